@@ -1,0 +1,339 @@
+"""Every setting and its default, and the way from file, environment and command line to `Settings`.
+
+In:  a TOML file, environment variables `REME_MCP_…` and dotted keys from the command line; the later one wins.
+Out: `Settings`, frozen and valid, or one `ConfigError` that lists every problem, a line each.
+
+It reads that one file and creates nothing: whether a folder exists, a model loads or an endpoint answers is not known
+here. `config.example.toml` tells people what each key does; a test holds the two together.
+
+Source: K, α and β are those of ReMe (arXiv 2512.10696, §3.2 and §3.3).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from reme_mcp.errors import ConfigError
+from reme_mcp.schema import WORKSPACE_PATTERN
+
+APP_NAME = "reme-mcp"
+ENV_PREFIX = "REME_MCP_"
+FILE_VARIABLE = "REME_MCP_CONFIG"
+BASE_URL_PATTERN = re.compile(r"https?://[^\s/@]+(/\S*)?", re.IGNORECASE)
+MAX_SHOWN_CHARS = 80
+
+
+# --- what a value may be; a field's description is what its messages say is allowed ---
+
+
+def _between(low: float, high: float) -> FieldInfo:
+    bounds: FieldInfo = Field(ge=low, le=high, description=f"from {low} to {high}")
+    return bounds
+
+
+def _machine_folder(find: Callable[..., Path], *inside: str) -> str:
+    try:
+        return str(find(APP_NAME, appauthor=False).joinpath(*inside))
+    except RuntimeError:  # a user without a home folder, as in a container
+        return os.path.join("~", APP_NAME, *inside)
+
+
+def _absolute(path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError("must be an absolute path: the home folder behind ~ is not known")
+    if "\0" in expanded:
+        raise ValueError("must not hold a NUL character")
+    return os.path.abspath(expanded)
+
+
+def _home(path: str) -> str:
+    if not path:
+        raise ValueError("must not be empty")
+    return _absolute(path)
+
+
+def _model_folder(path: str) -> str:
+    return _absolute(path) if path else ""
+
+
+def _cache_folder(path: str) -> str:
+    return _absolute(path or _machine_folder(platformdirs.user_cache_path, "models"))
+
+
+def _workspace(name: str) -> str:
+    if WORKSPACE_PATTERN.fullmatch(name) is None:
+        raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ - and begin with a letter or a digit")
+    return name
+
+
+def _base_url(url: str) -> str:
+    if url and BASE_URL_PATTERN.fullmatch(url) is None:
+        raise ValueError("must be like https://host/v1, with no name or password in it")
+    return url
+
+
+def _api_key(key: SecretStr) -> SecretStr:
+    # It becomes an HTTP header; the HTTP client's own error for a bad header would show it.
+    if re.fullmatch(r"[!-~]*", key.get_secret_value()) is None:
+        raise ValueError("must be ASCII without spaces or line breaks")
+    return key
+
+
+# --- the settings ---
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class EmbedderSettings(_Section):
+    """Where vectors come from; units and meaning of each key are in `config.example.toml`."""
+
+    provider: Literal["fastembed", "endpoint", "none"] = "fastembed"
+    model: Annotated[str, Field(min_length=1)] = "BAAI/bge-small-en-v1.5"
+    path: Annotated[str, AfterValidator(_model_folder)] = ""
+    cache_dir: Annotated[str, AfterValidator(_cache_folder), Field(validate_default=True)] = ""
+    download: bool = True
+    threads: Annotated[int, _between(1, 64)] = 1
+    base_url: Annotated[str, AfterValidator(_base_url)] = ""
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
+    timeout_s: Annotated[float, Field(gt=0, le=600, description="more than 0 and at most 600")] = 30.0
+    batch_size: Annotated[int, _between(1, 256)] = 32
+
+    @model_validator(mode="after")
+    def _endpoint_has_an_address(self) -> Self:
+        # A rule over several keys: its message begins with the key that it is reported under.
+        if self.provider == "endpoint" and not self.base_url:
+            raise ValueError("embedder.provider needs embedder.base_url, the address of an OpenAI-compatible server")
+        return self
+
+
+class RecallSettings(_Section):
+    """How much a recall hands out and what its ranking is made of."""
+
+    limit: Annotated[int, _between(1, 20)] = 5
+    token_budget: Annotated[int, _between(100, 20_000)] = 1_000
+    candidates: Annotated[int, _between(10, 500)] = 50
+    rrf_k: Annotated[int, _between(1, 1_000)] = 60
+    min_relevance: Annotated[float, _between(0, 1)] = 0.0
+    helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.05
+    confidence_weight: Annotated[float, _between(0, 0.5)] = 0.02
+    freshness_weight: Annotated[float, _between(0, 0.5)] = 0.01
+    half_life_days: Annotated[float, _between(1, 3_650)] = 90.0
+
+
+class RecordSettings(_Section):
+    """How much one trajectory may bring."""
+
+    max_transcript_chars: Annotated[int, _between(1_000, 10_000_000)] = 1_000_000
+    max_experiences: Annotated[int, _between(1, 20)] = 6
+
+
+class DedupSettings(_Section):
+    """From where on two experiences are the same one."""
+
+    min_cosine: Annotated[float, _between(0.5, 1)] = 0.9
+    min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.7
+
+
+class RefineSettings(_Section):
+    """When an experience is pruned: `frequency ≥ α` and `utility / frequency ≤ β`."""
+
+    min_frequency: Annotated[int, _between(1, 1_000)] = 5
+    max_utility_ratio: Annotated[float, _between(0, 1)] = 0.5
+
+
+class LogSettings(_Section):
+    """What is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+class Settings(_Section):
+    """All settings. `Settings()` holds the defaults of this machine; folders in it are absolute."""
+
+    home: Annotated[str, AfterValidator(_home), Field(validate_default=True)] = Field(
+        default_factory=lambda: _machine_folder(platformdirs.user_data_path)
+    )
+    workspace: Annotated[str, AfterValidator(_workspace)] = "default"
+    embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
+    recall: RecallSettings = Field(default_factory=RecallSettings)
+    record: RecordSettings = Field(default_factory=RecordSettings)
+    dedup: DedupSettings = Field(default_factory=DedupSettings)
+    refine: RefineSettings = Field(default_factory=RefineSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+
+# --- loading ---
+
+# pydantic's error types in plain words, after "must"; the rest keep pydantic's own message.
+PLAIN_WORDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size"), "be a whole number {allowed}"),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), "be a number {allowed}"),
+    **dict.fromkeys(("greater_than", "greater_than_equal", "less_than_equal"), "be {allowed}"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "be true or false"),
+    "string_type": "be text",
+    "string_unicode": "be valid Unicode",
+    "string_too_short": "not be empty",
+    "literal_error": "be {expected}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value, and how a message names it with its source (`environment REME_MCP_RECALL_LIMIT = '0'`)."""
+
+    value: object
+    label: str
+
+
+def load_settings(
+    *, config_file: Path | None = None, environ: Mapping[str, str], overrides: Mapping[str, str] = {}
+) -> Settings:
+    """Return the settings: defaults < TOML file < environment < command line.
+
+    Args:
+        config_file: The TOML file; without it the one that `REME_MCP_CONFIG` names, else `config.toml` in the user's
+            configuration folder if there is one.
+        environ: Read for `REME_MCP_HOME`, `REME_MCP_<SECTION>_<KEY>` and so on; names without the prefix are ignored.
+        overrides: Dotted keys and their values, `{"recall.limit": "3"}`.
+
+    Raises:
+        ConfigError: A named file can't be read, a key is unknown, or a value is bad. It has a line for every problem.
+    """
+    fields = _fields()
+    keys = {key: key for key in fields}
+    variables = {ENV_PREFIX + key.replace(".", "_").upper(): key for key in fields}
+    in_environ = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
+    named_file = in_environ.pop(FILE_VARIABLE, "")
+    variables[FILE_VARIABLE] = ""  # no setting, but a name to suggest
+    problems: list[str] = []
+    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
+    path = config_file or Path(os.path.expanduser(named_file) or default_file)
+    try:
+        in_file = _read_toml(path, required=config_file is not None or named_file != "")
+    except ConfigError as exc:
+        in_file = {}
+        problems.append(str(exc))
+
+    merged: dict[str, _Given] = {}
+    # The file is read strictly, as TOML has numbers of its own; the other two can give nothing but text.
+    for source, names, values, strict in (
+        (f"{path}: ", keys, in_file, True),
+        ("environment ", variables, in_environ, False),
+        ("command line --set ", keys, overrides, False),
+    ):
+        problems += [f"{source}{name}: {_unknown(name, names)}" for name in values if name not in names]
+        layer = {
+            names[name]: _Given(value, f"{source}{name}{_shown(value, fields[names[name]])}")
+            for name, value in values.items()
+            if name in names
+        }
+        problems += [f"{layer[key].label}: {words}" for key, words in _complaints(layer, strict=strict) if key in layer]
+        merged |= layer
+    # Every value is judged. Left are rules over several keys, and defaults that this machine can't have.
+    for where, words in _complaints(merged, strict=False):
+        if where not in merged:
+            key, words = (where, words) if where in fields else words.split(" ", 1)
+            problems.append(f"{merged[key].label if key in merged else f'default {key}'}: {words}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Settings.model_validate(_tree(merged))
+
+
+def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
+    """Return the file's values under dotted keys, none where it doesn't exist and needn't."""
+    try:
+        # Windows editors put a byte order mark at the start.
+        tables: dict[str, object] = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as exc:
+        if not required and isinstance(exc, (FileNotFoundError, NotADirectoryError)):
+            return {}
+        raise ConfigError(f"{path}: can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start + 1}); save it as UTF-8") from exc
+    except ValueError as exc:
+        raise ConfigError(f"{path}: is not TOML: {exc}") from exc
+    sections = _sections()
+    values: dict[str, object] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict) and (value or name in sections):
+            values |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            values[name] = value
+    return values
+
+
+def _sections() -> dict[str, type[_Section]]:
+    fields = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, _Section)}
+
+
+def _fields() -> dict[str, FieldInfo]:
+    """Return every setting under its dotted key."""
+    sections = _sections()
+    fields = {name: field for name, field in Settings.model_fields.items() if name not in sections}
+    for name, section in sections.items():
+        fields |= {f"{name}.{key}": field for key, field in section.model_fields.items()}
+    return fields
+
+
+def _tree(given: Mapping[str, _Given]) -> dict[str, object]:
+    """Return the values in the shape of `Settings`, with every section, so that errors in defaults name theirs."""
+    tree: dict[str, object] = {key: one.value for key, one in given.items() if "." not in key}
+    sections: dict[str, dict[str, object]] = {name: {} for name in _sections()}
+    for dotted, one in given.items():
+        section, _, key = dotted.rpartition(".")
+        if section:
+            sections[section][key] = one.value
+    return tree | sections
+
+
+def _complaints(given: Mapping[str, _Given], *, strict: bool) -> Iterator[tuple[str, str]]:
+    """Yield key and plain words for every error in these values; the key of a rule over several is its section."""
+    try:
+        Settings.model_validate(_tree(given), strict=strict)
+    except ValidationError as exc:
+        fields = _fields()
+        for error in exc.errors():
+            key = ".".join(str(part) for part in error["loc"])
+            if error["type"] in PLAIN_WORDS:
+                allowed = fields[key].description or ""
+                expected = error.get("ctx", {}).get("expected")
+                words = "must " + PLAIN_WORDS[error["type"]].format(allowed=allowed, expected=expected)
+            else:
+                words = error["msg"].removeprefix("Value error, ")
+            yield key, words
+
+
+def _shown(value: object, field: FieldInfo) -> str:
+    """Return ` = value` for a message, on one line; nothing of a secret and nothing from inside a table."""
+    if field.annotation is SecretStr:
+        return ""
+    match value:
+        case dict():
+            return " = {…}"
+        case list():
+            return " = […]"
+        case bool():
+            return f" = {str(value).lower()}"
+    # A password in an address is a secret as well.
+    text = re.sub(r"//[^/]*@", "//…@", repr(value))
+    return f" = {text}" if len(text) <= MAX_SHOWN_CHARS else f" = {text[:MAX_SHOWN_CHARS]}…"
+
+
+def _unknown(name: str, known: Mapping[str, str]) -> str:
+    nearest = get_close_matches(name, known, n=1, cutoff=0.85) or get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"unknown key; did you mean {' or '.join(nearest) or 'one of those in config.example.toml'}?"

@@ -1,0 +1,202 @@
+"""The gate between what somebody wrote and what the pool takes: form, identity, duplicates.
+
+In:  drafts as they arrived, the trajectory that they belong to, experiences that may be their twins.
+Out: experiences ready to store, or a reason for each draft that is not. Pure functions; no table, no model.
+
+Source: ReMe (arXiv 2512.10696, §3.1): distillation, validation, deduplication.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from reme_mcp.config import DedupSettings
+from reme_mcp.recall import shorten
+from reme_mcp.schema import (
+    Experience,
+    ExperienceDraft,
+    Rejected,
+    Trajectory,
+    clean_text,
+    new_id,
+    task_key,
+)
+from reme_mcp.transcript import from_json
+
+EARLIER_TOKENS = 60
+SHOWN_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDraft:
+    """A draft with the id that its experience will have, so that storing it twice stores it once."""
+
+    id: str
+    draft: ExperienceDraft
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """The experience that already says what a draft says, and how that was seen."""
+
+    experience: Experience
+    how: str
+
+
+def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDraft], list[Rejected]]:
+    """Return the drafts whose form is right, and the others with what is wrong with them."""
+    drafts: list[NamedDraft] = []
+    rejected: list[Rejected] = []
+    for position, item in enumerate(raw):
+        cleaned = _clean(item)
+        shown = _shown(cleaned, position)
+        if position >= max_drafts:
+            rejected.append(
+                Rejected(when_to_use=shown, reason=f"only {max_drafts} experiences per trajectory are taken")
+            )
+            continue
+        try:
+            draft = ExperienceDraft.model_validate(cleaned)
+        except ValidationError as exc:
+            rejected.append(Rejected(when_to_use=shown, reason=_reasons(exc)))
+            continue
+        if task_key(draft.when_to_use) == task_key(draft.content):
+            rejected.append(
+                Rejected(when_to_use=shown, reason="content repeats when_to_use instead of saying what to do")
+            )
+            continue
+        drafts.append(NamedDraft(new_id("e"), draft))
+    return drafts, rejected
+
+
+def to_json(drafts: Sequence[NamedDraft]) -> str:
+    """Return the drafts as JSON text, to be kept with their trajectory until they are stored."""
+    return json.dumps([{"id": named.id, "draft": named.draft.model_dump()} for named in drafts], ensure_ascii=False)
+
+
+def from_stored(text: str) -> list[NamedDraft]:
+    """Return what `to_json` wrote."""
+    return [NamedDraft(item["id"], ExperienceDraft.model_validate(item["draft"])) for item in json.loads(text)]
+
+
+def to_experience(named: NamedDraft, trajectory: Trajectory, *, author: str, at: datetime) -> Experience:
+    """Return the experience that a draft becomes. Provenance comes from the trajectory, never from the draft."""
+    draft = named.draft
+    return Experience(
+        id=named.id,
+        workspace=trajectory.workspace,
+        when_to_use=draft.when_to_use,
+        content=draft.content,
+        keywords=tuple(draft.keywords),
+        confidence=draft.confidence,
+        tools_used=tuple(draft.tools_used) or _tools_of(trajectory, draft),
+        kind=draft.kind or trajectory.outcome,
+        task=trajectory.task,
+        generalized_task=draft.generalized_task,
+        frequency=0,
+        utility=0,
+        prior_frequency=0,
+        prior_utility=0,
+        source=trajectory.source,
+        author=author,
+        trajectory_ids=(trajectory.id,),
+        created_at=at,
+        updated_at=at,
+        counted_since=at,
+        status="active",
+        status_reason="",
+        pinned=False,
+    )
+
+
+def find_twin(
+    candidate: Experience, others: Iterable[Experience], cosines: Mapping[str, float], settings: DedupSettings
+) -> Twin | None:
+    """Return the closest of `others` that says the same as `candidate`, or `None`.
+
+    Args:
+        candidate: Not yet stored.
+        others: What a search for it found, or the rest of its batch.
+        cosines: Similarity to the candidate by id, for those that have vectors; the same fields on both sides.
+        settings: Thresholds; reaching one is enough.
+    """
+    twins: list[tuple[float, Twin]] = []
+    for other in others:
+        if other.id == candidate.id:
+            continue
+        overlap = text_overlap(lesson(candidate), lesson(other))
+        cosine = cosines.get(other.id)
+        if overlap >= settings.min_text_overlap:
+            twins.append((overlap, Twin(other, f"{overlap:.0%} of the wording is the same")))
+        elif cosine is not None and cosine >= settings.min_cosine:
+            twins.append((cosine, Twin(other, f"cosine {cosine:.2f}")))
+    return max(twins, key=lambda pair: pair[0])[1] if twins else None
+
+
+def lesson(experience: Experience) -> str:
+    """Return the text that makes two experiences the same: scenario and lesson."""
+    return f"{experience.when_to_use}\n{experience.content}"
+
+
+def text_overlap(first: str, second: str) -> float:
+    """Return the share of character trigrams that two texts have in common, 0 to 1 (Jaccard); any language."""
+    left, right = _trigrams(first), _trigrams(second)
+    return len(left & right) / len(left | right)
+
+
+def earlier_attempts(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> list[str]:
+    """Return one line for each earlier attempt whose reward differs from this one's."""
+    return [
+        f"- {attempt.id} ({attempt.outcome}, reward {attempt.reward:g}): {shorten(_gist(attempt), EARLIER_TOKENS)}"
+        for attempt in attempts
+        if attempt.id != trajectory.id and attempt.reward != trajectory.reward
+    ]
+
+
+def _gist(trajectory: Trajectory) -> str:
+    """Return the calls of an attempt in order, or its words where it made none."""
+    if not trajectory.transcript:
+        return "no steps were recorded"
+    steps = from_json(trajectory.transcript).steps
+    calls = [f"{step.tool}{step.text}" for step in steps if step.role == "call"]
+    return ", ".join(calls) if calls else " ".join(step.text for step in steps if step.role == "assistant")
+
+
+def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]:
+    """Return the tools of the trajectory that the lesson names."""
+    if not trajectory.transcript:
+        return ()
+    return tuple(tool for tool in from_json(trajectory.transcript).tools_used if tool in draft.content)
+
+
+def _trigrams(text: str) -> set[str]:
+    folded = f"  {task_key(text)}  "
+    return {folded[start : start + 3] for start in range(len(folded) - 2)}
+
+
+def _clean(item: object) -> object:
+    """Return the item with every text in it cleaned."""
+    if isinstance(item, str):
+        return clean_text(item)
+    if isinstance(item, list):
+        return [_clean(part) for part in item]
+    if isinstance(item, dict):
+        return {key: _clean(value) for key, value in item.items()}
+    return item
+
+
+def _shown(item: object, position: int) -> str:
+    scenario = item.get("when_to_use") if isinstance(item, dict) else None
+    return scenario[:SHOWN_CHARS] if isinstance(scenario, str) and scenario else f"experiences[{position}]"
+
+
+def _reasons(exc: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in error['loc']) or 'experience'}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        for error in exc.errors(include_url=False)
+    )

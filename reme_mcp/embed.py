@@ -1,0 +1,178 @@
+"""Embedding models: text in, unit vectors out. The only file that imports `fastembed`.
+
+In:  the `[embedder]` settings.
+Out: an `Embedder`, or an `EmbedderError` that says what to do.
+Does not know: what is embedded or where vectors go.
+
+A model that is not on this machine is fetched from its hub. Without a network `fastembed` tries for most of a minute
+before it gives up, so the hub is asked for a sign of life first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from reme_mcp.config import EmbedderSettings
+from reme_mcp.errors import EmbedderError, EndpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from fastembed import TextEmbedding
+
+    from reme_mcp.llm import Endpoint
+
+    Vectors = npt.NDArray[np.float32]
+
+HUB = "https://huggingface.co"
+HUB_TIMEOUT_S = 5.0
+
+
+class Embedder(Protocol):
+    """What turns text into vectors."""
+
+    @property
+    def name(self) -> str:
+        """The vector space's name: two embedders of one name make comparable vectors."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32, unit norm. Blocks; call it in a thread.
+
+        Raises:
+            EmbedderError: The model failed.
+        """
+        ...
+
+
+def load_embedder(settings: EmbedderSettings, download: bool) -> Embedder | None:
+    """Load the embedder that the settings name; blocks for as long as that takes.
+
+    Args:
+        settings: The `[embedder]` section.
+        download: Whether a model that is not on this machine may be fetched now.
+
+    Returns:
+        `None` for provider `none`.
+
+    Raises:
+        EmbedderError: It can't be had; the message says why and what to do.
+    """
+    if settings.provider == "none":
+        return None
+    if settings.provider == "endpoint":
+        from reme_mcp.llm import Endpoint
+
+        return EndpointEmbedder(
+            Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), settings.timeout_s),
+            settings.batch_size,
+        )
+    return LocalEmbedder(_load_local(settings, download=download and settings.download), settings)
+
+
+class LocalEmbedder:
+    """A model that runs in this process through `fastembed`."""
+
+    def __init__(self, model: TextEmbedding, settings: EmbedderSettings) -> None:
+        self.name = settings.model
+        self._model = model
+        self._batch_size = settings.batch_size
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32, unit norm."""
+        import numpy as np
+
+        return _unit(np.asarray(list(self._model.embed(list(texts), batch_size=self._batch_size)), dtype=np.float32))
+
+
+class EndpointEmbedder:
+    """A model behind an OpenAI-compatible server."""
+
+    def __init__(self, endpoint: Endpoint, batch_size: int) -> None:
+        self.name = f"{endpoint.model} at {endpoint.base_url}"
+        self._endpoint = endpoint
+        self._batch_size = batch_size
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32, unit norm.
+
+        Raises:
+            EmbedderError: The server failed.
+        """
+        import numpy as np
+
+        vectors: list[list[float]] = []
+        try:
+            for start in range(0, len(texts), self._batch_size):
+                vectors += self._endpoint.embeddings(texts[start : start + self._batch_size])
+        except EndpointError as exc:
+            raise EmbedderError(f"{exc}; check [embedder] base_url, model and api_key") from exc
+        return _unit(np.asarray(vectors, dtype=np.float32))
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    import numpy as np
+
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
+        raise EmbedderError("the model made a vector without a direction; choose another [embedder] model")
+    unit: Vectors = vectors / lengths
+    return unit
+
+
+def _load_local(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
+    from fastembed import TextEmbedding
+    from loguru import logger as fastembed_log
+
+    # It reports every cache lookup; what matters comes as an exception.
+    fastembed_log.disable("fastembed")
+    known = {model["model"].lower() for model in TextEmbedding.list_supported_models()}
+    if settings.model.lower() not in known:
+        near = difflib.get_close_matches(settings.model.lower(), known, n=3, cutoff=0.3)
+        raise EmbedderError(
+            f"fastembed knows no model {settings.model!r}; near ones are {', '.join(near) or 'none'}. "
+            "Set [embedder] model to one of its names, or provider to endpoint or none"
+        )
+    load = partial(
+        TextEmbedding,
+        settings.model,
+        cache_dir=settings.cache_dir,
+        threads=settings.threads,
+        cuda=False,
+        specific_model_path=settings.path or None,
+    )
+    try:
+        return load(local_files_only=True)
+    except Exception as exc:  # fastembed and onnxruntime raise a dozen kinds, and none of their own
+        if settings.path:
+            raise EmbedderError(f"can't load {settings.model} from {settings.path}: {exc}") from exc
+        if not download:
+            raise EmbedderError(
+                f"{settings.model} is not in {settings.cache_dir}; start the server once with a network, "
+                "or set [embedder] path"
+            ) from exc
+    _ask_hub(settings.model)
+    try:
+        return load()
+    except Exception as exc:
+        raise EmbedderError(f"can't fetch {settings.model}: {exc}; it is tried again at the next start") from exc
+
+
+def _ask_hub(model: str) -> None:
+    """Raise `EmbedderError` unless the model hub answers at all."""
+    hub = os.environ.get("HF_ENDPOINT", HUB)
+    try:
+        urllib.request.urlopen(urllib.request.Request(hub, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return  # An answer, whatever it says.
+    except (OSError, ValueError) as exc:
+        raise EmbedderError(
+            f"{model} is not on this machine and {hub} can't be reached ({exc}); recall goes by words until it can. "
+            "Set [embedder] path to a local copy, or provider to endpoint or none"
+        ) from exc

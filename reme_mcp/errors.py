@@ -1,0 +1,40 @@
+"""What can go wrong, as a caller sees it.
+
+    ReMeError            everything this package raises on purpose
+    ├── InvalidInput     an argument is wrong; nothing was stored
+    │   └── NotFound     an id is unknown in this workspace
+    ├── ConfigError      a setting is unknown or has a bad value; the start stops
+    ├── StoreError       the home folder can't be opened, read or written
+    ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
+    └── EndpointError    an OpenAI-compatible server refused, failed or answered nonsense
+
+A message says what is wrong, which value, and what to do. This module imports nothing.
+"""
+
+
+class ReMeError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInput(ReMeError):
+    """An argument is wrong. Nothing was stored; the message says which argument and what is allowed."""
+
+
+class NotFound(InvalidInput):
+    """An id names nothing in this workspace."""
+
+
+class ConfigError(ReMeError):
+    """A setting is unknown or has a bad value. The message names its file, key, value and what is allowed."""
+
+
+class StoreError(ReMeError):
+    """The home folder can't be opened, read or written."""
+
+
+class EmbedderError(ReMeError):
+    """An embedding model can't be loaded, or failed on a text."""
+
+
+class EndpointError(ReMeError):
+    """An OpenAI-compatible server could not be reached, refused, or answered in a shape that can't be used."""

@@ -1,0 +1,94 @@
+"""What a person or a model reads of a result.
+
+In:  ranked experiences and results.
+Out: text within a token budget. Every line of a stored text is quoted with `> `, so that none can pass for ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reme_mcp import prompts
+from reme_mcp.recall import Ranked, shorten, tokens
+from reme_mcp.schema import Experience, RateResult, RecordResult
+
+# A note that is cut shorter than this says nothing any more; it is left out instead.
+MIN_NOTE_TOKENS = 40
+
+
+def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str, list[Ranked]]:
+    """Return the notes as text within `token_budget`, and which of them are in it.
+
+    The last note is cut to what is left of the budget, or left out where that is too little to be of use.
+    """
+    if not ranked:
+        return prompts.RECALL_NOTHING, []
+    blocks = [prompts.RECALL_HEADER]
+    left = token_budget - tokens(prompts.RECALL_HEADER)
+    shown: list[Ranked] = []
+    for place, item in enumerate(ranked, start=1):
+        heading = f"[{place}] {_heading(item)}"
+        # A line is two bytes longer quoted than not.
+        lines = item.experience.content.count("\n") + item.experience.when_to_use.count("\n") + 2
+        room = left - tokens(heading) - (lines + 2)
+        when = shorten(item.experience.when_to_use, room)
+        content_room = room - tokens(when)
+        if shown and content_room < min(MIN_NOTE_TOKENS, tokens(item.experience.content)):
+            break
+        block = "\n".join([heading, quote(f"When: {when}"), quote(shorten(item.experience.content, content_room))])
+        blocks.append(block)
+        shown.append(item)
+        left -= tokens(block) + 1
+    return "\n\n".join(blocks), shown
+
+
+def record_summary(result: RecordResult) -> str:
+    """Return the readable form of a `RecordResult`."""
+    lines = [f"Trajectory {result.trajectory_id}: {result.status.replace('_', ' ')}."]
+    if result.added:
+        lines.append(f"Learned: {', '.join(result.added)}.")
+    lines += [
+        f"Already known as {merged.id} ({merged.status}); this attempt was added to it." for merged in result.merged
+    ]
+    lines += [f"Not stored: {rejected.when_to_use!r}: {rejected.reason}." for rejected in result.rejected]
+    lines += [
+        f"{settled.id} {'helped' if settled.helped else 'did not help'}: now {settled.utility} of {settled.frequency}."
+        for settled in result.settled
+    ]
+    if result.pruned:
+        lines.append(f"Removed, because they helped too rarely: {', '.join(result.pruned)}.")
+    if result.lessons:
+        lines += ["For the retry:", *(quote(lesson) for lesson in result.lessons)]
+    if result.brief:
+        lines.append(result.brief)
+    return "\n".join(lines)
+
+
+def rate_summary(result: RateResult) -> str:
+    """Return the readable form of a `RateResult`."""
+    text = (
+        f"{result.experience_id} rated {'helpful' if result.helpful else 'not helpful'}: "
+        f"helped in {result.utility} of {result.frequency} known cases; {result.status}"
+    )
+    return f"{text} ({result.status_reason})." if result.status_reason else f"{text}."
+
+
+def track_record(experience: Experience) -> str:
+    """Return how an experience has done so far, in words."""
+    if experience.frequency == 0:
+        return "not yet tried"
+    return f"helped {experience.utility} of {experience.frequency}"
+
+
+def quote(text: str) -> str:
+    """Return `text` with every line quoted: stored text can't end its own quotation."""
+    return "\n".join(f"> {line}" for line in text.splitlines())
+
+
+def _heading(item: Ranked) -> str:
+    experience = item.experience
+    parts = [experience.id, f"from a {experience.kind}", track_record(experience), f"{item.age_days} days old"]
+    parts.append(f"by {experience.source}")
+    if item.missing_tools:
+        parts.append(f"needs {', '.join(item.missing_tools)}")
+    return " · ".join(parts)

@@ -1,0 +1,807 @@
+"""The service: recall, record, rate and care for the pool. Usable as a library, without MCP.
+
+    async with Memory.open(settings) as memory:
+        recalled = await memory.recall("deploy the blog", source="my-agent")
+        await memory.record("deploy the blog", outcome="success", receipt=recalled.receipt, source="my-agent")
+
+In:  plain arguments from a protocol, a command line or a program; settings.
+Out: the result models of `schema.py`.
+Does not know: MCP, terminals.
+
+This is the composition root: store, embedder and rules meet here and nowhere else. Opening is cheap; the store and the
+model are loaded by `warm_up` or by the first call that needs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from reme_mcp import distill, guidance, prompts, recall, refine, transcript
+from reme_mcp.config import Settings
+from reme_mcp.embed import load_embedder
+from reme_mcp.errors import InvalidInput, NotFound, StoreError
+from reme_mcp.schema import (
+    MAX_TASK_CHARS,
+    WORKSPACE_PATTERN,
+    Experience,
+    Merged,
+    Outcome,
+    RateResult,
+    RecalledExperience,
+    RecallResult,
+    ReceiptLine,
+    RecordResult,
+    RecordStatus,
+    Rejected,
+    Settled,
+    Status,
+    Trajectory,
+    clean_text,
+    new_id,
+    now,
+    task_key,
+)
+from reme_mcp.store import Store, Tally, Writer
+from reme_mcp.vectors import LoadEmbedder, Vectors
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Embedded = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+
+SUCCESS_REWARD = 1.0
+EARLIER_ATTEMPTS = 5
+# How many neighbours of a new experience are compared with it.
+TWIN_CANDIDATES = 10
+EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The state of one workspace in numbers, and of the search in words."""
+
+    workspace: str
+    home: str
+    experiences: dict[Status, int]
+    trajectories: dict[str, int]
+    receipts: dict[str, int]
+    embedder: str
+    without_vector: int
+
+
+class Memory:
+    """An open pool with its search and its rules. Make one with `Memory.open`."""
+
+    def __init__(self, settings: Settings, background: TaskGroup, load: LoadEmbedder) -> None:
+        self.settings = settings
+        self._background = background
+        self._store: Store | None = None
+        self._opening = anyio.Lock()
+        self._vectors = Vectors(settings.embedder, load)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, *, load: LoadEmbedder = load_embedder) -> AsyncIterator[Memory]:
+        """Open the memory of `settings.home`; nothing is read or loaded yet.
+
+        Args:
+            settings: Where the pool is, and every rule's numbers.
+            load: What loads the embedder.
+
+        Leaving the block stops background work; what it had not finished is taken up at the next start.
+        """
+        async with anyio.create_task_group() as background:
+            memory = cls(settings, background, load)
+            try:
+                yield memory
+            finally:
+                background.cancel_scope.cancel()
+                if memory._store is not None:
+                    memory._store.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is loaded; until then a call takes a second or two longer."""
+        return self._store is not None
+
+    def start_warm_up(self, *, delay_s: float = 0.0) -> None:
+        """Run `warm_up` in the background, `delay_s` seconds from now."""
+        self._background.start_soon(self._warm_up_quietly, delay_s)
+
+    async def warm_up(self, *, download: bool) -> None:
+        """Load store and model, finish what an earlier process left, fill in missing vectors.
+
+        A model that can't be had is not an error: recall goes on by words.
+
+        Args:
+            download: Whether a model may be fetched from its hub, if the settings allow it, too.
+
+        Raises:
+            StoreError: The home can't be used.
+        """
+        store = await self._open_store()
+        for trajectory in await store.pending():
+            await self._work_off(trajectory)
+        await self._vectors.load(download=download)
+        await self._vectors.fill(store)
+
+    # --- the three tools ---
+
+    async def recall(
+        self,
+        task: str,
+        *,
+        context: str = "",
+        tools: Sequence[str] = (),
+        limit: int | None = None,
+        workspace: str | None = None,
+        source: str,
+    ) -> RecallResult:
+        """Return what earlier work says about a task, and a receipt to settle when its outcome is known.
+
+        Args:
+            task: In the user's words; 1 to 8,000 characters.
+            context: What else narrows it down: project, files, error text; at most 8,000 characters.
+            tools: What the agent has; lessons that need others are ranked lower. Empty means unknown.
+            limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
+            workspace: Whose pool; the settings' where `None`.
+            source: Who asks.
+
+        Raises:
+            InvalidInput: An argument is out of its range.
+            StoreError: The pool can't be read, or the receipt not be written.
+        """
+        task = _text("task", task)
+        context = _text("context", context, optional=True)
+        workspace = self._workspace(workspace)
+        settings = self.settings.recall
+        limit = settings.limit if limit is None else limit
+        if not 1 <= limit <= 20:
+            raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
+        store = await self._open_store()
+
+        query = f"{task}\n{context}" if context else task
+        text = recall.Hits.of(
+            await store.match_text(workspace, recall.split_names(query), statuses=["active"], limit=settings.candidates)
+        )
+        vector = None
+        embedded = await self._vectors.embed([query])
+        if embedded is not None and (space := self._vectors.space):
+            near = await store.match_vector(space, workspace, embedded[0], limit=2 * settings.candidates)
+            vector = recall.Hits.of(near)
+        candidates = {*text.ids, *(vector.ids if vector is not None else ())}
+        experiences = await store.experiences(workspace, sorted(candidates), statuses=["active"])
+        ranked = recall.rank(experiences, text, vector, tools=tools, settings=settings, at=now())
+        words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
+
+        receipt = new_id("r")
+        lines = _receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
+        async with store.writing() as writer:
+            await writer.add_receipt(lines)
+        self._look_after_pool()
+        return RecallResult(
+            guidance=f"{words}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
+            experiences=[_recalled(item) for item in shown],
+            receipt=receipt,
+            search=["text"] if vector is None else ["text", "vector"],
+            note=self._vectors.tell_once(),
+        )
+
+    async def record(
+        self,
+        task: str = "",
+        *,
+        outcome: Outcome | None = None,
+        reward: float | None = None,
+        steps: str | None = None,
+        messages: Sequence[object] | None = None,
+        experiences: Sequence[object] | None = None,
+        receipt: str | None = None,
+        trajectory_id: str | None = None,
+        workspace: str | None = None,
+        source: str,
+    ) -> RecordResult:
+        """Store what was tried and how it ended, settle the receipt, and learn from it.
+
+        A first call takes `task` and `outcome` or `reward`, and anything else that is known. A second call takes
+        `trajectory_id` and the `experiences` for it. The same call sent again gets the same answer and stores nothing.
+
+        Args:
+            task: In the user's words; 1 to 8,000 characters.
+            outcome: `success` or `failure`.
+            reward: 0 to 1; 1 is success. Instead of `outcome`, or in agreement with it.
+            steps: A summary of what was done.
+            messages: The conversation in OpenAI's or Anthropic's shape; instead of `steps`.
+            experiences: What is worth keeping, as `ExperienceDraft` describes it; an empty list says nothing is.
+            receipt: Of the recall that this attempt used.
+            trajectory_id: Of the trajectory that `experiences` are for.
+            workspace: Whose pool; the settings' where `None`.
+            source: Who records.
+
+        Raises:
+            InvalidInput: Arguments contradict each other or are out of their range; nothing was stored.
+            NotFound: No such receipt or trajectory in this workspace.
+            StoreError: The pool can't be written.
+        """
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        if trajectory_id is not None:
+            if experiences is None:
+                raise InvalidInput("trajectory_id came without experiences; send the list, or [] if there are none")
+            return await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
+
+        task = _text("task", task)
+        outcome, reward = _outcome(outcome, reward)
+        steps_taken = self._transcript(steps, messages)
+        if receipt is not None and not await store.receipt(workspace, receipt):
+            raise NotFound(
+                f"no receipt {receipt!r} in workspace {workspace!r}; use the one of your last recall, or none"
+            )
+        drafts, rejected = distill.read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
+        digest = _digest(workspace, task, reward, steps_taken, receipt or "", _digest_of_drafts(experiences))
+        at = now()
+        async with store.writing() as writer:
+            known = await store.trajectory_by_digest(workspace, digest)
+            if known is not None and known.answer:
+                return RecordResult.model_validate_json(known.answer)
+            trajectory = known or Trajectory(
+                id=new_id("t"),
+                workspace=workspace,
+                task=task,
+                task_key=task_key(task),
+                outcome=outcome,
+                reward=reward,
+                transcript=steps_taken,
+                digest=digest,
+                drafts_digest="" if experiences is None else _digest_of_drafts(experiences),
+                receipt=receipt or "",
+                source=source,
+                created_at=at,
+                updated_at=at,
+                status="pending",
+                drafts=distill.to_json(drafts),
+                rejected=_dump_rejected(rejected),
+                answer="",
+            )
+            await writer.put_trajectory(trajectory)
+        return await self._work_off(trajectory)
+
+    async def rate(
+        self,
+        experience_id: str,
+        *,
+        helpful: bool,
+        receipt: str | None = None,
+        reason: str = "",
+        workspace: str | None = None,
+        source: str,
+    ) -> RateResult:
+        """Say whether one recalled experience helped. Rating the same receipt again replaces the rating.
+
+        Without a receipt, the latest recall of the experience by the same source is rated; where there is none, the
+        rating stands for itself, once per source.
+
+        Raises:
+            InvalidInput: The reason is too long, or the experience is not on that receipt.
+            NotFound: No such experience or receipt in this workspace.
+            StoreError: The pool can't be written.
+        """
+        workspace = self._workspace(workspace)
+        reason = _text("reason", reason, optional=True)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+            if experience is None:
+                raise NotFound(_unknown("experience", experience_id, workspace))
+            if receipt is not None:
+                line = await self._receipt_line(store, workspace, receipt, experience_id)
+            else:
+                latest = await store.latest_line(workspace, experience_id, source)
+                line = latest or _receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
+            await writer.settle([refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())])
+            changed, _ = await self._count(store, writer, [experience])
+            experience = changed.get(experience_id, experience)
+        self._look_after_pool()
+        return RateResult(
+            experience_id=experience.id,
+            helpful=helpful,
+            receipt=line.receipt,
+            frequency=experience.frequency,
+            utility=experience.utility,
+            status=experience.status,
+            status_reason=experience.status_reason,
+        )
+
+    # --- the pool ---
+
+    async def experience(self, experience_id: str, *, workspace: str | None = None) -> tuple[Experience, Tally]:
+        """Return one experience with what the receipts say of it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+        if experience is None:
+            raise NotFound(_unknown("experience", experience_id, workspace))
+        return experience, (await store.tally([experience]))[experience_id]
+
+    async def page(
+        self,
+        *,
+        workspace: str | None = None,
+        statuses: Sequence[Status] | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> list[Experience]:
+        """Return experiences, newest first; `limit` is 1 to 1,000.
+
+        Raises:
+            InvalidInput: `offset` or `limit` is out of range.
+        """
+        if offset < 0 or not 1 <= limit <= 1000:
+            raise InvalidInput(f"offset {offset}, limit {limit}: the offset starts at 0, the limit is from 1 to 1000")
+        store = await self._open_store()
+        return await store.page(self._workspace(workspace), statuses=statuses, offset=offset, limit=limit)
+
+    async def stats(self, *, workspace: str | None = None) -> PoolStats:
+        """Return the state of one workspace."""
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        space = self._vectors.space
+        return PoolStats(
+            workspace=workspace,
+            home=str(store.home),
+            experiences=await store.count(workspace),
+            trajectories=await store.count_trajectories(workspace),
+            receipts=await store.count_receipts(workspace),
+            embedder=self._vectors.state,
+            without_vector=0 if space is None else len(await store.without_vector(space)),
+        )
+
+    async def workspaces(self) -> list[str]:
+        """Return the names of the workspaces that hold experiences."""
+        return await (await self._open_store()).workspaces()
+
+    async def prune(self, *, workspace: str | None = None, dry_run: bool = False) -> list[Experience]:
+        """Archive every experience that φ removes, and return them as they were; `dry_run` only returns them."""
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            found: list[Experience] = []
+            offset = 0
+            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+                found += [experience for experience in page if self._should_prune(experience)]
+                offset += len(page)
+            if not dry_run:
+                archived = [refine.archive(one, refine.prune_reason(one), at=now()) for one in found]
+                await _put(writer, archived)
+        return found
+
+    async def restore(self, experience_id: str, *, workspace: str | None = None) -> Experience:
+        """Bring an archived experience back into recall; its counters start anew.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not archived.
+        """
+        return await self._change(experience_id, workspace, _restored)
+
+    async def archive(self, experience_id: str, reason: str, *, workspace: str | None = None) -> Experience:
+        """Take an experience out of recall; `restore` undoes it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+        return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
+
+    async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:
+        """Exempt an experience from pruning, or subject it to it again.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+        return await self._change(experience_id, workspace, lambda one: replace(one, pinned=pinned, updated_at=now()))
+
+    async def delete(self, experience_id: str, *, workspace: str | None = None) -> Experience:
+        """Remove an experience for good and return it as it was. `archive` is the way back that this has not.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+        experience, _ = await self.experience(experience_id, workspace=workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            await writer.delete_experience(experience.workspace, experience.id)
+        return experience
+
+    # --- inside ---
+
+    async def _open_store(self) -> Store:
+        async with self._opening:
+            if self._store is None:
+                self._store = await Store.open(Path(self.settings.home))
+            return self._store
+
+    async def _warm_up_quietly(self, delay_s: float) -> None:
+        await anyio.sleep(delay_s)
+        try:
+            await self.warm_up(download=True)
+        except StoreError as exc:
+            # The next call meets the same error and tells the caller.
+            logger.error("%s", exc)
+
+    def _look_after_pool(self) -> None:
+        """Compact and fill in vectors behind the call that was just answered."""
+        self._background.start_soon(self._look_after_pool_quietly)
+
+    async def _look_after_pool_quietly(self) -> None:
+        store = await self._open_store()
+        try:
+            await store.upkeep()
+            await self._vectors.fill(store)
+        except StoreError as exc:
+            # The pool works without upkeep; the next write tries again.
+            logger.warning("%s", exc)
+
+    def _workspace(self, workspace: str | None) -> str:
+        workspace = self.settings.workspace if workspace is None else workspace
+        if not WORKSPACE_PATTERN.fullmatch(workspace):
+            raise InvalidInput(
+                f"workspace is {workspace[:80]!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores"
+            )
+        return workspace
+
+    def _transcript(self, steps: str | None, messages: Sequence[object] | None) -> str:
+        """Return the steps as JSON text, or nothing where none came."""
+        if steps is not None and messages is not None:
+            raise InvalidInput("both steps and messages came; send the messages, or a summary as steps")
+        if messages is not None:
+            text = transcript.to_json(transcript.parse_messages(messages))
+        elif steps is not None and steps.strip():
+            text = transcript.to_json(transcript.parse_steps(steps))
+        else:
+            return ""
+        if len(text) > (most := self.settings.record.max_transcript_chars):
+            name = "steps" if messages is None else "messages"
+            raise InvalidInput(
+                f"{name} come to {len(text):,} characters; at most {most:,} are kept ([record] max_transcript_chars). "
+                "Leave out long outputs, or send a summary as steps"
+            )
+        return text
+
+    async def _add_drafts(
+        self,
+        store: Store,
+        workspace: str,
+        trajectory_id: str,
+        experiences: Sequence[object],
+        receipt: str | None,
+        outcome: Outcome | None,
+        reward: float | None,
+    ) -> RecordResult:
+        """Take the experiences for a trajectory that is stored already."""
+        drafts, rejected = distill.read_drafts(experiences, max_drafts=self.settings.record.max_experiences)
+        digest = _digest_of_drafts(experiences)
+        async with store.writing() as writer:
+            trajectory = await store.trajectory(workspace, trajectory_id)
+            if trajectory is None:
+                raise NotFound(_unknown("trajectory", trajectory_id, workspace))
+            if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
+                raise InvalidInput(
+                    f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
+                    "leave outcome and reward out, or record another attempt without trajectory_id"
+                )
+            if receipt and trajectory.receipt and receipt != trajectory.receipt:
+                raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
+            if receipt and not await store.receipt(workspace, receipt):
+                raise NotFound(_unknown("receipt", receipt, workspace))
+            if trajectory.drafts_digest == digest and trajectory.answer:
+                return RecordResult.model_validate_json(trajectory.answer)
+            trajectory = replace(
+                trajectory,
+                status="pending",
+                drafts=distill.to_json(drafts),
+                drafts_digest=digest,
+                receipt=receipt or trajectory.receipt,
+                rejected=_dump_rejected(rejected),
+                answer="",
+                updated_at=now(),
+            )
+            await writer.put_trajectory(trajectory)
+        return await self._work_off(trajectory)
+
+    async def _work_off(self, trajectory: Trajectory) -> RecordResult:
+        """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
+        store = await self._open_store()
+        at = now()
+        candidates = [
+            distill.to_experience(named, trajectory, author="assistant", at=at)
+            for named in distill.from_stored(trajectory.drafts)
+        ]
+        texts = [recall.vector_text(candidate) for candidate in candidates]
+        embedded = await self._vectors.embed(texts) if texts else None
+        async with store.writing() as writer:
+            added, merged, rejected = await self._learn(store, writer, candidates, embedded)
+            rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
+            settled, pruned = await self._settle(store, writer, trajectory)
+            earlier = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS)
+            result = _record_result(trajectory, added, merged, rejected, settled, pruned, earlier)
+            await writer.put_trajectory(
+                replace(
+                    trajectory,
+                    status=result.status,
+                    drafts="[]",
+                    rejected=_dump_rejected(rejected),
+                    answer=result.model_dump_json(),
+                    updated_at=at,
+                )
+            )
+        self._look_after_pool()
+        return result
+
+    async def _learn(
+        self, store: Store, writer: Writer, candidates: Sequence[Experience], embedded: Embedded | None
+    ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
+        """Store the candidates that say something new; add the others' trajectory to their twins."""
+        added: list[Experience] = []
+        added_rows: list[int] = []
+        merged: list[Experience] = []
+        rejected: list[Rejected] = []
+        space = self._vectors.space
+        for row, candidate in enumerate(candidates):
+            cosines: dict[str, float] = {}
+            if embedded is not None and space is not None:
+                near = await store.match_vector(space, candidate.workspace, embedded[row], limit=TWIN_CANDIDATES)
+                cosines = dict(near)
+                cosines |= {candidates[other].id: float(embedded[other] @ embedded[row]) for other in added_rows}
+            similar = await store.match_text(
+                candidate.workspace,
+                recall.split_names(distill.lesson(candidate)),
+                statuses=EVERY_STATUS,
+                limit=TWIN_CANDIDATES,
+            )
+            others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
+            twin = distill.find_twin(candidate, [*others.values(), *added], cosines, self.settings.dedup)
+            if twin is None:
+                added.append(candidate)
+                added_rows.append(row)
+            elif twin.experience.status == "archived":
+                reason = (
+                    f"{twin.experience.id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
+                )
+                rejected.append(Rejected(when_to_use=candidate.when_to_use[: distill.SHOWN_CHARS], reason=reason))
+            else:
+                merged.append(_merge(twin.experience, candidate))
+        await _put(writer, [*added, *(one for one in merged if one.id not in {new.id for new in added})])
+        if embedded is not None and space is not None:
+            await writer.put_vectors(space, added, embedded[added_rows])
+        return added, merged, rejected
+
+    async def _settle(self, store: Store, writer: Writer, trajectory: Trajectory) -> tuple[list[Settled], list[str]]:
+        """Settle what the trajectory's receipt handed out and nothing has settled yet."""
+        if not trajectory.receipt:
+            return [], []
+        helped = trajectory.outcome == "success"
+        lines = await store.receipt(trajectory.workspace, trajectory.receipt)
+        settled = refine.settle_by_outcome(lines, helped=helped, at=now())
+        await writer.settle(settled)
+        # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
+        ids = [line.experience_id for line in lines if line.experience_id]
+        experiences = await store.experiences(trajectory.workspace, ids)
+        changed, pruned = await self._count(store, writer, list(experiences.values()))
+        current = experiences | changed
+        return [
+            Settled(
+                id=line.experience_id,
+                helped=helped,
+                frequency=current[line.experience_id].frequency,
+                utility=current[line.experience_id].utility,
+            )
+            for line in settled
+            if line.experience_id in current
+        ], pruned
+
+    async def _count(
+        self, store: Store, writer: Writer, experiences: Sequence[Experience]
+    ) -> tuple[dict[str, Experience], list[str]]:
+        """Bring counters up to date from the receipts and prune by φ; return what changed, and whom φ removed."""
+        tallies = await store.tally(experiences)
+        changed: dict[str, Experience] = {}
+        pruned: list[str] = []
+        for experience in experiences:
+            counted = refine.count(experience, tallies[experience.id], at=now())
+            if counted is experience:
+                continue
+            if self._should_prune(counted):
+                counted = refine.archive(counted, refine.prune_reason(counted), at=now())
+                pruned.append(counted.id)
+            changed[counted.id] = counted
+        await _put(writer, list(changed.values()))
+        return changed, pruned
+
+    def _should_prune(self, experience: Experience) -> bool:
+        return (
+            not experience.pinned
+            and experience.status in ("active", "provisional")
+            and refine.should_prune(
+                experience.frequency,
+                experience.utility,
+                min_frequency=self.settings.refine.min_frequency,
+                max_utility_ratio=self.settings.refine.max_utility_ratio,
+            )
+        )
+
+    async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:
+        lines = await store.receipt(workspace, receipt)
+        if not lines:
+            raise NotFound(_unknown("receipt", receipt, workspace))
+        for line in lines:
+            if line.experience_id == experience_id:
+                return line
+        raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")
+
+    async def _change(
+        self, experience_id: str, workspace: str | None, change: Callable[[Experience], Experience]
+    ) -> Experience:
+        """Apply `change` to one experience under the lock, and store it."""
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+            if experience is None:
+                raise NotFound(_unknown("experience", experience_id, workspace))
+            changed = change(experience)
+            await _put(writer, [changed])
+        return changed
+
+
+async def _put(writer: Writer, experiences: Sequence[Experience]) -> None:
+    await writer.put_experiences(experiences, [recall.search_text(experience) for experience in experiences])
+
+
+def _merge(twin: Experience, candidate: Experience) -> Experience:
+    """Return the older record with the candidate's trajectory added; text, id and counters stay."""
+    new = tuple(id for id in candidate.trajectory_ids if id not in twin.trajectory_ids)
+    return replace(twin, trajectory_ids=twin.trajectory_ids + new, updated_at=candidate.updated_at) if new else twin
+
+
+def _restored(experience: Experience) -> Experience:
+    if experience.status != "archived":
+        raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
+    return refine.restore(experience, at=now())
+
+
+def _recalled(item: recall.Ranked) -> RecalledExperience:
+    experience = item.experience
+    return RecalledExperience(
+        id=experience.id,
+        when_to_use=experience.when_to_use,
+        content=experience.content,
+        kind=experience.kind,
+        relevance=round(item.relevance, 4),
+        text_rank=item.text_rank,
+        vector_rank=item.vector_rank,
+        similarity=None if item.similarity is None else round(item.similarity, 4),
+        ranking=round(item.ranking, 4),
+        confidence=experience.confidence,
+        frequency=experience.frequency,
+        utility=experience.utility,
+        age_days=item.age_days,
+        missing_tools=list(item.missing_tools),
+        source=experience.source,
+    )
+
+
+def _record_result(
+    trajectory: Trajectory,
+    added: Sequence[Experience],
+    merged: Sequence[Experience],
+    rejected: Sequence[Rejected],
+    settled: list[Settled],
+    pruned: list[str],
+    earlier: Sequence[Trajectory],
+) -> RecordResult:
+    """Return the answer to a trajectory that has been worked off."""
+    drafts_came = trajectory.drafts_digest != ""
+    some_were_valid = trajectory.drafts != "[]"
+    status: RecordStatus
+    if drafts_came and some_were_valid:
+        status = "distilled"
+    elif drafts_came and not rejected:
+        status = "nothing_to_learn"
+    else:
+        status = "awaiting_experiences"
+    brief = ""
+    if status == "awaiting_experiences":
+        brief = prompts.brief(trajectory.id, trajectory.outcome, distill.earlier_attempts(trajectory, earlier))
+    return RecordResult(
+        trajectory_id=trajectory.id,
+        status=status,
+        added=[experience.id for experience in added],
+        merged=[
+            Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status) for one in merged
+        ],
+        rejected=list(rejected),
+        settled=settled,
+        pruned=pruned,
+        lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
+        brief=brief,
+    )
+
+
+def _receipt_lines(
+    receipt: str, experience_ids: Sequence[str], workspace: str, task: str, source: str
+) -> list[ReceiptLine]:
+    """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt."""
+    at = now()
+    return [
+        ReceiptLine(
+            receipt=receipt,
+            experience_id=experience_id,
+            workspace=workspace,
+            task=task,
+            rank=place,
+            source=source,
+            created_at=at,
+            helped=None,
+            settled_by="",
+            settled_at=None,
+            reason="",
+        )
+        for place, experience_id in (enumerate(experience_ids, start=1) if experience_ids else [(0, "")])
+    ]
+
+
+def _text(name: str, text: str, *, optional: bool = False) -> str:
+    """Return the text cleaned, or say why it can't be used."""
+    if len(text) > MAX_TASK_CHARS:
+        raise InvalidInput(f"{name} has {len(text):,} characters; at most {MAX_TASK_CHARS:,} are taken, so shorten it")
+    cleaned = clean_text(text)
+    if not cleaned and not optional:
+        raise InvalidInput(f"{name} is {text[:20]!r}, which says nothing; give the task in the user's words")
+    return cleaned
+
+
+def _outcome(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
+    """Return outcome and reward, the one filled in from the other."""
+    if reward is not None and not 0 <= reward <= 1:
+        raise InvalidInput(f"reward is {reward:g}; it must be from 0 to 1, where 1 is success")
+    if reward is None:
+        if outcome is None:
+            raise InvalidInput("neither outcome nor reward came; say how the attempt ended: outcome success or failure")
+        return outcome, SUCCESS_REWARD if outcome == "success" else 0.0
+    implied: Outcome = "success" if reward >= SUCCESS_REWARD else "failure"
+    if outcome not in (None, implied):
+        raise InvalidInput(f"outcome {outcome} contradicts reward {reward:g}, which is a {implied}; send one of them")
+    return implied, reward
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_drafts(experiences: Sequence[object] | None) -> str:
+    return "" if experiences is None else _digest(*experiences)
+
+
+def _dump_rejected(rejected: Sequence[Rejected]) -> str:
+    return json.dumps([one.model_dump() for one in rejected], ensure_ascii=False)
+
+
+def _unknown(what: str, id: str, workspace: str) -> str:
+    return f"no {what} {id[:80]!r} in workspace {workspace!r}; check the id, or name its workspace"

@@ -1,0 +1,282 @@
+"""The values that travel through the package, and the models at its edges.
+
+In:  nothing; this module knows no storage, no protocol and no model.
+Out: frozen dataclasses for the inside (`Experience`, `Trajectory`, `ReceiptLine`) and pydantic models for what enters
+     (`ExperienceDraft`) and leaves (`RecallResult`, `RecordResult`, `RateResult`).
+
+Source: the experience is ⟨ω, e, κ, c, τ⟩ of ReMe (arXiv 2512.10696, §3.1); counters f and u are those of its §3.3.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["success", "failure", "comparative"]
+Outcome = Literal["success", "failure"]
+Status = Literal["active", "provisional", "quarantined", "archived"]
+RecordStatus = Literal["awaiting_experiences", "distilled", "nothing_to_learn"]
+
+# No vowels, no look-alikes (0/o, 1/l/i, 2/z, 5/s): an id can be read aloud and never spells a word.
+ID_ALPHABET = "bcdfghjkmnpqrtvwxy346789"
+ID_LENGTH = 10
+MAX_TASK_CHARS = 8_000
+MAX_WHEN_TO_USE_CHARS = 500
+MAX_CONTENT_CHARS = 2_000
+MAX_KEYWORDS = 12
+MAX_TOOLS = 32
+MAX_LABEL_CHARS = 80
+WORKSPACE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def new_id(prefix: Literal["e", "t", "r"]) -> str:
+    """Return a random id: `e-…` for an experience, `t-…` for a trajectory, `r-…` for a receipt."""
+    return f"{prefix}-" + "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
+
+
+def now() -> datetime:
+    """Return the current time, UTC, as every timestamp in this package is."""
+    return datetime.now(UTC)
+
+
+def clean_text(text: str) -> str:
+    """Return `text` in NFC without what no store and no model can use; cleaning twice changes nothing more.
+
+    Lone surrogates become U+FFFD, line ends become newlines, and control characters other than tab and newline are
+    dropped: a terminal dump may hold all of them and is worth keeping all the same.
+    """
+    if not text.isascii():
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL_CHARACTERS)
+    return unicodedata.normalize("NFC", text).strip()
+
+
+_CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """One lesson of the pool, with what makes it findable and accountable.
+
+    Attributes:
+        id: Random, stable for life (`e-` and ten characters).
+        workspace: The only workspace that sees it.
+        when_to_use: ω, the usage scenario.
+        content: e, the lesson.
+        keywords: κ.
+        confidence: c, 0 to 1, from whoever distilled it.
+        tools_used: τ, tool names.
+        kind: Whether it came from a success, a failure, or a comparison of both.
+        task: The task that it was learned from, as the user said it.
+        generalized_task: The same without names and numbers; empty where nobody wrote one.
+        frequency: f, recalls whose outcome is known.
+        utility: u, those of them that helped; 0 to `frequency`.
+        prior_frequency: The part of `frequency` that this pool's receipts don't account for (imported).
+        prior_utility: The same for `utility`.
+        source: Who handed it in (client name, file, `cli`); set by the server, never by the record.
+        author: Who wrote the text: `assistant`, a model's name, or a person.
+        trajectory_ids: The trajectories that it was learned from, oldest first.
+        counted_since: Receipts from before don't count any more (it was restored); mostly `created_at`.
+        status: `active` is recalled; `provisional` for its own task only; `quarantined` and `archived` never.
+        status_reason: Why, in a sentence; empty for `active`.
+        pinned: A person said keep: never pruned.
+    """
+
+    id: str
+    workspace: str
+    when_to_use: str
+    content: str
+    keywords: tuple[str, ...]
+    confidence: float
+    tools_used: tuple[str, ...]
+    kind: Kind
+    task: str
+    generalized_task: str
+    frequency: int
+    utility: int
+    prior_frequency: int
+    prior_utility: int
+    source: str
+    author: str
+    trajectory_ids: tuple[str, ...]
+    created_at: datetime
+    updated_at: datetime
+    counted_since: datetime
+    status: Status
+    status_reason: str
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """What an agent did on a task, and what became of it here.
+
+    Attributes:
+        task_key: `task` folded for comparison; attempts with one key are attempts at one task.
+        digest: Of the call that recorded it; the same call gets the same answer again.
+        drafts_digest: Of the experiences that came last; the same ones get the same answer again.
+        reward: 0 to 1; 1 is success.
+        transcript: The steps as JSON text, see `transcript.py`; empty when only task and outcome were sent.
+        drafts: JSON list of the experiences handed in and not yet stored, with the ids that they will get.
+        rejected: JSON list of the drafts that the gate refused, each with its reason.
+        answer: JSON of the `RecordResult` that was given; empty while `status` is `pending`.
+        status: `pending` is not yet worked off; `awaiting_experiences` waits for somebody to distil it;
+            `distilled` is done; `nothing_to_learn` was said to hold no lesson.
+    """
+
+    id: str
+    workspace: str
+    task: str
+    task_key: str
+    outcome: Outcome
+    reward: float
+    transcript: str
+    digest: str
+    drafts_digest: str
+    receipt: str
+    source: str
+    created_at: datetime
+    updated_at: datetime
+    status: RecordStatus | Literal["pending"]
+    drafts: str
+    rejected: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    """One experience that one recall handed out, and how that was settled.
+
+    Attributes:
+        receipt: The receipt's id; a recall writes one line per experience, or one with no experience at all.
+        experience_id: Empty where the recall found nothing.
+        rank: 1 is the first; 0 on an empty receipt.
+        helped: `None` until the outcome is known.
+        settled_by: `trajectory` or `rating`; empty until settled. A rating outweighs a trajectory.
+        reason: What the rater said; empty where nothing.
+    """
+
+    receipt: str
+    experience_id: str
+    workspace: str
+    task: str
+    rank: int
+    source: str
+    created_at: datetime
+    helped: bool | None
+    settled_by: Literal["", "trajectory", "rating"]
+    settled_at: datetime | None
+    reason: str
+
+
+def task_key(task: str) -> str:
+    """Return `task` folded for comparison: two texts with one key are the same task."""
+    return " ".join(unicodedata.normalize("NFKC", task).casefold().split())
+
+
+# --- edges: what enters ---
+
+Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
+
+
+class ExperienceDraft(BaseModel):
+    """An experience as an assistant or a model wrote it, not yet validated against the pool."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    when_to_use: Annotated[str, Field(min_length=8, max_length=MAX_WHEN_TO_USE_CHARS)]
+    content: Annotated[str, Field(min_length=12, max_length=MAX_CONTENT_CHARS)]
+    keywords: Annotated[list[Label], Field(max_length=MAX_KEYWORDS)] = []
+    confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    tools_used: Annotated[list[Label], Field(max_length=MAX_TOOLS)] = []
+    kind: Kind | None = None
+    generalized_task: Annotated[str, Field(max_length=MAX_WHEN_TO_USE_CHARS)] = ""
+
+
+# --- edges: what leaves ---
+
+
+class RecalledExperience(BaseModel):
+    """One recalled experience with every number that its place in the ranking came from."""
+
+    id: str
+    when_to_use: str
+    content: str
+    kind: Kind
+    relevance: float
+    text_rank: int | None
+    vector_rank: int | None
+    similarity: float | None
+    ranking: float
+    confidence: float
+    frequency: int
+    utility: int
+    age_days: int
+    missing_tools: list[str]
+    source: str
+
+
+class RecallResult(BaseModel):
+    """The answer of `recall_experiences`."""
+
+    guidance: str
+    experiences: list[RecalledExperience]
+    receipt: str
+    search: list[Literal["text", "vector"]]
+    note: str
+
+
+class Rejected(BaseModel):
+    """A draft that was not stored, and why."""
+
+    when_to_use: str
+    reason: str
+
+
+class Merged(BaseModel):
+    """A draft that the pool already held: its trajectory was added to the older experience."""
+
+    id: str
+    when_to_use: str
+    status: Status
+
+
+class Settled(BaseModel):
+    """An experience whose counters were brought up to date."""
+
+    id: str
+    helped: bool
+    frequency: int
+    utility: int
+
+
+class RecordResult(BaseModel):
+    """The answer of `record_trajectory`."""
+
+    trajectory_id: str
+    status: RecordStatus
+    added: list[str]
+    merged: list[Merged]
+    rejected: list[Rejected]
+    settled: list[Settled]
+    pruned: list[str]
+    lessons: list[str]
+    brief: str
+
+
+class RateResult(BaseModel):
+    """The answer of `rate_experience`."""
+
+    experience_id: str
+    helpful: bool
+    receipt: str
+    frequency: int
+    utility: int
+    status: Status
+    status_reason: str

@@ -1,0 +1,595 @@
+"""The pool on disk: LanceDB tables in one home folder, shared by any number of processes.
+
+In:  values of `schema.py`, search text and vectors that somebody else made.
+Out: the same values, and hits as `(id, number)` pairs in rank order.
+Does not know: what makes a lesson good, how hits are fused, which model made a vector.
+
+Tables:
+    experiences         one row per experience; full-text index over `search_text`
+    trajectories        what was recorded, whether worked off or not
+    receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
+    vectors_<embedder>  id → vector, one table per embedder, so that two embedders never share a space, a change of
+                        embedder loses nothing, and a settled counter does not rewrite vectors
+
+Reading needs no lock. All writing goes through `Store.writing()`, which holds one lock in this process and one file
+lock between processes: LanceDB's own optimistic commits fail under contention. LanceDB is imported on `open`, in a
+thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from reme_mcp.errors import StoreError
+from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
+
+if TYPE_CHECKING:
+    import lancedb
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+    from lancedb.expr import Expr
+
+    Vectors = npt.NDArray[np.float32]
+
+SCHEMA_VERSION = 1
+UPKEEP_EVERY_WRITES = 50
+# Readers in other processes hold a version for milliseconds; ten minutes are safe for any of them.
+KEEP_VERSIONS = timedelta(minutes=10)
+# Above this many vectors the matrix would outgrow the memory limit, and LanceDB's own search takes over.
+MATRIX_ROWS = 100_000
+LOCK_POLL_S = 0.005
+
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the receipts say of one experience.
+
+    Attributes:
+        recalled: All recalls since `counted_since`, known outcome or not.
+        frequency: Those with a known outcome.
+        utility: Those that helped.
+        last_recalled_at: `None` where it never was.
+    """
+
+    recalled: int = 0
+    frequency: int = 0
+    utility: int = 0
+    last_recalled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """All vectors of one space at one version of their table: `vectors` is (n, dim) float32, unit norm."""
+
+    version: int
+    ids: list[str]
+    workspaces: npt.NDArray[np.object_]
+    vectors: Vectors
+
+
+class Store:
+    """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
+
+    def __init__(self, home: Path, connection: lancedb.AsyncConnection, tables: dict[str, lancedb.AsyncTable]) -> None:
+        from filelock import AsyncFileLock
+
+        self.home = home
+        self._connection = connection
+        self._tables = tables
+        self._spaces: dict[str, lancedb.AsyncTable] = {}
+        self._matrices: dict[str, _Matrix] = {}
+        self._lock = anyio.Lock()
+        self._file_lock = AsyncFileLock(home / "pool.lock", poll_interval=LOCK_POLL_S)
+        self._writes = 0
+
+    @classmethod
+    async def open(cls, home: Path) -> Store:
+        """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
+
+        Raises:
+            StoreError: The folder can't be made, read or written, or was written by a newer version.
+        """
+        os.environ.setdefault("LANCEDB_LOG", "error")
+        await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
+        import lancedb
+
+        _prepare_home(home)
+        with _mapped(f"open the pool in {home}"):
+            connection = await lancedb.connect_async(
+                str(home / "pool"),
+                read_consistency_interval=timedelta(0),
+                storage_options={"new_table_enable_stable_row_ids": "true"},
+            )
+            store = cls(home, connection, {})
+            schemas = _schemas()
+            present = set((await connection.list_tables()).tables or [])
+            if missing := [name for name in schemas if name not in present]:
+                async with store._locked():
+                    for name in missing:
+                        await _create_table(connection, name, schemas[name])
+            for name in schemas:
+                store._tables[name] = await connection.open_table(name)
+        return store
+
+    def close(self) -> None:
+        """Close the tables and the connection."""
+        for table in (*self._tables.values(), *self._spaces.values()):
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        self._connection.close()  # type: ignore[no-untyped-call]  # likewise
+
+    # --- experiences ---
+
+    async def experiences(
+        self, workspace: str, ids: Sequence[str], *, statuses: Sequence[Status] | None = None
+    ) -> dict[str, Experience]:
+        """Return the experiences of `workspace` among `ids`, by id; those of other statuses are left out."""
+        if not ids:
+            return {}
+        where = _all(_equals("workspace", workspace), _among("id", ids), _of_status(statuses))
+        rows = await self._rows("experiences", Experience, where)
+        return {row.id: row for row in rows}
+
+    async def page(
+        self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
+    ) -> list[Experience]:
+        """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
+        where = _all(_equals("workspace", workspace), _of_status(statuses))
+        return await self._rows("experiences", Experience, where, newest_first=True, offset=offset, limit=limit)
+
+    async def count(self, workspace: str) -> dict[Status, int]:
+        """Return how many experiences of each status `workspace` holds."""
+        with _mapped("count experiences"):
+            query = self._tables["experiences"].query().where(_equals("workspace", workspace)).select(["status"])
+            statuses: list[Status] = (await query.to_arrow()).column("status").to_pylist()
+        return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+    async def workspaces(self) -> list[str]:
+        """Return the names of all workspaces that hold an experience, sorted."""
+        with _mapped("list workspaces"):
+            names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
+            return sorted(names.unique().to_pylist())
+
+    async def match_text(
+        self, workspace: str, query: str, *, statuses: Sequence[Status], limit: int
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`."""
+        with _mapped("search the text"):
+            rows = await (
+                self._tables["experiences"]
+                .query()
+                .nearest_to_text(query, columns="search_text")
+                .where(_all(_equals("workspace", workspace), _among("status", statuses)))
+                .select(["id", "_score"])
+                .limit(limit)
+                .to_list()
+            )
+        return [(row["id"], row["_score"]) for row in rows]
+
+    # --- vectors ---
+
+    async def match_vector(
+        self, embedder: str, workspace: str, vector: Vectors, *, limit: int
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` `(id, cosine)` pairs, best first, whatever their status.
+
+        Args:
+            embedder: The name of the model that made `vector`.
+            workspace: Whose experiences are searched.
+            vector: (dim,) float32, unit norm.
+            limit: How many.
+        """
+        space = await self._space(embedder)
+        if space is None:
+            return []
+        with _mapped("search the vectors"):
+            if await space.count_rows() > MATRIX_ROWS:
+                query = space.query().where(_equals("workspace", workspace)).nearest_to(vector)
+                rows = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
+                return [(row["id"], 1.0 - row["_distance"]) for row in rows]
+            matrix = await self._matrix(embedder, space)
+        return _nearest(matrix, workspace, vector, limit)
+
+    async def without_vector(self, embedder: str) -> list[str]:
+        """Return the ids of all experiences, of every workspace, that `embedder` has not embedded yet."""
+        space = await self._space(embedder)
+        with _mapped("look for missing vectors"):
+            experiences = self._tables["experiences"]
+            if space is not None and await space.count_rows() >= await experiences.count_rows():
+                return []
+            ids: list[str] = (await experiences.query().select(["id"]).to_arrow()).column("id").to_pylist()
+            done: list[str] = (
+                (await space.query().select(["id"]).to_arrow()).column("id").to_pylist() if space is not None else []
+            )
+        return sorted(set(ids) - set(done))
+
+    async def experiences_to_embed(self, ids: Sequence[str]) -> list[Experience]:
+        """Return the experiences among `ids`, whatever their workspace: the only read that crosses workspaces."""
+        return await self._rows("experiences", Experience, _among("id", ids))
+
+    # --- trajectories ---
+
+    async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
+        """Return one trajectory of `workspace`, or `None`."""
+        where = _all(_equals("workspace", workspace), _equals("id", trajectory_id))
+        return next(iter(await self._rows("trajectories", Trajectory, where)), None)
+
+    async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
+        """Return the trajectory that was recorded from exactly the same call, or `None`."""
+        where = _all(_equals("workspace", workspace), _equals("digest", digest))
+        return next(iter(await self._rows("trajectories", Trajectory, where)), None)
+
+    async def attempts(self, workspace: str, key: str, *, limit: int) -> list[Trajectory]:
+        """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
+        where = _all(_equals("workspace", workspace), _equals("task_key", key))
+        return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
+
+    async def pending(self) -> list[Trajectory]:
+        """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
+        return await self._rows("trajectories", Trajectory, _equals("status", "pending"))
+
+    async def count_trajectories(self, workspace: str) -> dict[str, int]:
+        """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""
+        with _mapped("count trajectories"):
+            query = self._tables["trajectories"].query().where(_equals("workspace", workspace))
+            rows = await query.select(["outcome", "status"]).to_list()
+        undistilled = sum(row["status"] in ("pending", "awaiting_experiences") for row in rows)
+        outcomes = [row["outcome"] for row in rows]
+        return {"success": outcomes.count("success"), "failure": outcomes.count("failure"), "undistilled": undistilled}
+
+    # --- receipts ---
+
+    async def receipt(self, workspace: str, receipt: str) -> list[ReceiptLine]:
+        """Return the lines of one receipt of `workspace` in rank order; empty where there is no such receipt."""
+        where = _all(_equals("workspace", workspace), _equals("receipt", receipt))
+        return sorted(await self._rows("receipts", ReceiptLine, where), key=lambda line: line.rank)
+
+    async def latest_line(self, workspace: str, experience_id: str, source: str) -> ReceiptLine | None:
+        """Return the newest receipt line that handed `experience_id` to `source`, or `None`."""
+        where = _all(
+            _equals("workspace", workspace), _equals("experience_id", experience_id), _equals("source", source)
+        )
+        return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
+
+    async def tally(self, experiences: Sequence[Experience]) -> dict[str, Tally]:
+        """Return what the receipts since each experience's `counted_since` say, by experience id."""
+        if not experiences:
+            return {}
+        with _mapped("count receipts"):
+            lines = await (
+                self._tables["receipts"]
+                .query()
+                .where(_among("experience_id", [experience.id for experience in experiences]))
+                .select(["experience_id", "helped", "created_at"])
+                .to_list()
+            )
+        tallies = {}
+        for experience in experiences:
+            own = [
+                line
+                for line in lines
+                if line["experience_id"] == experience.id and line["created_at"] >= experience.counted_since
+            ]
+            tallies[experience.id] = Tally(
+                recalled=len(own),
+                frequency=sum(line["helped"] is not None for line in own),
+                utility=sum(line["helped"] is True for line in own),
+                last_recalled_at=max((line["created_at"] for line in own), default=None),
+            )
+        return tallies
+
+    async def count_receipts(self, workspace: str) -> dict[str, int]:
+        """Return how many recalls, recalled experiences and settled ones `workspace` has had."""
+        with _mapped("count receipts"):
+            query = self._tables["receipts"].query().where(_equals("workspace", workspace))
+            rows = await query.select(["receipt", "experience_id", "helped"]).to_list()
+        handed_out = [row for row in rows if row["experience_id"]]
+        return {
+            "recalls": len({row["receipt"] for row in rows}),
+            "recalled": len(handed_out),
+            "settled": sum(row["helped"] is not None for row in handed_out),
+            "helped": sum(row["helped"] is True for row in handed_out),
+        }
+
+    # --- writing ---
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Writer]:
+        """Hold the pool for writing: nobody else, in this process or another, writes meanwhile.
+
+        What happens inside is shielded from cancellation, because a cancelled write may still commit.
+        """
+        async with self._locked():
+            with anyio.CancelScope(shield=True):
+                yield Writer(self)
+
+    async def upkeep(self) -> None:
+        """Compact the tables and drop old versions, if enough was written since the last time."""
+        if self._writes < UPKEEP_EVERY_WRITES:
+            return
+        async with self._locked():
+            self._writes = 0
+            with anyio.CancelScope(shield=True), _mapped("compact the pool"):
+                for table in (*self._tables.values(), *self._spaces.values()):
+                    await table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        async with self._lock:
+            try:
+                await self._file_lock.acquire()
+            except OSError as exc:
+                raise StoreError(
+                    f"can't lock {self.home / 'pool.lock'}: {exc.strerror}; is the folder writable?"
+                ) from exc
+            try:
+                yield
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._file_lock.release()
+
+    async def _rows(
+        self,
+        table: str,
+        kind: type[Row],
+        where: Expr,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> list[Row]:
+        from lancedb.query import ColumnOrdering
+
+        columns = [field.name for field in dataclasses.fields(kind)]
+        with _mapped(f"read {table}"):
+            query = self._tables[table].query().where(where).select(columns)
+            if newest_first:
+                query = query.order_by([ColumnOrdering(column_name="created_at", ascending=False)])
+            if limit is not None:
+                query = query.limit(limit).offset(offset)
+            rows = await query.to_list()
+        return [_from_row(kind, row) for row in rows]
+
+    async def _space(self, embedder: str) -> lancedb.AsyncTable | None:
+        """Return the vector table of `embedder`, or `None` while nobody has made it."""
+        name = space_name(embedder)
+        if name not in self._spaces:
+            with _mapped("open the vectors"):
+                if name not in ((await self._connection.list_tables()).tables or []):
+                    return None
+                self._spaces[name] = await self._connection.open_table(name)
+        return self._spaces[name]
+
+    async def _matrix(self, embedder: str, space: lancedb.AsyncTable) -> _Matrix:
+        import numpy as np
+
+        version = await space.version()
+        matrix = self._matrices.get(embedder)
+        if matrix is None or matrix.version != version:
+            rows = await space.query().select(["id", "workspace", "vector"]).to_arrow()
+            dim = rows.schema.field("vector").type.list_size
+            vectors = rows.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            matrix = _Matrix(
+                version=version,
+                ids=rows.column("id").to_pylist(),
+                workspaces=np.asarray(rows.column("workspace").to_pylist(), dtype=object),
+                vectors=vectors.reshape(-1, dim),
+            )
+            self._matrices[embedder] = matrix
+        return matrix
+
+
+class Writer:
+    """The right to write, held from `Store.writing()` until its block ends. Every write here may be repeated safely."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def put_experiences(self, experiences: Sequence[Experience], search_texts: Sequence[str]) -> None:
+        """Insert the experiences, or replace those whose id is there already.
+
+        Args:
+            experiences: Whole records.
+            search_texts: What full-text search finds each of them by, in the same order.
+        """
+        rows = [
+            dataclasses.asdict(experience) | {"search_text": text}
+            for experience, text in zip(experiences, search_texts, strict=True)
+        ]
+        await self._upsert("experiences", "id", rows)
+
+    async def put_vectors(self, embedder: str, experiences: Sequence[Experience], vectors: Vectors) -> None:
+        """Store what `embedder` made of the experiences; `vectors` is (n, dim) float32, unit norm, in their order."""
+        if not experiences:
+            return
+        name = space_name(embedder)
+        if await self._store._space(embedder) is None:
+            with _mapped("make the vectors"):
+                self._store._spaces[name] = await _create_table(
+                    self._store._connection, name, _vector_schema(vectors.shape[1])
+                )
+        rows = [
+            {"id": experience.id, "workspace": experience.workspace, "vector": vector}
+            for experience, vector in zip(experiences, vectors, strict=True)
+        ]
+        await self._upsert(name, "id", rows)
+
+    async def delete_experience(self, workspace: str, experience_id: str) -> None:
+        """Remove one experience and its vectors for good; its receipts stay."""
+        where = _all(_equals("workspace", workspace), _equals("id", experience_id))
+        with _mapped("delete the experience"):
+            await self._store._tables["experiences"].delete(where)
+            for name in (await self._store._connection.list_tables()).tables or []:
+                if name.startswith("vectors_"):
+                    await (await self._store._connection.open_table(name)).delete(_equals("id", experience_id))
+        self._store._writes += 1
+
+    async def put_trajectory(self, trajectory: Trajectory) -> None:
+        """Insert the trajectory, or replace the one with its id."""
+        await self._upsert("trajectories", "id", [dataclasses.asdict(trajectory)])
+
+    async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
+        """Append the lines of one new receipt."""
+        with _mapped("write the receipt"):
+            await self._store._tables["receipts"].add([dataclasses.asdict(line) for line in lines])
+        self._store._writes += 1
+
+    async def settle(self, lines: Sequence[ReceiptLine]) -> None:
+        """Replace these lines, each found by its receipt and experience."""
+        await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
+
+    async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        target = self._store._tables.get(table) or self._store._spaces[table]
+        with _mapped(f"write {table}"):
+            # Not through an index: one on the key would hide rows of other processes and double them.
+            merge = target.merge_insert(on).use_index(False)
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            await merge.execute(_arrow(rows, await target.schema()))
+        self._store._writes += 1
+
+
+def space_name(embedder: str) -> str:
+    """Return the name of the vector table of `embedder`: readable, and one for each name."""
+    digest = hashlib.sha256(embedder.encode()).hexdigest()[:8]
+    return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
+
+
+def _nearest(matrix: _Matrix, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]]:
+    import numpy as np
+
+    rows = np.flatnonzero(matrix.workspaces == workspace)
+    cosines = matrix.vectors[rows] @ vector if len(rows) < len(matrix.ids) else matrix.vectors @ vector
+    top = np.argpartition(-cosines, limit)[:limit] if limit < len(rows) else np.arange(len(rows))
+    top = top[np.argsort(-cosines[top], kind="stable")]
+    return [(matrix.ids[rows[index]], float(cosines[index])) for index in top]
+
+
+def _prepare_home(home: Path) -> None:
+    """Make the folder and its version mark, or check that this version can read what is there."""
+    mark = home / "home.json"
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not mark.exists():
+            if any(not entry.name.startswith(("home.json", "pool")) for entry in home.iterdir()):
+                raise StoreError(f"{home} is not empty and not a home of reme-mcp; choose another with --home")
+            _write_whole(mark, json.dumps({"schema": SCHEMA_VERSION}))
+        content = mark.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise StoreError(f"can't use {home} as home: {exc.strerror}; choose another with --home") from exc
+    try:
+        found = json.loads(content)["schema"]
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StoreError(f'{mark} is damaged: {content[:60]!r}; it should be {{"schema": {SCHEMA_VERSION}}}') from exc
+    if found != SCHEMA_VERSION:
+        raise StoreError(
+            f"{home} was written with schema {found}, this reme-mcp reads schema {SCHEMA_VERSION}; "
+            "use the version that wrote it, or another --home"
+        )
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees all of it or nothing."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+@contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    """Turn LanceDB's and the system's errors into a `StoreError` that says what could not be done."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise StoreError(f"can't {what}: {exc}") from exc
+
+
+async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:
+    from lancedb.index import FTS
+
+    table = await connection.create_table(name, schema=schema, exist_ok=True)
+    if "search_text" in schema.names and not await table.list_indices():
+        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; Porter's stems and the
+        # stop words apply to English only.
+        await table.create_index("search_text", config=FTS(base_tokenizer="icu/split"))
+    return table
+
+
+def _schemas() -> dict[str, pa.Schema]:
+    import pyarrow as pa
+
+    text = pa.string()
+    texts = pa.list_(pa.string())
+    time = pa.timestamp("us", tz="UTC")
+    types: dict[str, pa.DataType] = {
+        "str": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "bool | None": pa.bool_(),
+        "tuple[str, ...]": texts, "datetime": time, "datetime | None": time,
+    }  # fmt: skip
+
+    def columns(kind: type[Row]) -> list[pa.Field]:
+        # Literal types are texts to the table.
+        return [pa.field(field.name, types.get(str(field.type), text)) for field in dataclasses.fields(kind)]
+
+    return {
+        "experiences": pa.schema([*columns(Experience), pa.field("search_text", text)]),
+        "trajectories": pa.schema(columns(Trajectory)),
+        "receipts": pa.schema(columns(ReceiptLine)),
+    }
+
+
+def _vector_schema(dim: int) -> pa.Schema:
+    import pyarrow as pa
+
+    vector = pa.list_(pa.float32(), dim)
+    return pa.schema([pa.field("id", pa.string()), pa.field("workspace", pa.string()), pa.field("vector", vector)])
+
+
+def _arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _from_row(kind: Callable[..., Row], row: dict[str, Any]) -> Row:
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+
+
+def _equals(column: str, value: str) -> Expr:
+    from lancedb import col, lit
+
+    return col(column) == lit(value)
+
+
+def _among(column: str, values: Sequence[str]) -> Expr:
+    from lancedb import col
+
+    return col(column).isin(list(values))
+
+
+def _of_status(statuses: Sequence[Status] | None) -> Expr | None:
+    return None if statuses is None else _among("status", statuses)
+
+
+def _all(first: Expr, *rest: Expr | None) -> Expr:
+    """Return the conjunction; `None` stands for no condition."""
+    for condition in rest:
+        if condition is not None:
+            first = first & condition
+    return first

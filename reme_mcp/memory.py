@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp import distill, guidance, prompts, recall, refine, transcript
+from reme_mcp import distill, guidance, intake, ledger, prompts, recall, refine, transcript
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
@@ -34,16 +34,12 @@ from reme_mcp.schema import (
     MAX_TASK_CHARS,
     WORKSPACE_PATTERN,
     Experience,
-    Merged,
     Outcome,
     RateResult,
     RecalledExperience,
     RecallResult,
     ReceiptLine,
     RecordResult,
-    RecordStatus,
-    Rejected,
-    Settled,
     Status,
     Trajectory,
     clean_text,
@@ -51,7 +47,8 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.store import Store, Tally, Writer
+from reme_mcp.searchable import split_names
+from reme_mcp.store import Store, Tally
 from reme_mcp.vectors import LoadEmbedder, Vectors
 
 if TYPE_CHECKING:
@@ -134,7 +131,7 @@ class Memory:
         """
         store = await self._open_store()
         for trajectory in await store.pending():
-            await self._work_off(trajectory)
+            await self._work_off(store, trajectory)
         await self._vectors.load(download=download)
         await self._vectors.fill(store)
 
@@ -175,7 +172,7 @@ class Memory:
 
         query = f"{task}\n{context}" if context else task
         text = recall.Hits.of(
-            await store.match_text(workspace, recall.split_names(query), statuses=["active"], limit=settings.candidates)
+            await store.match_text(workspace, split_names(query), statuses=["active"], limit=settings.candidates)
         )
         vector = None
         embedded = await self._vectors.embed([query])
@@ -188,7 +185,7 @@ class Memory:
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
 
         receipt = new_id("r")
-        lines = _receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
+        lines = ledger.receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
         async with store.writing() as writer:
             await writer.add_receipt(lines)
         self._look_after_pool()
@@ -273,11 +270,11 @@ class Memory:
                 updated_at=at,
                 status="pending",
                 drafts=distill.to_json(drafts),
-                rejected=_dump_rejected(rejected),
+                rejected=intake.dump_rejected(rejected),
                 answer="",
             )
             await writer.put_trajectory(trajectory)
-        return await self._work_off(trajectory)
+        return await self._work_off(store, trajectory)
 
     async def rate(
         self,
@@ -310,9 +307,11 @@ class Memory:
                 line = await self._receipt_line(store, workspace, receipt, experience_id)
             else:
                 latest = await store.latest_line(workspace, experience_id, source)
-                line = latest or _receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
+                line = (
+                    latest or ledger.receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
+                )
             await writer.settle([refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())])
-            changed, _ = await self._count(store, writer, [experience])
+            changed, _ = await ledger.count(store, writer, [experience], self.settings.refine)
             experience = changed.get(experience_id, experience)
         self._look_after_pool()
         return RateResult(
@@ -385,11 +384,11 @@ class Memory:
             found: list[Experience] = []
             offset = 0
             while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
-                found += [experience for experience in page if self._should_prune(experience)]
+                found += [experience for experience in page if ledger.is_to_prune(experience, self.settings.refine)]
                 offset += len(page)
             if not dry_run:
                 archived = [refine.archive(one, refine.prune_reason(one), at=now()) for one in found]
-                await _put(writer, archived)
+                await writer.put_experiences(archived)
         return found
 
     async def restore(self, experience_id: str, *, workspace: str | None = None) -> Experience:
@@ -518,133 +517,17 @@ class Memory:
                 drafts=distill.to_json(drafts),
                 drafts_digest=digest,
                 receipt=receipt or trajectory.receipt,
-                rejected=_dump_rejected(rejected),
+                rejected=intake.dump_rejected(rejected),
                 answer="",
                 updated_at=now(),
             )
             await writer.put_trajectory(trajectory)
-        return await self._work_off(trajectory)
+        return await self._work_off(store, trajectory)
 
-    async def _work_off(self, trajectory: Trajectory) -> RecordResult:
-        """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
-        store = await self._open_store()
-        at = now()
-        candidates = [
-            distill.to_experience(named, trajectory, author="assistant", at=at)
-            for named in distill.from_stored(trajectory.drafts)
-        ]
-        texts = [recall.vector_text(candidate) for candidate in candidates]
-        embedded = await self._vectors.embed(texts) if texts else None
-        async with store.writing() as writer:
-            added, merged, rejected = await self._learn(store, writer, candidates, embedded)
-            rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
-            settled, pruned = await self._settle(store, writer, trajectory)
-            earlier = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS)
-            result = _record_result(trajectory, added, merged, rejected, settled, pruned, earlier)
-            await writer.put_trajectory(
-                replace(
-                    trajectory,
-                    status=result.status,
-                    drafts="[]",
-                    rejected=_dump_rejected(rejected),
-                    answer=result.model_dump_json(),
-                    updated_at=at,
-                )
-            )
+    async def _work_off(self, store: Store, trajectory: Trajectory) -> RecordResult:
+        result = await intake.work_off(trajectory, store, self._vectors, self.settings)
         self._look_after_pool()
         return result
-
-    async def _learn(
-        self, store: Store, writer: Writer, candidates: Sequence[Experience], embedded: Embedded | None
-    ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
-        """Store the candidates that say something new; add the others' trajectory to their twins."""
-        added: list[Experience] = []
-        added_rows: list[int] = []
-        merged: list[Experience] = []
-        rejected: list[Rejected] = []
-        space = self._vectors.space
-        for row, candidate in enumerate(candidates):
-            cosines: dict[str, float] = {}
-            if embedded is not None and space is not None:
-                near = await store.match_vector(space, candidate.workspace, embedded[row], limit=TWIN_CANDIDATES)
-                cosines = dict(near)
-                cosines |= {candidates[other].id: float(embedded[other] @ embedded[row]) for other in added_rows}
-            similar = await store.match_text(
-                candidate.workspace,
-                recall.split_names(distill.lesson(candidate)),
-                statuses=EVERY_STATUS,
-                limit=TWIN_CANDIDATES,
-            )
-            others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
-            twin = distill.find_twin(candidate, [*others.values(), *added], cosines, self.settings.dedup)
-            if twin is None:
-                added.append(candidate)
-                added_rows.append(row)
-            elif twin.experience.status == "archived":
-                reason = (
-                    f"{twin.experience.id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
-                )
-                rejected.append(Rejected(when_to_use=candidate.when_to_use[: distill.SHOWN_CHARS], reason=reason))
-            else:
-                merged.append(_merge(twin.experience, candidate))
-        await _put(writer, [*added, *(one for one in merged if one.id not in {new.id for new in added})])
-        if embedded is not None and space is not None:
-            await writer.put_vectors(space, added, embedded[added_rows])
-        return added, merged, rejected
-
-    async def _settle(self, store: Store, writer: Writer, trajectory: Trajectory) -> tuple[list[Settled], list[str]]:
-        """Settle what the trajectory's receipt handed out and nothing has settled yet."""
-        if not trajectory.receipt:
-            return [], []
-        helped = trajectory.outcome == "success"
-        lines = await store.receipt(trajectory.workspace, trajectory.receipt)
-        settled = refine.settle_by_outcome(lines, helped=helped, at=now())
-        await writer.settle(settled)
-        # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
-        ids = [line.experience_id for line in lines if line.experience_id]
-        experiences = await store.experiences(trajectory.workspace, ids)
-        changed, pruned = await self._count(store, writer, list(experiences.values()))
-        current = experiences | changed
-        return [
-            Settled(
-                id=line.experience_id,
-                helped=helped,
-                frequency=current[line.experience_id].frequency,
-                utility=current[line.experience_id].utility,
-            )
-            for line in settled
-            if line.experience_id in current
-        ], pruned
-
-    async def _count(
-        self, store: Store, writer: Writer, experiences: Sequence[Experience]
-    ) -> tuple[dict[str, Experience], list[str]]:
-        """Bring counters up to date from the receipts and prune by φ; return what changed, and whom φ removed."""
-        tallies = await store.tally(experiences)
-        changed: dict[str, Experience] = {}
-        pruned: list[str] = []
-        for experience in experiences:
-            counted = refine.count(experience, tallies[experience.id], at=now())
-            if counted is experience:
-                continue
-            if self._should_prune(counted):
-                counted = refine.archive(counted, refine.prune_reason(counted), at=now())
-                pruned.append(counted.id)
-            changed[counted.id] = counted
-        await _put(writer, list(changed.values()))
-        return changed, pruned
-
-    def _should_prune(self, experience: Experience) -> bool:
-        return (
-            not experience.pinned
-            and experience.status in ("active", "provisional")
-            and refine.should_prune(
-                experience.frequency,
-                experience.utility,
-                min_frequency=self.settings.refine.min_frequency,
-                max_utility_ratio=self.settings.refine.max_utility_ratio,
-            )
-        )
 
     async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:
         lines = await store.receipt(workspace, receipt)
@@ -666,18 +549,8 @@ class Memory:
             if experience is None:
                 raise NotFound(_unknown("experience", experience_id, workspace))
             changed = change(experience)
-            await _put(writer, [changed])
+            await writer.put_experiences([changed])
         return changed
-
-
-async def _put(writer: Writer, experiences: Sequence[Experience]) -> None:
-    await writer.put_experiences(experiences, [recall.search_text(experience) for experience in experiences])
-
-
-def _merge(twin: Experience, candidate: Experience) -> Experience:
-    """Return the older record with the candidate's trajectory added; text, id and counters stay."""
-    new = tuple(id for id in candidate.trajectory_ids if id not in twin.trajectory_ids)
-    return replace(twin, trajectory_ids=twin.trajectory_ids + new, updated_at=candidate.updated_at) if new else twin
 
 
 def _restored(experience: Experience) -> Experience:
@@ -705,66 +578,6 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         missing_tools=list(item.missing_tools),
         source=experience.source,
     )
-
-
-def _record_result(
-    trajectory: Trajectory,
-    added: Sequence[Experience],
-    merged: Sequence[Experience],
-    rejected: Sequence[Rejected],
-    settled: list[Settled],
-    pruned: list[str],
-    earlier: Sequence[Trajectory],
-) -> RecordResult:
-    """Return the answer to a trajectory that has been worked off."""
-    drafts_came = trajectory.drafts_digest != ""
-    some_were_valid = trajectory.drafts != "[]"
-    status: RecordStatus
-    if drafts_came and some_were_valid:
-        status = "distilled"
-    elif drafts_came and not rejected:
-        status = "nothing_to_learn"
-    else:
-        status = "awaiting_experiences"
-    brief = ""
-    if status == "awaiting_experiences":
-        brief = prompts.brief(trajectory.id, trajectory.outcome, distill.earlier_attempts(trajectory, earlier))
-    return RecordResult(
-        trajectory_id=trajectory.id,
-        status=status,
-        added=[experience.id for experience in added],
-        merged=[
-            Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status) for one in merged
-        ],
-        rejected=list(rejected),
-        settled=settled,
-        pruned=pruned,
-        lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
-        brief=brief,
-    )
-
-
-def _receipt_lines(
-    receipt: str, experience_ids: Sequence[str], workspace: str, task: str, source: str
-) -> list[ReceiptLine]:
-    """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt."""
-    at = now()
-    return [
-        ReceiptLine(
-            receipt=receipt,
-            experience_id=experience_id,
-            workspace=workspace,
-            task=task,
-            rank=place,
-            source=source,
-            created_at=at,
-            helped=None,
-            settled_by="",
-            settled_at=None,
-            reason="",
-        )
-        for place, experience_id in (enumerate(experience_ids, start=1) if experience_ids else [(0, "")])
-    ]
 
 
 def _text(name: str, text: str, *, optional: bool = False) -> str:
@@ -797,10 +610,6 @@ def _digest(*parts: object) -> str:
 
 def _digest_of_drafts(experiences: Sequence[object] | None) -> str:
     return "" if experiences is None else _digest(*experiences)
-
-
-def _dump_rejected(rejected: Sequence[Rejected]) -> str:
-    return json.dumps([one.model_dump() for one in rejected], ensure_ascii=False)
 
 
 def _unknown(what: str, id: str, workspace: str) -> str:

@@ -9,7 +9,6 @@ Source: reciprocal rank fusion after Cormack, Clarke and Büttcher (SIGIR 2009).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,6 @@ from reme_mcp.schema import Experience
 
 BYTES_PER_TOKEN = 4
 ELLIPSIS = " …"
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +65,6 @@ class Ranked:
     ranking: float
     age_days: int
     missing_tools: tuple[str, ...]
-
-
-def search_text(experience: Experience) -> str:
-    """Return what full-text search finds the experience by: scenario, tasks, lesson, keywords and tools."""
-    parts = (
-        experience.when_to_use,
-        experience.generalized_task,
-        experience.content,
-        *experience.keywords,
-        *experience.tools_used,
-        experience.task,
-    )
-    return split_names("\n".join(part for part in parts if part))
-
-
-def vector_text(experience: Experience) -> str:
-    """Return what the embedder sees of the experience."""
-    parts = (experience.when_to_use, experience.generalized_task, experience.content, experience.task)
-    return "\n".join(part for part in parts if part)
-
-
-def split_names(text: str) -> str:
-    """Return `text` with startEngine written start Engine, so that its words are found."""
-    return _CAMEL.sub(" ", text)
 
 
 def rank(

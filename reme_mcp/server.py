@@ -18,7 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import anyio
@@ -53,21 +53,15 @@ from mcp.types import (
     ToolAnnotations,
     UnsubscribeRequestParams,
 )
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel
 
 from reme_mcp import __version__, guidance, prompts
+from reme_mcp.arguments import Arguments, RateArguments, RecallArguments, RecordArguments
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, ReMeError
 from reme_mcp.memory import Memory
-from reme_mcp.schema import (
-    Experience,
-    ExperienceDraft,
-    Outcome,
-    RateResult,
-    RecallResult,
-    RecordResult,
-)
+from reme_mcp.schema import Experience, RateResult, RecallResult, RecordResult
 from reme_mcp.vectors import LoadEmbedder
 
 logger = logging.getLogger(__name__)
@@ -98,132 +92,23 @@ class State:
             self.memory.start_warm_up(delay_s=WARM_UP_DELAY_S)
 
 
-# --- arguments ---
-
-
-def _parsed(value: object) -> object:
-    """Return a list that arrived as JSON text as a list: some clients send nested arguments so."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _compact(schema: object) -> Any:
-    """Return a JSON schema without what no client needs: titles, null branches, defaults that say nothing."""
-    if isinstance(schema, list):
-        return [_compact(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if (options := schema.get("anyOf")) and {"type": "null"} in options:
-        rest = [option for option in options if option != {"type": "null"}]
-        merged = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
-        return _compact(rest[0] | merged if len(rest) == 1 else {"anyOf": rest} | merged)
-    return {
-        key: {name: _compact(item) for name, item in value.items()}
-        if key in ("properties", "$defs")
-        else _compact(value)
-        for key, value in schema.items()
-        if key != "title" and not (key == "default" and value in (None, "", []))
-    }
-
-
-_DRAFTS_SCHEMA = {"type": "array", "items": _compact(ExperienceDraft.model_json_schema())}
-_DRAFTS_SCHEMA["items"].pop("description")
-
-Objects = Annotated[list[object], BeforeValidator(_parsed)]
-Texts = Annotated[list[str], BeforeValidator(_parsed)]
-Workspace = Annotated[str | None, Field(description="Pool; leave out for the configured one")]
-
-
-class _Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RecallArguments(_Arguments):
-    """What `recall_experiences` takes."""
-
-    task: Annotated[str, Field(description="The task, in the user's words")]
-    context: Annotated[str, Field(description="Project, files, error text")] = ""
-    tools: Annotated[Texts | None, Field(description="Names of the tools you have")] = None
-    limit: Annotated[int | None, Field(ge=1, le=20)] = None
-    workspace: Workspace = None
-
-
-class RecordArguments(_Arguments):
-    """What `record_trajectory` takes."""
-
-    task: Annotated[str, Field(description="The task, in the user's words")] = ""
-    outcome: Outcome | None = None
-    reward: Annotated[float | None, Field(ge=0, le=1, description="Instead of outcome; 1 is success")] = None
-    steps: Annotated[str | None, Field(description="Summary of what was done, with the errors met")] = None
-    messages: Annotated[
-        Objects | None,
-        WithJsonSchema({"type": "array", "items": {"type": "object"}}),
-        Field(description="Instead of steps: the conversation, OpenAI or Anthropic shape"),
-    ] = None
-    experiences: Annotated[
-        Objects | None, WithJsonSchema(_DRAFTS_SCHEMA), Field(description="What to remember; [] if nothing")
-    ] = None
-    receipt: Annotated[str | None, Field(description="From the recall used for this task")] = None
-    trajectory_id: Annotated[str | None, Field(description="With experiences only: the recorded trajectory")] = None
-    workspace: Workspace = None
-
-
-class RateArguments(_Arguments):
-    """What `rate_experience` takes."""
-
-    experience_id: Annotated[str, Field(description="e-…")]
-    helpful: bool
-    receipt: Annotated[str | None, Field(description="r-…; leave out for your latest recall")] = None
-    reason: str = ""
-    workspace: Workspace = None
-
-
 # --- tools ---
 
 
-async def _recall(state: State, arguments: RecallArguments, context: Context) -> tuple[str, RecallResult]:
-    result = await state.memory.recall(
-        arguments.task,
-        context=arguments.context,
-        tools=arguments.tools or (),
-        limit=arguments.limit,
-        workspace=arguments.workspace,
-        source=_source(context),
-    )
+async def _recall(state: State, arguments: RecallArguments, source: str) -> tuple[str, RecallResult]:
+    result = await arguments.run(state.memory, source=source)
     return "\n\n".join(part for part in (result.guidance, result.note) if part), result
 
 
-async def _record(state: State, arguments: RecordArguments, context: Context) -> tuple[str, RecordResult]:
-    result = await state.memory.record(
-        arguments.task,
-        outcome=arguments.outcome,
-        reward=arguments.reward,
-        steps=arguments.steps,
-        messages=arguments.messages,
-        experiences=arguments.experiences,
-        receipt=arguments.receipt,
-        trajectory_id=arguments.trajectory_id,
-        workspace=arguments.workspace,
-        source=_source(context),
-    )
+async def _record(state: State, arguments: RecordArguments, source: str) -> tuple[str, RecordResult]:
+    result = await arguments.run(state.memory, source=source)
     changed = [*result.added, *(one.id for one in result.merged), *(one.id for one in result.settled)]
     await _announce(state, changed, new=bool(result.added))
     return guidance.record_summary(result), result
 
 
-async def _rate(state: State, arguments: RateArguments, context: Context) -> tuple[str, RateResult]:
-    result = await state.memory.rate(
-        arguments.experience_id,
-        helpful=arguments.helpful,
-        receipt=arguments.receipt,
-        reason=arguments.reason,
-        workspace=arguments.workspace,
-        source=_source(context),
-    )
+async def _rate(state: State, arguments: RateArguments, source: str) -> tuple[str, RateResult]:
+    result = await arguments.run(state.memory, source=source)
     await _announce(state, [result.experience_id], new=False)
     return guidance.rate_summary(result), result
 
@@ -235,15 +120,15 @@ class _Tool:
     name: str
     title: str
     description: str
-    arguments: type[BaseModel]
+    arguments: type[Arguments]
     result: type[BaseModel]
     annotations: ToolAnnotations
-    run: Callable[[State, Any, Context], Awaitable[tuple[str, BaseModel]]]
+    run: Callable[[State, Any, str], Awaitable[tuple[str, BaseModel]]]
 
     def listing(self) -> Tool:
         """Return what `tools/list` shows."""
-        schema = _compact(self.arguments.model_json_schema())
-        output = _compact(self.result.model_json_schema(mode="serialization"))
+        schema = _compact(self.arguments.model_json_schema(), nulls=False)
+        output = _compact(self.result.model_json_schema(mode="serialization"), nulls=True)
         return Tool(
             name=self.name,
             title=self.title,
@@ -316,14 +201,12 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         raise MCPError(INVALID_PARAMS, f"no tool {params.name!r}; there are {', '.join(_TOOL_BY_NAME)}")
     state.warm_up()
     try:
-        arguments = tool.arguments.model_validate(params.arguments or {})
+        arguments = tool.arguments.read(params.arguments or {})
         if not state.memory.is_open:
             await context.session.report_progress(0, 1, "opening the pool")
-        text, result = await tool.run(state, arguments, context)
-    except ValidationError as exc:
-        return _tool_error(_explain(tool, exc))
+        text, result = await tool.run(state, arguments, _source(context))
     except ReMeError as exc:
-        return _tool_error(str(exc))
+        return _tool_error(f"{tool.name}: {exc}")
     except Exception:
         logger.exception("%s failed", tool.name)
         return _tool_error(
@@ -338,19 +221,29 @@ def _tool_error(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
-def _explain(tool: _Tool, exc: ValidationError) -> str:
-    """Return what is wrong with the arguments, one line for each."""
-    lines = []
-    for error in exc.errors(include_url=False):
-        name = ".".join(str(part) for part in error["loc"])
-        if error["type"] == "extra_forbidden":
-            lines.append(f"{name}: no such argument; there are {', '.join(tool.arguments.model_fields)}")
-        elif error["type"] == "missing":
-            lines.append(f"{name}: missing")
-        else:
-            message = error["msg"][:1].lower() + error["msg"][1:]
-            lines.append(f"{name} = {repr(error['input'])[:SHOWN_CHARS]}: {message}")
-    return f"{tool.name} can't run:\n" + "\n".join(lines)
+def _compact(schema: object, *, nulls: bool) -> Any:
+    """Return a JSON schema without titles and empty defaults; with `nulls` off, also without null branches.
+
+    An argument may be null but never needs to be, so that its null is left out; a result's null has to be declared.
+    """
+    if isinstance(schema, list):
+        return [_compact(item, nulls=nulls) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    options = schema.get("anyOf", [])
+    if {"type": "null"} in options and len(options) == 2:
+        some = next(option for option in options if option != {"type": "null"})
+        rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+        if nulls:
+            some = some | {"type": [some["type"], "null"]}
+        return _compact(some | rest, nulls=nulls)
+    return {
+        key: {name: _compact(item, nulls=nulls) for name, item in value.items()}
+        if key in ("properties", "$defs")
+        else _compact(value, nulls=nulls)
+        for key, value in schema.items()
+        if key != "title" and not (key == "default" and value in (None, "", []))
+    }
 
 
 def _without(schema: dict[str, Any], key: str) -> dict[str, Any]:

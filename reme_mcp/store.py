@@ -1,6 +1,6 @@
 """The pool on disk: LanceDB tables in one home folder, shared by any number of processes.
 
-In:  values of `schema.py`, search text and vectors that somebody else made.
+In:  values of `schema.py`, and vectors that somebody else made.
 Out: the same values, and hits as `(id, number)` pairs in rank order.
 Does not know: what makes a lesson good, how hits are fused, which model made a vector.
 
@@ -36,6 +36,7 @@ import anyio.to_thread
 
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
+from reme_mcp.searchable import search_text
 
 if TYPE_CHECKING:
     import lancedb
@@ -401,17 +402,9 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put_experiences(self, experiences: Sequence[Experience], search_texts: Sequence[str]) -> None:
-        """Insert the experiences, or replace those whose id is there already.
-
-        Args:
-            experiences: Whole records.
-            search_texts: What full-text search finds each of them by, in the same order.
-        """
-        rows = [
-            dataclasses.asdict(experience) | {"search_text": text}
-            for experience, text in zip(experiences, search_texts, strict=True)
-        ]
+    async def put_experiences(self, experiences: Sequence[Experience]) -> None:
+        """Insert the experiences, or replace those whose id is there already."""
+        rows = [dataclasses.asdict(experience) | {"search_text": search_text(experience)} for experience in experiences]
         await self._upsert("experiences", "id", rows)
 
     async def put_vectors(self, embedder: str, experiences: Sequence[Experience], vectors: Vectors) -> None:

@@ -20,7 +20,7 @@ import anyio.to_thread
 from reme_mcp.config import EmbedderSettings
 from reme_mcp.embed import Embedder
 from reme_mcp.errors import EmbedderError
-from reme_mcp.recall import vector_text
+from reme_mcp.searchable import vector_text
 from reme_mcp.store import Store
 
 if TYPE_CHECKING:
@@ -99,5 +99,6 @@ class Vectors:
         return f"Recall goes by words only: {self.state}"
 
     def _fail(self, exc: EmbedderError) -> None:
-        logger.warning("%s", exc)
+        # The user reads it in the next recall's note.
+        logger.info("%s", exc)
         self.state = str(exc)

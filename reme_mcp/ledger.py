@@ -1,0 +1,101 @@
+"""Receipts and counters on the store: what was handed out, how it was settled, whom φ removes.
+
+In:  an open `Writer`, receipt lines, the `[refine]` numbers.
+Out: receipts and experiences brought up to date.
+Does not know: what was recalled for, or what a trajectory taught.
+
+Counters are summed from the receipts each time, never incremented: settling twice, or after a crash in between, comes
+to the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reme_mcp import refine
+from reme_mcp.config import RefineSettings
+from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now
+from reme_mcp.store import Store, Writer
+
+
+def receipt_lines(
+    receipt: str, experience_ids: Sequence[str], workspace: str, task: str, source: str
+) -> list[ReceiptLine]:
+    """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt."""
+    at = now()
+    return [
+        ReceiptLine(
+            receipt=receipt,
+            experience_id=experience_id,
+            workspace=workspace,
+            task=task,
+            rank=place,
+            source=source,
+            created_at=at,
+            helped=None,
+            settled_by="",
+            settled_at=None,
+            reason="",
+        )
+        for place, experience_id in (enumerate(experience_ids, start=1) if experience_ids else [(0, "")])
+    ]
+
+
+async def settle(
+    store: Store, writer: Writer, trajectory: Trajectory, rules: RefineSettings
+) -> tuple[list[Settled], list[str]]:
+    """Settle what the trajectory's receipt handed out and nothing has settled yet; return that, and whom φ removed."""
+    if not trajectory.receipt:
+        return [], []
+    helped = trajectory.outcome == "success"
+    lines = await store.receipt(trajectory.workspace, trajectory.receipt)
+    settled = refine.settle_by_outcome(lines, helped=helped, at=now())
+    await writer.settle(settled)
+    # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
+    ids = [line.experience_id for line in lines if line.experience_id]
+    experiences = await store.experiences(trajectory.workspace, ids)
+    changed, pruned = await count(store, writer, list(experiences.values()), rules)
+    current = experiences | changed
+    return [
+        Settled(
+            id=line.experience_id,
+            helped=helped,
+            frequency=current[line.experience_id].frequency,
+            utility=current[line.experience_id].utility,
+        )
+        for line in settled
+        if line.experience_id in current
+    ], pruned
+
+
+async def count(
+    store: Store, writer: Writer, experiences: Sequence[Experience], rules: RefineSettings
+) -> tuple[dict[str, Experience], list[str]]:
+    """Bring counters up to date from the receipts and prune by φ; return what changed, and whom φ removed."""
+    tallies = await store.tally(experiences)
+    changed: dict[str, Experience] = {}
+    pruned: list[str] = []
+    for experience in experiences:
+        counted = refine.count(experience, tallies[experience.id], at=now())
+        if counted is experience:
+            continue
+        if is_to_prune(counted, rules):
+            counted = refine.archive(counted, refine.prune_reason(counted), at=now())
+            pruned.append(counted.id)
+        changed[counted.id] = counted
+    await writer.put_experiences(list(changed.values()))
+    return changed, pruned
+
+
+def is_to_prune(experience: Experience, rules: RefineSettings) -> bool:
+    """Return whether φ removes the experience: only what is in recall, and nothing that is pinned."""
+    return (
+        not experience.pinned
+        and experience.status in ("active", "provisional")
+        and refine.should_prune(
+            experience.frequency,
+            experience.utility,
+            min_frequency=rules.min_frequency,
+            max_utility_ratio=rules.max_utility_ratio,
+        )
+    )

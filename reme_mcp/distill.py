@@ -164,7 +164,9 @@ def _gist(trajectory: Trajectory) -> str:
         return "no steps were recorded"
     steps = from_json(trajectory.transcript).steps
     calls = [f"{step.tool}{step.text}" for step in steps if step.role == "call"]
-    return ", ".join(calls) if calls else " ".join(step.text for step in steps if step.role == "assistant")
+    gist = ", ".join(calls) if calls else " ".join(step.text for step in steps if step.role == "assistant")
+    # On one line: what an attempt said is not to pass for a line of the brief.
+    return " ".join(gist.split())
 
 
 def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]:

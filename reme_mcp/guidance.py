@@ -14,6 +14,7 @@ from reme_mcp.schema import Experience, RateResult, RecordResult
 
 # A note that is cut shorter than this says nothing any more; it is left out instead.
 MIN_NOTE_TOKENS = 40
+HEADING_TOKENS = 40
 
 
 def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str, list[Ranked]]:
@@ -24,18 +25,17 @@ def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str
     if not ranked:
         return prompts.RECALL_NOTHING, []
     blocks = [prompts.RECALL_HEADER]
-    left = token_budget - tokens(prompts.RECALL_HEADER)
+    left = token_budget - tokens(prompts.RECALL_HEADER) - 1
     shown: list[Ranked] = []
     for place, item in enumerate(ranked, start=1):
-        heading = f"[{place}] {_heading(item)}"
-        # A line is two bytes longer quoted than not.
-        lines = item.experience.content.count("\n") + item.experience.when_to_use.count("\n") + 2
-        room = left - tokens(heading) - (lines + 2)
-        when = shorten(item.experience.when_to_use, room)
-        content_room = room - tokens(when)
-        if shown and content_room < min(MIN_NOTE_TOKENS, tokens(item.experience.content)):
+        heading = shorten(f"[{place}] {_heading(item)}", HEADING_TOKENS)
+        content = quote(item.experience.content)
+        room = left - tokens(heading) - 2
+        when = shorten(quote(f"When: {item.experience.when_to_use}"), max(room // 3, room - tokens(content)))
+        room -= tokens(when)
+        if shown and room < min(MIN_NOTE_TOKENS, tokens(content)):
             break
-        block = "\n".join([heading, quote(f"When: {when}"), quote(shorten(item.experience.content, content_room))])
+        block = "\n".join([heading, when, shorten(content, room)])
         blocks.append(block)
         shown.append(item)
         left -= tokens(block) + 1
@@ -91,4 +91,5 @@ def _heading(item: Ranked) -> str:
     parts.append(f"by {experience.source}")
     if item.missing_tools:
         parts.append(f"needs {', '.join(item.missing_tools)}")
-    return " · ".join(parts)
+    # On one line, whatever a client calls itself or its tools.
+    return " ".join(" · ".join(parts).split())

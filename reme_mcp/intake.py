@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reme_mcp import distill, ledger, prompts
-from reme_mcp.config import Settings
+from reme_mcp.config import DedupSettings, Settings
 from reme_mcp.schema import (
     Experience,
     Merged,
     RecordResult,
     RecordStatus,
     Rejected,
-    Settled,
     Status,
     Trajectory,
     now,
@@ -43,47 +42,75 @@ TWIN_CANDIDATES = 10
 EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
 
 
-async def work_off(trajectory: Trajectory, store: Store, vectors: Vectors, settings: Settings) -> RecordResult:
-    """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A trajectory with what can be made ready before the pool is locked.
+
+    Attributes:
+        candidates: What its drafts would become.
+        embedded: (n, dim) float32, unit norm, one row a candidate; `None` without a model.
+        space: The embedder that made them.
+    """
+
+    trajectory: Trajectory
+    candidates: tuple[Experience, ...]
+    embedded: Embedded | None
+    space: str | None
+
+
+async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
+    """Make the drafts of a trajectory ready to be stored; this may take as long as a model takes."""
     at = now()
-    candidates = [
+    candidates = tuple(
         distill.to_experience(named, trajectory, author="assistant", at=at)
         for named in distill.from_stored(trajectory.drafts)
-    ]
-    texts = [vector_text(candidate) for candidate in candidates]
-    embedded = await vectors.embed(texts) if texts else None
-    async with store.writing() as writer:
-        current = await store.trajectory(trajectory.workspace, trajectory.id)
-        if current is not None and current.drafts_digest == trajectory.drafts_digest and current.answer:
-            # Another process took it for abandoned, and was faster.
-            return RecordResult.model_validate_json(current.answer)
-        added, merged, rejected = await _learn(store, writer, candidates, embedded, vectors.space, settings)
-        rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
-        settled, pruned = await ledger.settle(store, writer, trajectory, settings.refine)
-        earlier = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS)
-        result = _record_result(trajectory, added, merged, rejected, settled, pruned, earlier)
-        await writer.put_trajectory(
-            replace(
-                trajectory,
-                status=result.status,
-                drafts="[]",
-                rejected=dump_rejected(rejected),
-                answer=result.model_dump_json(),
-                updated_at=at,
-            )
+    )
+    embedded = await vectors.embed([vector_text(candidate) for candidate in candidates]) if candidates else None
+    return Prepared(trajectory, candidates, embedded, vectors.space)
+
+
+async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
+    """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
+    trajectory = prepared.trajectory
+    added, merged, rejected = await _learn(prepared, store, writer, settings.dedup)
+    rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
+    settled, pruned = await ledger.settle(store, writer, trajectory, settings.refine)
+    status = _status(trajectory, rejected)
+    brief = ""
+    if status == "awaiting_experiences":
+        attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS)
+        brief = prompts.brief(trajectory.id, trajectory.outcome, distill.earlier_attempts(trajectory, attempts))
+    result = RecordResult(
+        trajectory_id=trajectory.id,
+        status=status,
+        added=[experience.id for experience in added],
+        merged=[
+            Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status) for one in merged
+        ],
+        rejected=rejected,
+        settled=settled,
+        pruned=pruned,
+        lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
+        brief=brief,
+    )
+    await writer.put_trajectory(
+        replace(
+            trajectory,
+            status=status,
+            drafts="[]",
+            rejected=dump_rejected(rejected),
+            answer=result.model_dump_json(),
+            updated_at=now(),
         )
+    )
     return result
 
 
 async def _learn(
-    store: Store,
-    writer: Writer,
-    candidates: Sequence[Experience],
-    embedded: Embedded | None,
-    space: str | None,
-    settings: Settings,
+    prepared: Prepared, store: Store, writer: Writer, thresholds: DedupSettings
 ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
     """Store the candidates that say something new; add the others' trajectory to their twins."""
+    candidates, embedded, space = prepared.candidates, prepared.embedded, prepared.space
     added: list[Experience] = []
     added_rows: list[int] = []
     merged: list[Experience] = []
@@ -100,8 +127,9 @@ async def _learn(
             statuses=EVERY_STATUS,
             limit=TWIN_CANDIDATES,
         )
-        others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
-        twin = distill.find_twin(candidate, [*others.values(), *added], cosines, settings.dedup)
+        others = {experience.id: experience for experience, _ in similar}
+        others |= await store.experiences(candidate.workspace, sorted(set(cosines) - set(others)))
+        twin = distill.find_twin(candidate, [*others.values(), *added], cosines, thresholds)
         if twin is None:
             added.append(candidate)
             added_rows.append(row)
@@ -125,41 +153,13 @@ def _merge(twin: Experience, candidate: Experience) -> Experience:
     return replace(twin, trajectory_ids=twin.trajectory_ids + new, updated_at=candidate.updated_at) if new else twin
 
 
-def _record_result(
-    trajectory: Trajectory,
-    added: Sequence[Experience],
-    merged: Sequence[Experience],
-    rejected: Sequence[Rejected],
-    settled: list[Settled],
-    pruned: list[str],
-    earlier: Sequence[Trajectory],
-) -> RecordResult:
-    """Return the answer to a trajectory that has been worked off."""
+def _status(trajectory: Trajectory, rejected: Sequence[Rejected]) -> RecordStatus:
+    """Return what has become of the trajectory, once its drafts have been through the gate."""
     drafts_came = trajectory.drafts_digest != ""
-    some_were_valid = trajectory.drafts != "[]"
-    status: RecordStatus
-    if drafts_came and some_were_valid:
-        status = "distilled"
-    elif drafts_came and not rejected:
-        status = "nothing_to_learn"
-    else:
-        status = "awaiting_experiences"
-    brief = ""
-    if status == "awaiting_experiences":
-        brief = prompts.brief(trajectory.id, trajectory.outcome, distill.earlier_attempts(trajectory, earlier))
-    return RecordResult(
-        trajectory_id=trajectory.id,
-        status=status,
-        added=[experience.id for experience in added],
-        merged=[
-            Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status) for one in merged
-        ],
-        rejected=list(rejected),
-        settled=settled,
-        pruned=pruned,
-        lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
-        brief=brief,
-    )
+    some_had_form = trajectory.drafts != "[]"
+    if drafts_came and some_had_form:
+        return "distilled"
+    return "nothing_to_learn" if drafts_came and not rejected else "awaiting_experiences"
 
 
 def dump_rejected(rejected: Sequence[Rejected]) -> str:

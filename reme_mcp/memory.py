@@ -31,6 +31,7 @@ from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.schema import (
+    MAX_LABEL_CHARS,
     MAX_TASK_CHARS,
     WORKSPACE_PATTERN,
     Experience,
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# The pool is compacted when nobody has called for a moment, or when so much was written that calls get slow.
+QUIET_S = 0.5
+MAX_WRITES_WITHOUT_UPKEEP = 60
 SUCCESS_REWARD = 1.0
 EARLIER_ATTEMPTS = 5
 # How many neighbours of a new experience are compared with it.
@@ -88,6 +92,8 @@ class Memory:
         self._store: Store | None = None
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
+        self._last_call = 0.0
+        self._looking_after = False
 
     @classmethod
     @asynccontextmanager
@@ -131,7 +137,7 @@ class Memory:
         """
         store = await self._open_store()
         for trajectory in await store.pending():
-            await self._work_off(store, trajectory)
+            await self._resume(store, trajectory)
         await self._vectors.load(download=download)
         await self._vectors.fill(store)
 
@@ -164,6 +170,7 @@ class Memory:
         task = _text("task", task)
         context = _text("context", context, optional=True)
         workspace = self._workspace(workspace)
+        source = _label(source)
         settings = self.settings.recall
         limit = settings.limit if limit is None else limit
         if not 1 <= limit <= 20:
@@ -171,23 +178,22 @@ class Memory:
         store = await self._open_store()
 
         query = f"{task}\n{context}" if context else task
-        text = recall.Hits.of(
-            await store.match_text(workspace, split_names(query), statuses=["active"], limit=settings.candidates)
-        )
+        found = await store.match_text(workspace, split_names(query), statuses=["active"], limit=settings.candidates)
+        text = recall.Hits.of((experience.id, value) for experience, value in found)
+        experiences = {experience.id: experience for experience, _ in found}
         vector = None
         embedded = await self._vectors.embed([query])
         if embedded is not None and (space := self._vectors.space):
             near = await store.match_vector(space, workspace, embedded[0], limit=2 * settings.candidates)
             vector = recall.Hits.of(near)
-        candidates = {*text.ids, *(vector.ids if vector is not None else ())}
-        experiences = await store.experiences(workspace, sorted(candidates), statuses=["active"])
+            others = sorted(set(vector.ids) - set(text.ids))
+            experiences |= await store.experiences(workspace, others, statuses=["active"])
         ranked = recall.rank(experiences, text, vector, tools=tools, settings=settings, at=now())
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
 
         receipt = new_id("r")
         lines = ledger.receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
-        async with store.writing() as writer:
-            await writer.add_receipt(lines)
+        await store.add_receipt(lines)
         self._look_after_pool()
         return RecallResult(
             guidance=f"{words}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
@@ -234,8 +240,11 @@ class Memory:
             StoreError: The pool can't be written.
         """
         workspace = self._workspace(workspace)
+        source = _label(source)
+        receipt = None if receipt is None else _label(receipt)
         store = await self._open_store()
         if trajectory_id is not None:
+            trajectory_id = _label(trajectory_id)
             if experiences is None:
                 raise InvalidInput("trajectory_id came without experiences; send the list, or [] if there are none")
             return await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
@@ -244,37 +253,39 @@ class Memory:
         outcome, reward = _outcome(outcome, reward)
         steps_taken = self._transcript(steps, messages)
         if receipt is not None and not await store.receipt(workspace, receipt):
-            raise NotFound(
-                f"no receipt {receipt!r} in workspace {workspace!r}; use the one of your last recall, or none"
-            )
+            raise NotFound(_unknown("receipt", receipt, workspace))
         drafts, rejected = distill.read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
         digest = _digest(workspace, task, reward, steps_taken, receipt or "", _digest_of_drafts(experiences))
         at = now()
+        trajectory = Trajectory(
+            id=new_id("t"),
+            workspace=workspace,
+            task=task,
+            task_key=task_key(task),
+            outcome=outcome,
+            reward=reward,
+            transcript=steps_taken,
+            digest=digest,
+            drafts_digest=_digest_of_drafts(experiences),
+            receipt=receipt or "",
+            source=source,
+            created_at=at,
+            updated_at=at,
+            status="pending",
+            drafts=distill.to_json(drafts),
+            rejected=intake.dump_rejected(rejected),
+            answer="",
+        )
+        prepared = await intake.prepare(trajectory, self._vectors)
         async with store.writing() as writer:
             known = await store.trajectory_by_digest(workspace, digest)
-            if known is not None and known.answer:
-                return RecordResult.model_validate_json(known.answer)
-            trajectory = known or Trajectory(
-                id=new_id("t"),
-                workspace=workspace,
-                task=task,
-                task_key=task_key(task),
-                outcome=outcome,
-                reward=reward,
-                transcript=steps_taken,
-                digest=digest,
-                drafts_digest="" if experiences is None else _digest_of_drafts(experiences),
-                receipt=receipt or "",
-                source=source,
-                created_at=at,
-                updated_at=at,
-                status="pending",
-                drafts=distill.to_json(drafts),
-                rejected=intake.dump_rejected(rejected),
-                answer="",
-            )
-            await writer.put_trajectory(trajectory)
-        return await self._work_off(store, trajectory)
+            if known is None:
+                await writer.put_trajectory(trajectory)
+                result = await intake.work_off(prepared, store, writer, self.settings)
+        if known is not None:
+            return await self._resume(store, known)
+        self._look_after_pool()
+        return result
 
     async def rate(
         self,
@@ -297,19 +308,22 @@ class Memory:
             StoreError: The pool can't be written.
         """
         workspace = self._workspace(workspace)
+        source = _label(source)
+        experience_id = _label(experience_id)
+        receipt = None if receipt is None else _label(receipt)
         reason = _text("reason", reason, optional=True)
         store = await self._open_store()
         async with store.writing() as writer:
             experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
             if experience is None:
                 raise NotFound(_unknown("experience", experience_id, workspace))
+            line: ReceiptLine | None
             if receipt is not None:
                 line = await self._receipt_line(store, workspace, receipt, experience_id)
             else:
-                latest = await store.latest_line(workspace, experience_id, source)
-                line = (
-                    latest or ledger.receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
-                )
+                line = await store.latest_line(workspace, experience_id, source)
+                if line is None or line.created_at < experience.counted_since:
+                    line = ledger.receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
             await writer.settle([refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())])
             changed, _ = await ledger.count(store, writer, [experience], self.settings.refine)
             experience = changed.get(experience_id, experience)
@@ -333,6 +347,7 @@ class Memory:
             NotFound: No such experience in this workspace.
         """
         workspace = self._workspace(workspace)
+        experience_id = _label(experience_id)
         store = await self._open_store()
         experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
         if experience is None:
@@ -406,6 +421,7 @@ class Memory:
         Raises:
             NotFound: No such experience in this workspace.
         """
+        reason = _text("reason", reason)
         return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
 
     async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:
@@ -445,16 +461,24 @@ class Memory:
             logger.error("%s", exc)
 
     def _look_after_pool(self) -> None:
-        """Compact and fill in vectors behind the call that was just answered."""
-        self._background.start_soon(self._look_after_pool_quietly)
+        """Compact and fill in vectors behind the calls, not between them."""
+        self._last_call = anyio.current_time()
+        if not self._looking_after:
+            self._looking_after = True
+            self._background.start_soon(self._look_after_pool_quietly)
 
     async def _look_after_pool_quietly(self) -> None:
         store = await self._open_store()
         try:
+            while (rest := self._last_call + QUIET_S - anyio.current_time()) > 0:
+                if store.writes_since_upkeep() >= MAX_WRITES_WITHOUT_UPKEEP:
+                    break
+                await anyio.sleep(rest)
+            self._looking_after = False
             await store.upkeep()
             await self._vectors.fill(store)
         except StoreError as exc:
-            # The pool works without upkeep; the next write tries again.
+            # The pool works without upkeep; the next call tries again.
             logger.warning("%s", exc)
 
     def _workspace(self, workspace: str | None) -> str:
@@ -496,38 +520,49 @@ class Memory:
         """Take the experiences for a trajectory that is stored already."""
         drafts, rejected = distill.read_drafts(experiences, max_drafts=self.settings.record.max_experiences)
         digest = _digest_of_drafts(experiences)
-        async with store.writing() as writer:
-            trajectory = await store.trajectory(workspace, trajectory_id)
-            if trajectory is None:
-                raise NotFound(_unknown("trajectory", trajectory_id, workspace))
-            if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
-                raise InvalidInput(
-                    f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
-                    "leave outcome and reward out, or record another attempt without trajectory_id"
-                )
-            if receipt and trajectory.receipt and receipt != trajectory.receipt:
-                raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
-            if receipt and not await store.receipt(workspace, receipt):
-                raise NotFound(_unknown("receipt", receipt, workspace))
-            if trajectory.drafts_digest == digest and trajectory.answer:
-                return RecordResult.model_validate_json(trajectory.answer)
-            trajectory = replace(
-                trajectory,
-                status="pending",
-                drafts=distill.to_json(drafts),
-                drafts_digest=digest,
-                receipt=receipt or trajectory.receipt,
-                rejected=intake.dump_rejected(rejected),
-                answer="",
-                updated_at=now(),
+        trajectory = await store.trajectory(workspace, trajectory_id)
+        if trajectory is None:
+            raise NotFound(_unknown("trajectory", trajectory_id, workspace))
+        if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
+            raise InvalidInput(
+                f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
+                "leave outcome and reward out, or record another attempt without trajectory_id"
             )
-            await writer.put_trajectory(trajectory)
-        return await self._work_off(store, trajectory)
-
-    async def _work_off(self, store: Store, trajectory: Trajectory) -> RecordResult:
-        result = await intake.work_off(trajectory, store, self._vectors, self.settings)
+        if receipt and trajectory.receipt and receipt != trajectory.receipt:
+            raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
+        if receipt and not await store.receipt(workspace, receipt):
+            raise NotFound(_unknown("receipt", receipt, workspace))
+        trajectory = replace(
+            trajectory,
+            status="pending",
+            drafts=distill.to_json(drafts),
+            drafts_digest=digest,
+            receipt=receipt or trajectory.receipt,
+            rejected=intake.dump_rejected(rejected),
+            answer="",
+            updated_at=now(),
+        )
+        prepared = await intake.prepare(trajectory, self._vectors)
+        async with store.writing() as writer:
+            known = await store.trajectory(workspace, trajectory_id)
+            same = known is not None and known.drafts_digest == digest
+            if not same:
+                await writer.put_trajectory(trajectory)
+                result = await intake.work_off(prepared, store, writer, self.settings)
+        if known is not None and same:
+            return await self._resume(store, known)
         self._look_after_pool()
         return result
+
+    async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
+        """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""
+        if not trajectory.answer:
+            prepared = await intake.prepare(trajectory, self._vectors)
+            async with store.writing() as writer:
+                trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+                if not trajectory.answer:
+                    return await intake.work_off(prepared, store, writer, self.settings)
+        return RecordResult.model_validate_json(trajectory.answer)
 
     async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:
         lines = await store.receipt(workspace, receipt)
@@ -543,6 +578,7 @@ class Memory:
     ) -> Experience:
         """Apply `change` to one experience under the lock, and store it."""
         workspace = self._workspace(workspace)
+        experience_id = _label(experience_id)
         store = await self._open_store()
         async with store.writing() as writer:
             experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
@@ -612,5 +648,10 @@ def _digest_of_drafts(experiences: Sequence[object] | None) -> str:
     return "" if experiences is None else _digest(*experiences)
 
 
+def _label(text: str) -> str:
+    """Return an id or a name on one line, fit for a table; one that is too long names nothing."""
+    return " ".join(clean_text(text[:MAX_LABEL_CHARS]).split())
+
+
 def _unknown(what: str, id: str, workspace: str) -> str:
-    return f"no {what} {id[:80]!r} in workspace {workspace!r}; check the id, or name its workspace"
+    return f"no {what} {id!r} in workspace {workspace!r}; check the id, or name its workspace"

@@ -11,9 +11,9 @@ Tables:
     vectors_<embedder>  id → vector, one table per embedder, so that two embedders never share a space, a change of
                         embedder loses nothing, and a settled counter does not rewrite vectors
 
-Reading needs no lock. All writing goes through `Store.writing()`, which holds one lock in this process and one file
-lock between processes: LanceDB's own optimistic commits fail under contention. LanceDB is imported on `open`, in a
-thread.
+Reading needs no lock. All writing but appending a receipt goes through `Store.writing()`, which holds a lock across
+tasks and processes: LanceDB's own optimistic commits fail under contention. Receipts have a lock of their own, so that
+a recall never waits for somebody who records or compacts. LanceDB is imported on `open`, in a thread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import importlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp.errors import StoreError
+from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
 from reme_mcp.searchable import search_text
 
@@ -45,15 +47,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.expr import Expr
 
+    from reme_mcp.matrix import Matrix
+
     Vectors = npt.NDArray[np.float32]
 
 SCHEMA_VERSION = 1
-UPKEEP_EVERY_WRITES = 50
+# What another process may be making at this very moment, besides what is left of it.
+HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts)?\.lock")
+UPKEEP_EVERY_WRITES = 20
 # Readers in other processes hold a version for milliseconds; ten minutes are safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=10)
 # Above this many vectors the matrix would outgrow the memory limit, and LanceDB's own search takes over.
 MATRIX_ROWS = 100_000
-LOCK_POLL_S = 0.005
 
 Row = TypeVar("Row", Experience, Trajectory, ReceiptLine)
 
@@ -75,30 +80,27 @@ class Tally:
     last_recalled_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """All vectors of one space at one version of their table: `vectors` is (n, dim) float32, unit norm."""
+@dataclass(slots=True)
+class _Space:
+    """The vector table of one embedder, and what of it is in memory: all rows up to `version` of the table."""
 
-    version: int
-    ids: list[str]
-    workspaces: npt.NDArray[np.object_]
-    vectors: Vectors
+    table: lancedb.AsyncTable
+    matrix: Matrix | None = None
+    version: int = 0
 
 
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
     def __init__(self, home: Path, connection: lancedb.AsyncConnection, tables: dict[str, lancedb.AsyncTable]) -> None:
-        from filelock import AsyncFileLock
-
         self.home = home
         self._connection = connection
         self._tables = tables
-        self._spaces: dict[str, lancedb.AsyncTable] = {}
-        self._matrices: dict[str, _Matrix] = {}
-        self._lock = anyio.Lock()
-        self._file_lock = AsyncFileLock(home / "pool.lock", poll_interval=LOCK_POLL_S)
-        self._writes = 0
+        self._spaces: dict[str, _Space] = {}
+        self._refreshing = anyio.Lock()
+        self._pool_lock = ProcessLock(home / "pool.lock")
+        self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
+        self._writes: Counter[str] = Counter()
 
     @classmethod
     async def open(cls, home: Path) -> Store:
@@ -122,7 +124,7 @@ class Store:
             schemas = _schemas()
             present = set((await connection.list_tables()).tables or [])
             if missing := [name for name in schemas if name not in present]:
-                async with store._locked():
+                async with store._pool_lock:
                     for name in missing:
                         await _create_table(connection, name, schemas[name])
             for name in schemas:
@@ -131,7 +133,7 @@ class Store:
 
     def close(self) -> None:
         """Close the tables and the connection."""
-        for table in (*self._tables.values(), *self._spaces.values()):
+        for table in self._open_tables().values():
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         self._connection.close()  # type: ignore[no-untyped-call]  # likewise
 
@@ -169,19 +171,20 @@ class Store:
 
     async def match_text(
         self, workspace: str, query: str, *, statuses: Sequence[Status], limit: int
-    ) -> list[tuple[str, float]]:
-        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`."""
+    ) -> list[tuple[Experience, float]]:
+        """Return up to `limit` experiences with their BM25 value, best first, for the words of `query`."""
+        columns = [field.name for field in dataclasses.fields(Experience)]
         with _mapped("search the text"):
             rows = await (
                 self._tables["experiences"]
                 .query()
                 .nearest_to_text(query, columns="search_text")
                 .where(_all(_equals("workspace", workspace), _among("status", statuses)))
-                .select(["id", "_score"])
+                .select([*columns, "_score"])
                 .limit(limit)
                 .to_list()
             )
-        return [(row["id"], row["_score"]) for row in rows]
+        return [(_from_row(Experience, {name: row[name] for name in columns}), row["_score"]) for row in rows]
 
     # --- vectors ---
 
@@ -200,23 +203,26 @@ class Store:
         if space is None:
             return []
         with _mapped("search the vectors"):
-            if await space.count_rows() > MATRIX_ROWS:
-                query = space.query().where(_equals("workspace", workspace)).nearest_to(vector)
-                rows = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
-                return [(row["id"], 1.0 - row["_distance"]) for row in rows]
-            matrix = await self._matrix(embedder, space)
-        return _nearest(matrix, workspace, vector, limit)
+            rows = await space.table.count_rows()
+            if rows > MATRIX_ROWS:
+                query = space.table.query().where(_equals("workspace", workspace)).nearest_to(vector)
+                hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
+                return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
+            matrix = await self._matrix(space, rows)
+        return matrix.nearest(workspace, vector, limit)
 
     async def without_vector(self, embedder: str) -> list[str]:
         """Return the ids of all experiences, of every workspace, that `embedder` has not embedded yet."""
         space = await self._space(embedder)
         with _mapped("look for missing vectors"):
             experiences = self._tables["experiences"]
-            if space is not None and await space.count_rows() >= await experiences.count_rows():
+            if space is not None and await space.table.count_rows() >= await experiences.count_rows():
                 return []
             ids: list[str] = (await experiences.query().select(["id"]).to_arrow()).column("id").to_pylist()
             done: list[str] = (
-                (await space.query().select(["id"]).to_arrow()).column("id").to_pylist() if space is not None else []
+                (await space.table.query().select(["id"]).to_arrow()).column("id").to_pylist()
+                if space is not None
+                else []
             )
         return sorted(set(ids) - set(done))
 
@@ -316,34 +322,35 @@ class Store:
 
         What happens inside is shielded from cancellation, because a cancelled write may still commit.
         """
-        async with self._locked():
+        async with self._pool_lock:
             with anyio.CancelScope(shield=True):
                 yield Writer(self)
 
+    async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
+        """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool."""
+        rows = [dataclasses.asdict(line) for line in lines]
+        table = self._tables["receipts"]
+        async with self._receipts_lock:
+            with anyio.CancelScope(shield=True), _mapped("write the receipt"):
+                await table.add(_arrow(rows, await table.schema()))
+        self._writes["receipts"] += 1
+
+    def writes_since_upkeep(self) -> int:
+        """Return how many writes by this process the table that had most of them has had since it was compacted."""
+        return max(self._writes.values(), default=0)
+
     async def upkeep(self) -> None:
-        """Compact the tables and drop old versions, if enough was written since the last time."""
-        if self._writes < UPKEEP_EVERY_WRITES:
-            return
-        async with self._locked():
-            self._writes = 0
-            with anyio.CancelScope(shield=True), _mapped("compact the pool"):
-                for table in (*self._tables.values(), *self._spaces.values()):
+        """Compact the tables that were written often enough: merge small files, update indexes, drop old versions."""
+        for name, table in self._open_tables().items():
+            if self._writes[name] < UPKEEP_EVERY_WRITES:
+                continue
+            async with self._receipts_lock if name == "receipts" else self._pool_lock:
+                self._writes[name] = 0
+                with anyio.CancelScope(shield=True), _mapped(f"compact {name}"):
                     await table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
-    @asynccontextmanager
-    async def _locked(self) -> AsyncIterator[None]:
-        async with self._lock:
-            try:
-                await self._file_lock.acquire()
-            except OSError as exc:
-                raise StoreError(
-                    f"can't lock {self.home / 'pool.lock'}: {exc.strerror}; is the folder writable?"
-                ) from exc
-            try:
-                yield
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._file_lock.release()
+    def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
+        return self._tables | {name: space.table for name, space in self._spaces.items()}
 
     async def _rows(
         self,
@@ -361,39 +368,46 @@ class Store:
         with _mapped(f"read {table}"):
             query = self._tables[table].query().where(where).select(columns)
             if newest_first:
-                query = query.order_by([ColumnOrdering(column_name="created_at", ascending=False)])
+                # The first column is an id: pages are stable even among rows of one moment.
+                newest = ColumnOrdering(column_name="created_at", ascending=False)
+                query = query.order_by([newest, ColumnOrdering(column_name=columns[0])])
             if limit is not None:
                 query = query.limit(limit).offset(offset)
             rows = await query.to_list()
         return [_from_row(kind, row) for row in rows]
 
-    async def _space(self, embedder: str) -> lancedb.AsyncTable | None:
-        """Return the vector table of `embedder`, or `None` while nobody has made it."""
+    async def _space(self, embedder: str) -> _Space | None:
+        """Return the vectors of `embedder`, or `None` while nobody has made any."""
         name = space_name(embedder)
         if name not in self._spaces:
             with _mapped("open the vectors"):
                 if name not in ((await self._connection.list_tables()).tables or []):
                     return None
-                self._spaces[name] = await self._connection.open_table(name)
+                self._spaces[name] = _Space(await self._connection.open_table(name))
         return self._spaces[name]
 
-    async def _matrix(self, embedder: str, space: lancedb.AsyncTable) -> _Matrix:
-        import numpy as np
+    async def _matrix(self, space: _Space, rows: int) -> Matrix:
+        """Return the matrix of a space of `rows` rows with all that any process has added since the last time."""
+        from reme_mcp.matrix import Matrix
 
-        version = await space.version()
-        matrix = self._matrices.get(embedder)
-        if matrix is None or matrix.version != version:
-            rows = await space.query().select(["id", "workspace", "vector"]).to_arrow()
-            dim = rows.schema.field("vector").type.list_size
-            vectors = rows.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            matrix = _Matrix(
-                version=version,
-                ids=rows.column("id").to_pylist(),
-                workspaces=np.asarray(rows.column("workspace").to_pylist(), dtype=object),
-                vectors=vectors.reshape(-1, dim),
-            )
-            self._matrices[embedder] = matrix
-        return matrix
+        async with self._refreshing:
+            version = await space.table.version()
+            if space.matrix is None or version != space.version:
+                query = space.table.query().select(["id", "workspace", "vector"])
+                if space.matrix is not None:
+                    query = query.where(f"_row_last_updated_at_version > {space.version}")
+                fresh = await query.to_arrow()
+                dim = fresh.schema.field("vector").type.list_size
+                vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                matrix = space.matrix or Matrix(dim)
+                matrix.put(
+                    fresh.column("id").to_pylist(), fresh.column("workspace").to_pylist(), vectors.reshape(-1, dim)
+                )
+                # Rows that are gone don't show up as fresh; then it is read anew at the next query.
+                space.matrix = matrix if len(matrix) <= rows else None
+                space.version = version
+                return matrix
+            return space.matrix
 
 
 class Writer:
@@ -414,9 +428,8 @@ class Writer:
         name = space_name(embedder)
         if await self._store._space(embedder) is None:
             with _mapped("make the vectors"):
-                self._store._spaces[name] = await _create_table(
-                    self._store._connection, name, _vector_schema(vectors.shape[1])
-                )
+                table = await _create_table(self._store._connection, name, _vector_schema(vectors.shape[1]))
+                self._store._spaces[name] = _Space(table)
         rows = [
             {"id": experience.id, "workspace": experience.workspace, "vector": vector}
             for experience, vector in zip(experiences, vectors, strict=True)
@@ -430,33 +443,28 @@ class Writer:
             await self._store._tables["experiences"].delete(where)
             for name in (await self._store._connection.list_tables()).tables or []:
                 if name.startswith("vectors_"):
-                    await (await self._store._connection.open_table(name)).delete(_equals("id", experience_id))
-        self._store._writes += 1
+                    await (await self._store._connection.open_table(name)).delete(where)
+        self._store._writes["experiences"] += 1
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
         await self._upsert("trajectories", "id", [dataclasses.asdict(trajectory)])
 
-    async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
-        """Append the lines of one new receipt."""
-        with _mapped("write the receipt"):
-            await self._store._tables["receipts"].add([dataclasses.asdict(line) for line in lines])
-        self._store._writes += 1
-
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
         """Replace these lines, each found by its receipt and experience."""
-        await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
+        async with self._store._receipts_lock:
+            await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:
             return
-        target = self._store._tables.get(table) or self._store._spaces[table]
+        target = self._store._open_tables()[table]
         with _mapped(f"write {table}"):
             # Not through an index: one on the key would hide rows of other processes and double them.
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             await merge.execute(_arrow(rows, await target.schema()))
-        self._store._writes += 1
+        self._store._writes[table] += 1
 
 
 def space_name(embedder: str) -> str:
@@ -465,32 +473,24 @@ def space_name(embedder: str) -> str:
     return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
 
 
-def _nearest(matrix: _Matrix, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]]:
-    import numpy as np
-
-    rows = np.flatnonzero(matrix.workspaces == workspace)
-    cosines = matrix.vectors[rows] @ vector if len(rows) < len(matrix.ids) else matrix.vectors @ vector
-    top = np.argpartition(-cosines, limit)[:limit] if limit < len(rows) else np.arange(len(rows))
-    top = top[np.argsort(-cosines[top], kind="stable")]
-    return [(matrix.ids[rows[index]], float(cosines[index])) for index in top]
-
-
 def _prepare_home(home: Path) -> None:
     """Make the folder and its version mark, or check that this version can read what is there."""
     mark = home / "home.json"
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not mark.exists():
-            if any(not entry.name.startswith(("home.json", "pool")) for entry in home.iterdir()):
+            if any(not HOME_FILES.fullmatch(entry.name) for entry in home.iterdir()):
                 raise StoreError(f"{home} is not empty and not a home of reme-mcp; choose another with --home")
             _write_whole(mark, json.dumps({"schema": SCHEMA_VERSION}))
-        content = mark.read_text(encoding="utf-8")
+        content = mark.read_bytes()
     except OSError as exc:
         raise StoreError(f"can't use {home} as home: {exc.strerror}; choose another with --home") from exc
     try:
         found = json.loads(content)["schema"]
     except (ValueError, KeyError, TypeError) as exc:
-        raise StoreError(f'{mark} is damaged: {content[:60]!r}; it should be {{"schema": {SCHEMA_VERSION}}}') from exc
+        raise StoreError(
+            f'{mark} is damaged: {content[:60].decode(errors="replace")!r}; it should be {{"schema": {SCHEMA_VERSION}}}'
+        ) from exc
     if found != SCHEMA_VERSION:
         raise StoreError(
             f"{home} was written with schema {found}, this reme-mcp reads schema {SCHEMA_VERSION}; "

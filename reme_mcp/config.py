@@ -126,8 +126,9 @@ class RecallSettings(_Section):
     limit: Annotated[int, _between(1, 20)] = 5
     token_budget: Annotated[int, _between(100, 20_000)] = 1_000
     candidates: Annotated[int, _between(10, 500)] = 50
-    rrf_k: Annotated[int, _between(1, 1_000)] = 60
-    min_relevance: Annotated[float, _between(0, 1)] = 0.0
+    vector_weight: Annotated[float, _between(0, 1)] = 0.5
+    floor: bool = True
+    min_similarity: Annotated[float, _between(0, 1)] = 0.0
     helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.05
     confidence_weight: Annotated[float, _between(0, 0.5)] = 0.02
     freshness_weight: Annotated[float, _between(0, 0.5)] = 0.01
@@ -144,8 +145,8 @@ class RecordSettings(_Section):
 class DedupSettings(_Section):
     """From where on two experiences are the same one."""
 
-    min_cosine: Annotated[float, _between(0.5, 1)] = 0.9
-    min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.7
+    min_cosine: Annotated[float, _between(0.5, 1)] = 0.93
+    min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.6
 
 
 class RefineSettings(_Section):

@@ -15,6 +15,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +33,31 @@ if TYPE_CHECKING:
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What has to be known of a model to use it well.
+
+    Attributes:
+        query_prefix: What its makers put before a query, but not before what is searched.
+        min_similarity: The cosine from which on two texts are about the same; 0 where nobody has measured it.
+        english_only: It maps other scripts to one unknown token: unrelated Chinese texts have cosine .99.
+    """
+
+    query_prefix: str = ""
+    min_similarity: float = 0.0
+    english_only: bool = False
+
+
+# Source of the prefix: the model cards of BAAI/bge-*-en-v1.5. The similarity: `tests/benchmarks/retrieval.py`.
+BGE_QUERY_PREFIX = "Represent this sentence for searching relevant passages: "
+PROFILES = {
+    "BAAI/bge-small-en-v1.5": Profile(BGE_QUERY_PREFIX, 0.64, english_only=True),
+    "BAAI/bge-base-en-v1.5": Profile(BGE_QUERY_PREFIX, english_only=True),
+    "BAAI/bge-large-en-v1.5": Profile(BGE_QUERY_PREFIX, english_only=True),
+    "sentence-transformers/all-MiniLM-L6-v2": Profile(english_only=True),
+}
 
 
 class Embedder(Protocol):
@@ -88,7 +114,7 @@ class LocalEmbedder:
         """Return (n, dim) float32, unit norm."""
         import numpy as np
 
-        return _unit(np.asarray(list(self._model.embed(list(texts), batch_size=self._batch_size)), dtype=np.float32))
+        return unit(np.asarray(list(self._model.embed(list(texts), batch_size=self._batch_size)), dtype=np.float32))
 
 
 class EndpointEmbedder:
@@ -113,10 +139,15 @@ class EndpointEmbedder:
                 vectors += self._endpoint.embeddings(texts[start : start + self._batch_size])
         except EndpointError as exc:
             raise EmbedderError(f"{exc}; check [embedder] base_url, model and api_key") from exc
-        return _unit(np.asarray(vectors, dtype=np.float32))
+        return unit(np.asarray(vectors, dtype=np.float32))
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
+    """Return the vectors, (n, dim) float32, with unit norm.
+
+    Raises:
+        EmbedderError: One of them has no direction.
+    """
     import numpy as np
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reme_mcp import prompts
-from reme_mcp.recall import Ranked, shorten, tokens
+from reme_mcp.budget import shorten, tokens
+from reme_mcp.recall import Ranked
 from reme_mcp.schema import Experience, RateResult, RecordResult
 
 # A note that is cut shorter than this says nothing any more; it is left out instead.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from reme_mcp import distill, ledger, prompts
 from reme_mcp.config import DedupSettings, Settings
@@ -26,15 +25,10 @@ from reme_mcp.schema import (
     Trajectory,
     now,
 )
-from reme_mcp.searchable import split_names, vector_text
+from reme_mcp.searchable import lesson_text
 from reme_mcp.store import Store, Writer
-from reme_mcp.vectors import Vectors
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Embedded = npt.NDArray[np.float32]
+from reme_mcp.vectors import Embedded, Vectors
+from reme_mcp.words import split_names
 
 EARLIER_ATTEMPTS = 5
 # How many neighbours of a new experience are compared with it.
@@ -48,14 +42,14 @@ class Prepared:
 
     Attributes:
         candidates: What its drafts would become.
-        embedded: (n, dim) float32, unit norm, one row a candidate; `None` without a model.
-        space: The embedder that made them.
+        embedded: Their vectors, in order; `None` without a model.
+        readable: Whether the model knows each candidate's script, in order.
     """
 
     trajectory: Trajectory
     candidates: tuple[Experience, ...]
     embedded: Embedded | None
-    space: str | None
+    readable: tuple[bool, ...]
 
 
 async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
@@ -65,8 +59,8 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
         distill.to_experience(named, trajectory, author="assistant", at=at)
         for named in distill.from_stored(trajectory.drafts)
     )
-    embedded = await vectors.embed([vector_text(candidate) for candidate in candidates]) if candidates else None
-    return Prepared(trajectory, candidates, embedded, vectors.space)
+    readable = tuple(vectors.reads(lesson_text(candidate)) for candidate in candidates)
+    return Prepared(trajectory, candidates, await vectors.embed_experiences(candidates), readable)
 
 
 async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
@@ -110,25 +104,24 @@ async def _learn(
     prepared: Prepared, store: Store, writer: Writer, thresholds: DedupSettings
 ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
     """Store the candidates that say something new; add the others' trajectory to their twins."""
-    candidates, embedded, space = prepared.candidates, prepared.embedded, prepared.space
     added: list[Experience] = []
     added_rows: list[int] = []
     merged: list[Experience] = []
     rejected: list[Rejected] = []
-    for row, candidate in enumerate(candidates):
+    embedded = prepared.embedded
+    for row, candidate in enumerate(prepared.candidates):
         cosines: dict[str, float] = {}
-        if embedded is not None and space is not None:
-            near = await store.match_vector(space, candidate.workspace, embedded[row], limit=TWIN_CANDIDATES)
-            cosines = dict(near)
-            cosines |= {candidates[other].id: float(embedded[other] @ embedded[row]) for other in added_rows}
+        if embedded is not None and prepared.readable[row]:
+            near = await store.match_vector(
+                embedded.space, candidate.workspace, embedded.vectors[row], limit=TWIN_CANDIDATES
+            )
+            lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
+            lessons |= {prepared.candidates[other].id: embedded.lessons[other] for other in added_rows}
+            cosines = {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
         similar = await store.match_text(
-            candidate.workspace,
-            split_names(distill.lesson(candidate)),
-            statuses=EVERY_STATUS,
-            limit=TWIN_CANDIDATES,
+            candidate.workspace, split_names(lesson_text(candidate)), statuses=EVERY_STATUS, limit=TWIN_CANDIDATES
         )
-        others = {experience.id: experience for experience, _ in similar}
-        others |= await store.experiences(candidate.workspace, sorted(set(cosines) - set(others)))
+        others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
         twin = distill.find_twin(candidate, [*others.values(), *added], cosines, thresholds)
         if twin is None:
             added.append(candidate)
@@ -142,8 +135,8 @@ async def _learn(
             merged.append(_merge(twin.experience, candidate))
     # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
     await writer.put_experiences(list({one.id: one for one in (*merged, *added)}.values()))
-    if embedded is not None and space is not None:
-        await writer.put_vectors(space, added, embedded[added_rows])
+    if embedded is not None:
+        await writer.put_vectors(embedded.space, added, embedded.vectors[added_rows], embedded.lessons[added_rows])
     return added, merged, rejected
 
 

@@ -48,9 +48,9 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.searchable import split_names
 from reme_mcp.store import Store, Tally
 from reme_mcp.vectors import LoadEmbedder, Vectors
+from reme_mcp.words import split_names, unquoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,17 +178,24 @@ class Memory:
         store = await self._open_store()
 
         query = f"{task}\n{context}" if context else task
-        found = await store.match_text(workspace, split_names(query), statuses=["active"], limit=settings.candidates)
-        text = recall.Hits.of((experience.id, value) for experience, value in found)
-        experiences = {experience.id: experience for experience, _ in found}
+        text = recall.Hits.of_text(
+            await store.match_text(
+                workspace, split_names(unquoted(query)), statuses=["active"], limit=settings.candidates
+            ),
+            reach=settings.candidates,
+        )
         vector = None
-        embedded = await self._vectors.embed([query])
+        embedded = await self._vectors.embed_query(query)
         if embedded is not None and (space := self._vectors.space):
-            near = await store.match_vector(space, workspace, embedded[0], limit=2 * settings.candidates)
-            vector = recall.Hits.of(near)
-            others = sorted(set(vector.ids) - set(text.ids))
-            experiences |= await store.experiences(workspace, others, statuses=["active"])
-        ranked = recall.rank(experiences, text, vector, tools=tools, settings=settings, at=now())
+            near = await store.match_vector(space, workspace, embedded, limit=settings.candidates)
+            vector = recall.Hits.of_vectors(near)
+        ids = recall.shortlist(text, vector, limit=limit, settings=settings)
+        found = await store.experiences(workspace, ids, statuses=["active"])
+        candidates = [found[id] for id in ids if id in found]
+        min_similarity = settings.min_similarity or self._vectors.min_similarity
+        if settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=min_similarity):
+            candidates = []
+        ranked = recall.rank(candidates, text, vector, tools=tools, settings=settings, at=now())
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
 
         receipt = new_id("r")
@@ -602,11 +609,11 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         when_to_use=experience.when_to_use,
         content=experience.content,
         kind=experience.kind,
-        relevance=round(item.relevance, 4),
-        text_rank=item.text_rank,
-        vector_rank=item.vector_rank,
-        similarity=None if item.similarity is None else round(item.similarity, 4),
         ranking=round(item.ranking, 4),
+        relevance=round(item.relevance, 4),
+        text_relevance=round(item.text_relevance, 4),
+        vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
+        similarity=None if item.similarity is None else round(item.similarity, 4),
         confidence=experience.confidence,
         frequency=experience.frequency,
         utility=experience.utility,

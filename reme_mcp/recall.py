@@ -1,9 +1,10 @@
-"""From hits to a ranking that a reader can recompute, and from a ranking to what fits the budget.
+"""From hits to a ranking that a reader can recompute.
 
-In:  a task, experiences, and the two lists of hits that the store returned.
-Out: `Ranked` values, best first. Pure functions; no table, no model.
+In:  a query, experiences, and the hits that the two searches returned.
+Out: `Ranked` values, best first, or none where nothing in the pool is about the query. Pure functions.
 
-Source: reciprocal rank fusion after Cormack, Clarke and Büttcher (SIGIR 2009).
+Source: the weights and the floor were tuned with `tests/benchmarks/retrieval.py` on the smallest of the pools that
+ReMe's authors published; the README tells how they do on the others.
 """
 
 from __future__ import annotations
@@ -15,32 +16,42 @@ from datetime import datetime
 
 from reme_mcp.config import RecallSettings
 from reme_mcp.schema import Experience
+from reme_mcp.searchable import search_text
+from reme_mcp.words import stems, unquoted, words_needed
 
-BYTES_PER_TOKEN = 4
-ELLIPSIS = " …"
+# Words in common make up for this much cosine.
+WORDS_FOR_SIMILARITY = 0.12
+# Corrections move an experience by a few per cent, so that only those near the top can come to the top.
+SHORTLIST_FACTOR = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What one search found: experience ids, best first, each with its own measure (BM25 or cosine)."""
+    """What one search found, by experience id: BM25, or the cosine to the query.
 
-    ids: tuple[str, ...]
+    Attributes:
+        values: The search's own measure, best first.
+        relative: The same from 1 (the best hit) to 0 (where the search's reach ends).
+    """
+
     values: Mapping[str, float]
+    relative: Mapping[str, float]
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[str, float]]) -> Hits:
-        """Make hits from `(id, value)` pairs in rank order."""
-        pairs = list(pairs)
-        return cls(tuple(id for id, _ in pairs), dict(pairs))
+    def of_text(cls, pairs: Sequence[tuple[str, float]], *, reach: int) -> Hits:
+        """Make hits from BM25 values; a search that did not fill its `reach` goes down to 0 words in common."""
+        return cls._of(pairs, lowest=pairs[-1][1] if len(pairs) >= reach else 0.0)
 
-    def among(self, ids: Iterable[str]) -> Hits:
-        """Return only the hits on `ids`; ranks close up."""
-        keep = set(ids)
-        return Hits(tuple(id for id in self.ids if id in keep), self.values)
+    @classmethod
+    def of_vectors(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
+        """Make hits from cosines; every vector is a hit, so that the last one is where relevance ends."""
+        return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
 
-    def rank(self, id: str) -> int | None:
-        """Return the rank of `id`, from 1, or `None`."""
-        return self.ids.index(id) + 1 if id in self.ids else None
+    @classmethod
+    def _of(cls, pairs: Sequence[tuple[str, float]], *, lowest: float) -> Hits:
+        values = dict(pairs)
+        span = max(values.values(), default=0.0) - lowest
+        return cls(values, {id: (value - lowest) / span if span > 0 else 1.0 for id, value in pairs})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +59,18 @@ class Ranked:
     """An experience in its place, with the numbers behind it.
 
     Attributes:
-        text_rank: Rank in full-text search, from 1; `None` if it was not among the candidates.
-        vector_rank: The same for vector search.
-        similarity: Cosine to the query, -1 to 1; `None` without vectors.
-        relevance: 0 to 1; 1 is first in every search that answered.
-        ranking: `relevance` and the small corrections; the order goes by it.
+        text_relevance: 0 to 1, from full-text search.
+        vector_relevance: 0 to 1, from vector search; `None` if that did not answer.
+        similarity: Cosine to the query; `None` if it was not among the nearest.
+        relevance: 0 to 1, the weighted mean of both.
+        ranking: `relevance` with the small corrections; the order goes by it.
         age_days: Since the lesson was learned.
         missing_tools: What it used and the agent said it lacks.
     """
 
     experience: Experience
-    text_rank: int | None
-    vector_rank: int | None
+    text_relevance: float
+    vector_relevance: float | None
     similarity: float | None
     relevance: float
     ranking: float
@@ -67,8 +78,49 @@ class Ranked:
     missing_tools: tuple[str, ...]
 
 
+def relevance(id: str, text: Hits, vector: Hits | None, settings: RecallSettings) -> float:
+    """Return how relevant an experience is to the query, 0 to 1."""
+    by_text = text.relative.get(id, 0.0)
+    if vector is None:
+        return by_text
+    return (1 - settings.vector_weight) * by_text + settings.vector_weight * vector.relative.get(id, 0.0)
+
+
+def shortlist(text: Hits, vector: Hits | None, *, limit: int, settings: RecallSettings) -> list[str]:
+    """Return the ids that can come into the first `limit`, most relevant first."""
+    ids = {*text.values, *(vector.values if vector is not None else ())}
+    return sorted(ids, key=lambda id: (-relevance(id, text, vector, settings), id))[: SHORTLIST_FACTOR * limit]
+
+
+def is_answered(query: str, experiences: Iterable[Experience], vector: Hits | None, *, min_similarity: float) -> bool:
+    """Return whether anything among the experiences is about the query at all: the relevance floor.
+
+    One experience has to be similar enough, or to share enough of the query's words and be nearly similar enough.
+    Without vectors the words decide alone. Quoted literals in the query don't count as words.
+
+    Args:
+        query: As it was asked.
+        experiences: The candidates, best first.
+        vector: Hits of the vector search; `None` if it did not answer.
+        min_similarity: The least cosine that needs no words in common; 0 lets everything pass.
+    """
+    lowest = min(vector.values.values(), default=0.0) if vector is not None else 0.0
+    asked = stems(unquoted(query))
+    for experience in experiences:
+        if vector is not None:
+            # What is not among the nearest is at most as similar as the last of them.
+            similarity = vector.values.get(experience.id, lowest)
+            if similarity >= min_similarity:
+                return True
+            if similarity < min_similarity - WORDS_FOR_SIMILARITY:
+                continue
+        if asked and len(asked & stems(search_text(experience))) >= words_needed(len(asked)):
+            return True
+    return False
+
+
 def rank(
-    experiences: Mapping[str, Experience],
+    experiences: Iterable[Experience],
     text: Hits,
     vector: Hits | None,
     *,
@@ -76,30 +128,24 @@ def rank(
     settings: RecallSettings,
     at: datetime,
 ) -> list[Ranked]:
-    """Rank the experiences, best first; those below the relevance floor are left out.
+    """Rank the experiences, best first.
 
-        relevance = mean over the searches that answered of (rrf_k + 1) / (rrf_k + rank)
+        relevance = (1 - vector_weight) × text_relevance + vector_weight × vector_relevance
         ranking   = relevance × (1 + helpfulness_weight × (2 (u + 1) / (f + 2) - 1)
                                    + confidence_weight × (2 c - 1)
-                                   + freshness_weight × (2 × 0.5 ^ (age / half life) - 1))
-                    and half of it if every tool of the lesson is missing, in proportion if some are
+                                   + freshness_weight × (2 × 0.5 ^ (age_days / half_life_days) - 1))
+                    × (1 - 0.5 × share of its tools that are missing)
 
     Args:
-        experiences: The candidates by id.
+        experiences: The candidates.
         text: Hits of the full-text search.
-        vector: Hits of the vector search; `None` if there is no model.
+        vector: Hits of the vector search; `None` if it did not answer.
         tools: What the agent has; empty means unknown.
-        settings: Weights and floor.
+        settings: The weights.
         at: Now.
     """
-    text = text.among(experiences)
-    searches = [text] if vector is None else [text, vector.among(experiences)]
     ranked = []
-    for id, experience in experiences.items():
-        ranks = [hits.rank(id) for hits in searches]
-        relevance = sum((settings.rrf_k + 1) / (settings.rrf_k + place) for place in ranks if place) / len(searches)
-        if relevance < settings.min_relevance:
-            continue
+    for experience in experiences:
         age_days = max(0, (at - experience.created_at).days)
         missing = tuple(tool for tool in experience.tools_used if tool not in tools) if tools else ()
         helpfulness = 2 * (experience.utility + 1) / (experience.frequency + 2) - 1
@@ -109,31 +155,18 @@ def rank(
             + settings.confidence_weight * (2 * experience.confidence - 1)
             + settings.freshness_weight * freshness
         )
-        tool_share = 1 - 0.5 * len(missing) / len(experience.tools_used) if missing else 1.0
+        missing_share = len(missing) / len(experience.tools_used) if missing else 0.0
+        relevant = relevance(experience.id, text, vector, settings)
         ranked.append(
             Ranked(
                 experience=experience,
-                text_rank=ranks[0],
-                vector_rank=ranks[1] if vector is not None else None,
-                similarity=vector.values.get(id) if vector is not None else None,
-                relevance=relevance,
-                ranking=relevance * (1 + correction) * tool_share,
+                text_relevance=text.relative.get(experience.id, 0.0),
+                vector_relevance=None if vector is None else vector.relative.get(experience.id, 0.0),
+                similarity=None if vector is None else vector.values.get(experience.id),
+                relevance=relevant,
+                ranking=relevant * (1 + correction) * (1 - 0.5 * missing_share),
                 age_days=age_days,
                 missing_tools=missing,
             )
         )
     return sorted(ranked, key=lambda item: (-item.ranking, item.experience.id))
-
-
-def tokens(text: str) -> int:
-    """Return what `text` costs a model, roughly: a token is four bytes of UTF-8."""
-    return math.ceil(len(text.encode()) / BYTES_PER_TOKEN)
-
-
-def shorten(text: str, max_tokens: int) -> str:
-    """Return `text`, cut at a word and marked if it is longer than `max_tokens`."""
-    if tokens(text) <= max_tokens:
-        return text
-    room = max(0, max_tokens * BYTES_PER_TOKEN - len(ELLIPSIS.encode()))
-    cut = text.encode()[:room].decode(errors="ignore")
-    return (cut.rsplit(" ", 1)[0] if " " in cut[len(cut) // 2 :] else cut).rstrip() + ELLIPSIS

@@ -209,11 +209,11 @@ class RecalledExperience(BaseModel):
     when_to_use: str
     content: str
     kind: Kind
-    relevance: float
-    text_rank: int | None
-    vector_rank: int | None
-    similarity: float | None
     ranking: float
+    relevance: float
+    text_relevance: float
+    vector_relevance: float | None
+    similarity: float | None
     confidence: float
     frequency: int
     utility: int

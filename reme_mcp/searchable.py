@@ -1,35 +1,30 @@
 """What an experience is found by.
 
-In:  an experience, or a query.
-Out: the text that the full-text index and the embedder see of it.
+In:  an experience.
+Out: the texts that the full-text index and the embedder see of it.
+
+The embedder sees it from two sides, the lesson and the request that led to it, and the middle of both vectors is
+searched: on upstream's pools (`tests/benchmarks/retrieval.py`) that finds more than one vector of all the text.
 """
 
-import re
+from __future__ import annotations
 
 from reme_mcp.schema import Experience
-
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+from reme_mcp.words import split_names
 
 
 def search_text(experience: Experience) -> str:
-    """Return what full-text search finds the experience by: scenario, tasks, lesson, keywords and tools."""
-    parts = (
-        experience.when_to_use,
-        experience.generalized_task,
-        experience.content,
-        *experience.keywords,
-        *experience.tools_used,
-        experience.task,
-    )
+    """Return what full-text search finds the experience by: scenario, lesson, keywords, tools and both tasks."""
+    parts = (lesson_text(experience), *experience.keywords, *experience.tools_used, experience.task)
     return split_names("\n".join(part for part in parts if part))
 
 
-def vector_text(experience: Experience) -> str:
-    """Return what the embedder sees of the experience."""
-    parts = (experience.when_to_use, experience.generalized_task, experience.content, experience.task)
+def lesson_text(experience: Experience) -> str:
+    """Return scenario, generalized task and lesson."""
+    parts = (experience.when_to_use, experience.generalized_task, experience.content)
     return "\n".join(part for part in parts if part)
 
 
-def split_names(text: str) -> str:
-    """Return `text` with startEngine written start Engine, so that its words are found."""
-    return _CAMEL.sub(" ", text)
+def request_text(experience: Experience) -> str:
+    """Return what was asked when the lesson was learned, as exactly as it is known."""
+    return experience.task or experience.generalized_task or experience.when_to_use

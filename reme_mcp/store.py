@@ -8,7 +8,7 @@ Tables:
     experiences         one row per experience; full-text index over `search_text`
     trajectories        what was recorded, whether worked off or not
     receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
-    vectors_<embedder>  id → vector, one table per embedder, so that two embedders never share a space, a change of
+    vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, a change of
                         embedder loses nothing, and a settled counter does not rewrite vectors
 
 Reading needs no lock. All writing but appending a receipt goes through `Store.writing()`, which holds a lock across
@@ -39,6 +39,7 @@ from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
 from reme_mcp.searchable import search_text
+from reme_mcp.words import STOP_WORDS
 
 if TYPE_CHECKING:
     import lancedb
@@ -171,20 +172,19 @@ class Store:
 
     async def match_text(
         self, workspace: str, query: str, *, statuses: Sequence[Status], limit: int
-    ) -> list[tuple[Experience, float]]:
-        """Return up to `limit` experiences with their BM25 value, best first, for the words of `query`."""
-        columns = [field.name for field in dataclasses.fields(Experience)]
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`."""
         with _mapped("search the text"):
             rows = await (
                 self._tables["experiences"]
                 .query()
                 .nearest_to_text(query, columns="search_text")
                 .where(_all(_equals("workspace", workspace), _among("status", statuses)))
-                .select([*columns, "_score"])
+                .select(["id", "_score"])
                 .limit(limit)
                 .to_list()
             )
-        return [(_from_row(Experience, {name: row[name] for name in columns}), row["_score"]) for row in rows]
+        return [(row["id"], row["_score"]) for row in rows]
 
     # --- vectors ---
 
@@ -210,6 +210,16 @@ class Store:
                 return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
             matrix = await self._matrix(space, rows)
         return matrix.nearest(workspace, vector, limit)
+
+    async def lesson_vectors(self, embedder: str, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""
+        space = await self._space(embedder)
+        if space is None or not ids:
+            return {}
+        with _mapped("read the vectors"):
+            rows = await space.table.query().where(_among("id", ids)).select(["id", "lesson"]).to_arrow()
+        lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
 
     async def without_vector(self, embedder: str) -> list[str]:
         """Return the ids of all experiences, of every workspace, that `embedder` has not embedded yet."""
@@ -421,8 +431,17 @@ class Writer:
         rows = [dataclasses.asdict(experience) | {"search_text": search_text(experience)} for experience in experiences]
         await self._upsert("experiences", "id", rows)
 
-    async def put_vectors(self, embedder: str, experiences: Sequence[Experience], vectors: Vectors) -> None:
-        """Store what `embedder` made of the experiences; `vectors` is (n, dim) float32, unit norm, in their order."""
+    async def put_vectors(
+        self, embedder: str, experiences: Sequence[Experience], vectors: Vectors, lessons: Vectors
+    ) -> None:
+        """Store what `embedder` made of the experiences, in their order.
+
+        Args:
+            embedder: Its name.
+            experiences: n of them.
+            vectors: What search compares, (n, dim) float32, unit norm.
+            lessons: What deduplication compares, the same shape.
+        """
         if not experiences:
             return
         name = space_name(embedder)
@@ -431,8 +450,8 @@ class Writer:
                 table = await _create_table(self._store._connection, name, _vector_schema(vectors.shape[1]))
                 self._store._spaces[name] = _Space(table)
         rows = [
-            {"id": experience.id, "workspace": experience.workspace, "vector": vector}
-            for experience, vector in zip(experiences, vectors, strict=True)
+            {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
+            for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
         await self._upsert(name, "id", rows)
 
@@ -505,13 +524,17 @@ def _write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
+# LanceDB's messages end with a place in its own source.
+_SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
+
+
 @contextmanager
 def _mapped(what: str) -> Iterator[None]:
     """Turn LanceDB's and the system's errors into a `StoreError` that says what could not be done."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as exc:
-        raise StoreError(f"can't {what}: {exc}") from exc
+        raise StoreError(f"can't {what}: {_SOURCE_PLACE.sub('', str(exc))}") from exc
 
 
 async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:
@@ -519,9 +542,9 @@ async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: 
 
     table = await connection.create_table(name, schema=schema, exist_ok=True)
     if "search_text" in schema.names and not await table.list_indices():
-        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; Porter's stems and the
-        # stop words apply to English only.
-        await table.create_index("search_text", config=FTS(base_tokenizer="icu/split"))
+        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
+        words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
+        await table.create_index("search_text", config=words)
     return table
 
 
@@ -550,8 +573,8 @@ def _schemas() -> dict[str, pa.Schema]:
 def _vector_schema(dim: int) -> pa.Schema:
     import pyarrow as pa
 
-    vector = pa.list_(pa.float32(), dim)
-    return pa.schema([pa.field("id", pa.string()), pa.field("workspace", pa.string()), pa.field("vector", vector)])
+    text, vector = pa.string(), pa.list_(pa.float32(), dim)
+    return pa.schema({"id": text, "workspace": text, "vector": vector, "lesson": vector})
 
 
 def _arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -11,28 +11,54 @@ experiences are stored without vectors, and the vectors follow when the model is
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio import RunFinishedError, from_thread
+from anyio.lowlevel import current_token
 
 from reme_mcp.config import EmbedderSettings
-from reme_mcp.embed import Embedder
+from reme_mcp.embed import PROFILES, Embedder, Profile, unit
 from reme_mcp.errors import EmbedderError
-from reme_mcp.searchable import vector_text
+from reme_mcp.schema import Experience
+from reme_mcp.searchable import lesson_text, request_text
 from reme_mcp.store import Store
+from reme_mcp.words import mostly_latin
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    Matrix = npt.NDArray[np.float32]
+
 logger = logging.getLogger(__name__)
 
-CHUNK = 64
+CHUNK = 32
+
+Result = TypeVar("Result")
 
 # Loads what the settings name, `None` for provider `none`; blocks. The seam at which a test puts its own embedder.
 LoadEmbedder = Callable[[EmbedderSettings, bool], Embedder | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What one embedder made of n experiences.
+
+    Attributes:
+        space: The embedder's name.
+        vectors: What search compares: the middle of lesson and request, (n, dim) float32, unit norm.
+        lessons: What deduplication compares: the lessons alone, the same shape.
+    """
+
+    space: str
+    vectors: Matrix
+    lessons: Matrix
 
 
 class Vectors:
@@ -41,6 +67,7 @@ class Vectors:
     def __init__(self, settings: EmbedderSettings, load: LoadEmbedder) -> None:
         self.state = "loading"
         self._settings = settings
+        self._profile = PROFILES.get(settings.model, Profile())
         self._load = load
         self._embedder: Embedder | None = None
         self._told = False
@@ -57,7 +84,7 @@ class Vectors:
     async def load(self, *, download: bool) -> None:
         """Load the embedder in a thread; one that can't be had leaves its reason in `state`."""
         try:
-            embedder = await anyio.to_thread.run_sync(self._load, self._settings, download, abandon_on_cancel=True)
+            embedder = await _in_daemon_thread(lambda: self._load(self._settings, download))
         except EmbedderError as exc:
             self._fail(exc)
             return
@@ -65,8 +92,48 @@ class Vectors:
             self._embedder = embedder
             self.state = f"{embedder.name} is loaded"
 
-    async def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32] | None:
-        """Return (n, dim) float32, unit norm; `None` while there is no model, or if it fails."""
+    @property
+    def min_similarity(self) -> float:
+        """The cosine from which on this model takes two texts for being about the same; 0 where it is not known."""
+        return self._profile.min_similarity
+
+    def reads(self, text: str) -> bool:
+        """Return whether the model knows the script that `text` is written in."""
+        return not self._profile.english_only or mostly_latin(text)
+
+    async def embed_query(self, query: str) -> Matrix | None:
+        """Return (dim,) float32, unit norm; `None` while there is no model, if it fails, or can't read the query."""
+        if not self.reads(query):
+            return None
+        embedded = await self._embed([self._profile.query_prefix + query])
+        return None if embedded is None else embedded[0]
+
+    async def embed_experiences(self, experiences: Sequence[Experience]) -> Embedded | None:
+        """Return the vectors of the experiences, in order; `None` while there is no model, or if it fails."""
+        if not experiences:
+            return None
+        texts = [lesson_text(one) for one in experiences] + [request_text(one) for one in experiences]
+        embedded = await self._embed(texts)
+        if embedded is None or self._embedder is None:
+            return None
+        lessons, requests = embedded[: len(experiences)], embedded[len(experiences) :]
+        return Embedded(self._embedder.name, unit(lessons + requests), lessons)
+
+    async def fill(self, store: Store) -> None:
+        """Give every experience that this embedder has not embedded yet its vectors, a chunk at a time."""
+        if self._embedder is None or self._filling.locked():
+            return
+        async with self._filling:
+            missing = await store.without_vector(self._embedder.name)
+            for start in range(0, len(missing), CHUNK):
+                experiences = await store.experiences_to_embed(missing[start : start + CHUNK])
+                embedded = await self.embed_experiences(experiences)
+                if embedded is None:
+                    return
+                async with store.writing() as writer:
+                    await writer.put_vectors(embedded.space, experiences, embedded.vectors, embedded.lessons)
+
+    async def _embed(self, texts: Sequence[str]) -> Matrix | None:
         if self._embedder is None:
             return None
         try:
@@ -74,20 +141,6 @@ class Vectors:
         except EmbedderError as exc:
             self._fail(exc)
             return None
-
-    async def fill(self, store: Store) -> None:
-        """Give every experience that this embedder has not embedded yet its vector, a chunk at a time."""
-        if self._embedder is None or self._filling.locked():
-            return
-        async with self._filling:
-            missing = await store.without_vector(self._embedder.name)
-            for start in range(0, len(missing), CHUNK):
-                experiences = await store.experiences_to_embed(missing[start : start + CHUNK])
-                vectors = await self.embed([vector_text(experience) for experience in experiences])
-                if vectors is None:
-                    return
-                async with store.writing() as writer:
-                    await writer.put_vectors(self._embedder.name, experiences, vectors)
 
     def tell_once(self) -> str:
         """Return what the user should know about the model, the first time that there is something to know."""
@@ -102,3 +155,24 @@ class Vectors:
         # The user reads it in the next recall's note.
         logger.info("%s", exc)
         self.state = str(exc)
+
+
+async def _in_daemon_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` in a thread that a process which ends does not wait for: a download may hang for a minute."""
+    done = anyio.Event()
+    token = current_token()
+    outcome: list[Result | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as exc:  # noqa: BLE001  it is raised where it is waited for
+            outcome.append(exc)
+        with suppress(RunFinishedError):
+            from_thread.run_sync(done.set, token=token)
+
+    threading.Thread(target=run, name="load-embedder", daemon=True).start()
+    await done.wait()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]

@@ -1,0 +1,84 @@
+"""The words of a text, as full-text search and the relevance floor see them. The only file that imports the stemmer.
+
+In:  text in any language.
+Out: stems without function words; text made fit for the index.
+Does not know: what is searched.
+
+English is stemmed (Porter2), as the index does it. Chinese, Japanese and Korean have no spaces, or particles on their
+words: they count by pairs of characters.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import unicodedata
+from collections.abc import Callable
+
+# What carries grammar or politeness, not the subject. The index's own list is not used: it takes words of other
+# languages for English ones, and "door" or "end" can't be found any more.
+STOP_WORDS = tuple(
+    """
+    a about above after again against all also am an and any are aren as at be because been before being below
+    between both but by can cannot could couldn d did didn do does doesn doing don down during each few for from
+    further had hadn has hasn have haven having he hello her here hers herself hey hi him himself his how i if in
+    into is isn it its itself just kindly let like ll m may me might more most must my myself need no nor not now of
+    off oh ok okay on once only or other our ours ourselves out over own please re s same shall she should shouldn
+    so some such sure t than thank thanks that the their theirs them themselves then there these they this those
+    through to too under until up ve very want was wasn we were weren what when where which while who whom why will
+    with won would wouldn you your yours yourself yourselves
+    """.split()  # noqa: SIM905  as a list it would fill the page
+)
+MIN_WORDS = 2
+MIN_WORD_SHARE = 0.12
+
+_STOP = frozenset(STOP_WORDS)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_QUOTED = re.compile(r"""(?<!\w)(['"`])(?=\S).{1,200}?(?<=\S)\1(?!\w)|[“‘«「].{1,200}?[”’»」]""")
+_EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_WORD = re.compile(r"[^\W_]+")
+
+
+def split_names(text: str) -> str:
+    """Return `text` with startEngine written start Engine, so that its words are found."""
+    return _CAMEL.sub(" ", text)
+
+
+def unquoted(text: str) -> str:
+    """Return `text` without quoted literals: names, messages and values say little about what kind of task it is."""
+    rest = _QUOTED.sub(" ", text)
+    return rest if _WORD.search(rest) else text
+
+
+def stems(text: str) -> frozenset[str]:
+    """Return the distinct words of `text`: stems of English words, character pairs of East Asian runs."""
+    folded = "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", split_names(text).lower())
+        if not unicodedata.combining(letter)
+    )
+    folded = unicodedata.normalize("NFC", folded)
+    pairs = {run[start : start + 2] for run in _EAST_ASIAN.findall(folded) for start in range(max(1, len(run) - 1))}
+    stem = _stemmer()
+    words = {stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP}
+    return frozenset(pairs | words)
+
+
+def words_needed(distinct: int) -> int:
+    """Return how many of a query's `distinct` words a text must share before it counts as being about the same."""
+    return max(min(MIN_WORDS, distinct), math.ceil(MIN_WORD_SHARE * distinct))
+
+
+def mostly_latin(text: str) -> bool:
+    """Return whether most letters of `text` are Latin: a model for English maps all others to one unknown token."""
+    letters = [letter for letter in text if letter.isalpha()]
+    return 2 * sum(letter < "\u0250" for letter in letters) >= len(letters)
+
+
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    from py_rust_stemmers import SnowballStemmer
+
+    stem: Callable[[str], str] = SnowballStemmer("english").stem_word
+    return stem

@@ -111,10 +111,18 @@ class LocalEmbedder:
         self._batch_size = settings.batch_size
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return (n, dim) float32, unit norm."""
+        """Return (n, dim) float32, unit norm.
+
+        Raises:
+            EmbedderError: The model failed.
+        """
         import numpy as np
 
-        return unit(np.asarray(list(self._model.embed(list(texts), batch_size=self._batch_size)), dtype=np.float32))
+        try:
+            vectors = list(self._model.embed(list(texts), batch_size=self._batch_size))
+        except Exception as exc:  # onnxruntime and the tokenizer raise kinds of their own
+            raise EmbedderError(f"{self.name} can't embed: {exc}") from exc
+        return unit(np.asarray(vectors, dtype=np.float32))
 
 
 class EndpointEmbedder:

@@ -10,7 +10,7 @@ Everything here may be repeated: drafts have their ids before they are stored, a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reme_mcp import distill, ledger, prompts
@@ -66,9 +66,16 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
 async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
     """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
     trajectory = prepared.trajectory
-    added, merged, rejected = await _learn(prepared, store, writer, settings.dedup)
+    settled, counted = await ledger.settle(store, writer, trajectory, settings.refine)
+    added, merged, rejected = await _learn(prepared, store, counted.changed, settings.dedup)
+    # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
+    changed = counted.changed | {one.id: one for one in (*merged, *added)}
+    await writer.put_experiences(list(changed.values()))
+    if prepared.embedded is not None:
+        rows = [prepared.candidates.index(one) for one in added]
+        vectors, lessons = prepared.embedded.vectors[rows], prepared.embedded.lessons[rows]
+        await writer.put_vectors(prepared.embedded.space, added, vectors, lessons)
     rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
-    settled, pruned = await ledger.settle(store, writer, trajectory, settings.refine)
     status = _status(trajectory, rejected)
     brief = ""
     if status == "awaiting_experiences":
@@ -83,7 +90,7 @@ async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: S
         ],
         rejected=rejected,
         settled=settled,
-        pruned=pruned,
+        pruned=counted.pruned,
         lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
         brief=brief,
     )
@@ -101,11 +108,17 @@ async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: S
 
 
 async def _learn(
-    prepared: Prepared, store: Store, writer: Writer, thresholds: DedupSettings
+    prepared: Prepared, store: Store, changed: Mapping[str, Experience], thresholds: DedupSettings
 ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
-    """Store the candidates that say something new; add the others' trajectory to their twins."""
+    """Return the candidates that say something new, the twins of the others with their trajectory added, and the rest.
+
+    Args:
+        prepared: The candidates.
+        store: The pool; nothing is written here.
+        changed: Experiences that are not yet stored as they are now, by id.
+        thresholds: From where on two lessons are the same.
+    """
     added: list[Experience] = []
-    added_rows: list[int] = []
     merged: list[Experience] = []
     rejected: list[Rejected] = []
     embedded = prepared.embedded
@@ -116,16 +129,16 @@ async def _learn(
                 embedded.space, candidate.workspace, embedded.vectors[row], limit=TWIN_CANDIDATES
             )
             lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
-            lessons |= {prepared.candidates[other].id: embedded.lessons[other] for other in added_rows}
+            lessons |= {one.id: embedded.lessons[prepared.candidates.index(one)] for one in added}
             cosines = {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
         similar = await store.match_text(
             candidate.workspace, split_names(lesson_text(candidate)), statuses=EVERY_STATUS, limit=TWIN_CANDIDATES
         )
         others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
-        twin = distill.find_twin(candidate, [*others.values(), *added], cosines, thresholds)
+        current = [changed.get(id, other) for id, other in others.items()]
+        twin = distill.find_twin(candidate, [*current, *added], cosines, thresholds)
         if twin is None:
             added.append(candidate)
-            added_rows.append(row)
         elif twin.experience.status == "archived":
             reason = (
                 f"{twin.experience.id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
@@ -133,10 +146,6 @@ async def _learn(
             rejected.append(Rejected(when_to_use=candidate.when_to_use[: distill.SHOWN_CHARS], reason=reason))
         else:
             merged.append(_merge(twin.experience, candidate))
-    # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
-    await writer.put_experiences(list({one.id: one for one in (*merged, *added)}.values()))
-    if embedded is not None:
-        await writer.put_vectors(embedded.space, added, embedded.vectors[added_rows], embedded.lessons[added_rows])
     return added, merged, rejected
 
 

@@ -11,11 +11,20 @@ to the same numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reme_mcp import refine
 from reme_mcp.config import RefineSettings
 from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now
 from reme_mcp.store import Store, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Experiences whose counters are not what they were, by id, and the ids of those that φ removed; not yet stored."""
+
+    changed: dict[str, Experience]
+    pruned: list[str]
 
 
 def receipt_lines(
@@ -43,10 +52,10 @@ def receipt_lines(
 
 async def settle(
     store: Store, writer: Writer, trajectory: Trajectory, rules: RefineSettings
-) -> tuple[list[Settled], list[str]]:
-    """Settle what the trajectory's receipt handed out and nothing has settled yet; return that, and whom φ removed."""
+) -> tuple[list[Settled], Counted]:
+    """Settle what the trajectory's receipt handed out and nothing has settled yet; return that, and what it changes."""
     if not trajectory.receipt:
-        return [], []
+        return [], Counted({}, [])
     helped = trajectory.outcome == "success"
     lines = await store.receipt(trajectory.workspace, trajectory.receipt)
     settled = refine.settle_by_outcome(lines, helped=helped, at=now())
@@ -54,8 +63,8 @@ async def settle(
     # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
     ids = [line.experience_id for line in lines if line.experience_id]
     experiences = await store.experiences(trajectory.workspace, ids)
-    changed, pruned = await count(store, writer, list(experiences.values()), rules)
-    current = experiences | changed
+    counted = await count(store, list(experiences.values()), rules)
+    current = experiences | counted.changed
     return [
         Settled(
             id=line.experience_id,
@@ -65,13 +74,11 @@ async def settle(
         )
         for line in settled
         if line.experience_id in current
-    ], pruned
+    ], counted
 
 
-async def count(
-    store: Store, writer: Writer, experiences: Sequence[Experience], rules: RefineSettings
-) -> tuple[dict[str, Experience], list[str]]:
-    """Bring counters up to date from the receipts and prune by φ; return what changed, and whom φ removed."""
+async def count(store: Store, experiences: Sequence[Experience], rules: RefineSettings) -> Counted:
+    """Sum the counters from the receipts and apply φ; the caller stores what changed."""
     tallies = await store.tally(experiences)
     changed: dict[str, Experience] = {}
     pruned: list[str] = []
@@ -83,8 +90,7 @@ async def count(
             counted = refine.archive(counted, refine.prune_reason(counted), at=now())
             pruned.append(counted.id)
         changed[counted.id] = counted
-    await writer.put_experiences(list(changed.values()))
-    return changed, pruned
+    return Counted(changed, pruned)
 
 
 def is_to_prune(experience: Experience, rules: RefineSettings) -> bool:

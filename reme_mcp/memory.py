@@ -17,9 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,14 +107,19 @@ class Memory:
 
         Leaving the block stops background work; what it had not finished is taken up at the next start.
         """
+        failure: Exception | None = None
         async with anyio.create_task_group() as background:
             memory = cls(settings, background, load)
             try:
                 yield memory
+            except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
+                failure = exc
             finally:
                 background.cancel_scope.cancel()
                 if memory._store is not None:
                     memory._store.close()
+        if failure is not None:
+            raise failure
 
     @property
     def is_open(self) -> bool:
@@ -122,7 +128,7 @@ class Memory:
 
     def start_warm_up(self, *, delay_s: float = 0.0) -> None:
         """Run `warm_up` in the background, `delay_s` seconds from now."""
-        self._background.start_soon(self._warm_up_quietly, delay_s)
+        self._start(partial(self.warm_up, download=True), delay_s=delay_s)
 
     async def warm_up(self, *, download: bool) -> None:
         """Load store and model, finish what an earlier process left, fill in missing vectors.
@@ -140,6 +146,8 @@ class Memory:
             await self._resume(store, trajectory)
         await self._vectors.load(download=download)
         await self._vectors.fill(store)
+        await store.count_leftovers()
+        self._look_after_pool()
 
     # --- the three tools ---
 
@@ -187,7 +195,7 @@ class Memory:
         vector = None
         embedded = await self._vectors.embed_query(query)
         if embedded is not None and (space := self._vectors.space):
-            near = await store.match_vector(space, workspace, embedded, limit=settings.candidates)
+            near = await store.match_vector(space, workspace, embedded, statuses=["active"], limit=settings.candidates)
             vector = recall.Hits.of_vectors(near)
         ids = recall.shortlist(text, vector, limit=limit, settings=settings)
         found = await store.experiences(workspace, ids, statuses=["active"])
@@ -287,7 +295,7 @@ class Memory:
         async with store.writing() as writer:
             known = await store.trajectory_by_digest(workspace, digest)
             if known is None:
-                await writer.put_trajectory(trajectory)
+                await writer.add_trajectory(trajectory)
                 result = await intake.work_off(prepared, store, writer, self.settings)
         if known is not None:
             return await self._resume(store, known)
@@ -332,8 +340,9 @@ class Memory:
                 if line is None or line.created_at < experience.counted_since:
                     line = ledger.receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
             await writer.settle([refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())])
-            changed, _ = await ledger.count(store, writer, [experience], self.settings.refine)
-            experience = changed.get(experience_id, experience)
+            counted = await ledger.count(store, [experience], self.settings.refine)
+            await writer.put_experiences(list(counted.changed.values()))
+            experience = counted.changed.get(experience_id, experience)
         self._look_after_pool()
         return RateResult(
             experience_id=experience.id,
@@ -459,34 +468,39 @@ class Memory:
                 self._store = await Store.open(Path(self.settings.home))
             return self._store
 
-    async def _warm_up_quietly(self, delay_s: float) -> None:
-        await anyio.sleep(delay_s)
-        try:
-            await self.warm_up(download=True)
-        except StoreError as exc:
-            # The next call meets the same error and tells the caller.
-            logger.error("%s", exc)
-
     def _look_after_pool(self) -> None:
         """Compact and fill in vectors behind the calls, not between them."""
         self._last_call = anyio.current_time()
         if not self._looking_after:
             self._looking_after = True
-            self._background.start_soon(self._look_after_pool_quietly)
+            self._start(self._look_after_pool_now)
 
-    async def _look_after_pool_quietly(self) -> None:
-        store = await self._open_store()
+    async def _look_after_pool_now(self) -> None:
         try:
+            store = await self._open_store()
             while (rest := self._last_call + QUIET_S - anyio.current_time()) > 0:
                 if store.writes_since_upkeep() >= MAX_WRITES_WITHOUT_UPKEEP:
                     break
                 await anyio.sleep(rest)
+        finally:
             self._looking_after = False
-            await store.upkeep()
-            await self._vectors.fill(store)
-        except StoreError as exc:
-            # The pool works without upkeep; the next call tries again.
-            logger.warning("%s", exc)
+        await store.upkeep()
+        await self._vectors.fill(store)
+
+    def _start(self, work: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
+        """Run `work` in the background. What goes wrong there is logged; the calls in front go on."""
+
+        async def run() -> None:
+            await anyio.sleep(delay_s)
+            try:
+                await work()
+            except StoreError as exc:
+                # The next call meets the same error and tells its caller.
+                logger.warning("%s", exc)
+            except Exception:
+                logger.exception("background work failed")
+
+        self._background.start_soon(run)
 
     def _workspace(self, workspace: str | None) -> str:
         workspace = self.settings.workspace if workspace is None else workspace
@@ -618,6 +632,7 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         frequency=experience.frequency,
         utility=experience.utility,
         age_days=item.age_days,
+        tools_used=list(experience.tools_used),
         missing_tools=list(item.missing_tools),
         source=experience.source,
     )
@@ -635,6 +650,8 @@ def _text(name: str, text: str, *, optional: bool = False) -> str:
 
 def _outcome(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
     """Return outcome and reward, the one filled in from the other."""
+    if outcome not in (None, "success", "failure"):
+        raise InvalidInput(f"outcome is {outcome!r}; it must be success or failure")
     if reward is not None and not 0 <= reward <= 1:
         raise InvalidInput(f"reward is {reward:g}; it must be from 0 to 1, where 1 is success")
     if reward is None:
@@ -648,7 +665,7 @@ def _outcome(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, fl
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def _digest_of_drafts(experiences: Sequence[object] | None) -> str:

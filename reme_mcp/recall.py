@@ -104,6 +104,8 @@ def is_answered(query: str, experiences: Iterable[Experience], vector: Hits | No
         vector: Hits of the vector search; `None` if it did not answer.
         min_similarity: The least cosine that needs no words in common; 0 lets everything pass.
     """
+    if vector is not None and min_similarity == 0:
+        return True
     lowest = min(vector.values.values(), default=0.0) if vector is not None else 0.0
     asked = stems(unquoted(query))
     for experience in experiences:

@@ -218,6 +218,7 @@ class RecalledExperience(BaseModel):
     frequency: int
     utility: int
     age_days: int
+    tools_used: list[str]
     missing_tools: list[str]
     source: str
 

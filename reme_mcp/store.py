@@ -189,27 +189,48 @@ class Store:
     # --- vectors ---
 
     async def match_vector(
-        self, embedder: str, workspace: str, vector: Vectors, *, limit: int
+        self, embedder: str, workspace: str, vector: Vectors, *, statuses: Sequence[Status] | None = None, limit: int
     ) -> list[tuple[str, float]]:
-        """Return up to `limit` `(id, cosine)` pairs, best first, whatever their status.
+        """Return up to `limit` `(id, cosine)` pairs, best first.
 
         Args:
             embedder: The name of the model that made `vector`.
             workspace: Whose experiences are searched.
             vector: (dim,) float32, unit norm.
+            statuses: Which of them; all where `None`.
             limit: How many.
         """
+        reach = limit if statuses is None else 2 * limit
+        while True:
+            hits = await self._nearest(embedder, workspace, vector, reach)
+            found = hits if statuses is None else await self._with_status(workspace, hits, statuses)
+            if len(found) >= limit or len(hits) < reach:
+                return found[:limit]
+            # What is archived stands in front of what is not.
+            reach *= 4
+
+    async def _nearest(self, embedder: str, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]]:
         space = await self._space(embedder)
         if space is None:
             return []
         with _mapped("search the vectors"):
             rows = await space.table.count_rows()
             if rows > MATRIX_ROWS:
-                query = space.table.query().where(_equals("workspace", workspace)).nearest_to(vector)
+                query = space.table.query().where(_equals("workspace", workspace)).nearest_to(vector).column("vector")
                 hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
                 return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
-            matrix = await self._matrix(space, rows)
-        return matrix.nearest(workspace, vector, limit)
+            return (await self._matrix(space, rows)).nearest(workspace, vector, limit)
+
+    async def _with_status(
+        self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status]
+    ) -> list[tuple[str, float]]:
+        if not hits:
+            return []
+        where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses))
+        with _mapped("search the vectors"):
+            rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
+        ids = set(rows.column("id").to_pylist())
+        return [(id, cosine) for id, cosine in hits if id in ids]
 
     async def lesson_vectors(self, embedder: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""
@@ -349,6 +370,14 @@ class Store:
         """Return how many writes by this process the table that had most of them has had since it was compacted."""
         return max(self._writes.values(), default=0)
 
+    async def count_leftovers(self) -> None:
+        """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
+        with _mapped("look at the tables"):
+            for name, table in self._open_tables().items():
+                # Annotated as an object, it is a dictionary.
+                stats: Any = await table.stats()
+                self._writes[name] += stats["fragment_stats"]["num_small_fragments"]
+
     async def upkeep(self) -> None:
         """Compact the tables that were written often enough: merge small files, update indexes, drop old versions."""
         for name, table in self._open_tables().items():
@@ -421,7 +450,7 @@ class Store:
 
 
 class Writer:
-    """The right to write, held from `Store.writing()` until its block ends. Every write here may be repeated safely."""
+    """The right to write, held from `Store.writing()` until its block ends. What puts may be repeated safely."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -464,6 +493,13 @@ class Writer:
                 if name.startswith("vectors_"):
                     await (await self._store._connection.open_table(name)).delete(where)
         self._store._writes["experiences"] += 1
+
+    async def add_trajectory(self, trajectory: Trajectory) -> None:
+        """Append a trajectory whose id is new."""
+        table = self._store._tables["trajectories"]
+        with _mapped("write trajectories"):
+            await table.add(_arrow([dataclasses.asdict(trajectory)], await table.schema()))
+        self._store._writes["trajectories"] += 1
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""

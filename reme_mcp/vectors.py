@@ -90,7 +90,7 @@ class Vectors:
             return
         if embedder is not None:
             self._embedder = embedder
-            self.state = f"{embedder.name} is loaded"
+            self.state = self._loaded()
 
     @property
     def min_similarity(self) -> float:
@@ -137,23 +137,29 @@ class Vectors:
         if self._embedder is None:
             return None
         try:
-            return await anyio.to_thread.run_sync(self._embedder.embed, texts, abandon_on_cancel=True)
+            vectors = await anyio.to_thread.run_sync(self._embedder.embed, texts, abandon_on_cancel=True)
         except EmbedderError as exc:
             self._fail(exc)
             return None
+        self.state = self._loaded()
+        return vectors
 
     def tell_once(self) -> str:
         """Return what the user should know about the model, the first time that there is something to know."""
-        if self._told or self._embedder is not None:
+        if self._told or self.state == self._loaded():
             return ""
         if self.state == "loading":
             return "The embedding model is still loading; this recall went by words only."
         self._told = True
         return f"Recall goes by words only: {self.state}"
 
+    def _loaded(self) -> str:
+        return "" if self._embedder is None else f"{self._embedder.name} is loaded"
+
     def _fail(self, exc: EmbedderError) -> None:
         # The user reads it in the next recall's note.
         logger.info("%s", exc)
+        self._told = self._told and self.state == str(exc)
         self.state = str(exc)
 
 

@@ -22,13 +22,14 @@ WHOLE_NUMBERS = [
     ("recall.limit", 1, 20),
     ("recall.token_budget", 100, 20_000),
     ("recall.candidates", 10, 500),
-    ("recall.rrf_k", 1, 1_000),
+    ("recall.candidates", 10, 500),
     ("record.max_transcript_chars", 1_000, 10_000_000),
     ("record.max_experiences", 1, 20),
     ("refine.min_frequency", 1, 1_000),
 ]
 NUMBERS = [
-    ("recall.min_relevance", 0.0, 1.0),
+    ("recall.min_similarity", 0.0, 1.0),
+    ("recall.vector_weight", 0.0, 1.0),
     ("recall.helpfulness_weight", 0.0, 0.5),
     ("recall.confidence_weight", 0.0, 0.5),
     ("recall.freshness_weight", 0.0, 0.5),
@@ -172,25 +173,25 @@ def test_settings_are_frozen_at_both_levels() -> None:
 def test_the_file_wins_over_the_defaults(user: Path) -> None:
     settings = load_settings(config_file=write(user, "[recall]\nlimit = 7\n"), environ={})
     assert settings.recall.limit == 7
-    assert settings.recall.rrf_k == 60
+    assert settings.recall.candidates == 50
 
 
 def test_the_environment_wins_over_the_file_key_by_key(user: Path) -> None:
-    path = write(user, 'workspace = "filed"\n[recall]\nlimit = 7\nrrf_k = 70\n')
+    path = write(user, 'workspace = "filed"\n[recall]\nlimit = 7\ncandidates = 70\n')
     settings = load_settings(config_file=path, environ={"REME_MCP_RECALL_LIMIT": "8"})
-    assert (settings.workspace, settings.recall.limit, settings.recall.rrf_k) == ("filed", 8, 70)
+    assert (settings.workspace, settings.recall.limit, settings.recall.candidates) == ("filed", 8, 70)
 
 
 def test_the_command_line_wins_over_the_environment_key_by_key() -> None:
-    environ = {"REME_MCP_RECALL_LIMIT": "8", "REME_MCP_RECALL_RRF_K": "80", "REME_MCP_WORKSPACE": "from-environ"}
+    environ = {"REME_MCP_RECALL_LIMIT": "8", "REME_MCP_RECALL_CANDIDATES": "80", "REME_MCP_WORKSPACE": "from-environ"}
     settings = load_settings(environ=environ, overrides={"recall.limit": "9", "workspace": "from-line"})
-    assert (settings.workspace, settings.recall.limit, settings.recall.rrf_k) == ("from-line", 9, 80)
+    assert (settings.workspace, settings.recall.limit, settings.recall.candidates) == ("from-line", 9, 80)
 
 
 def test_the_command_line_wins_over_the_file(user: Path) -> None:
-    path = write(user, "[recall]\nlimit = 7\nrrf_k = 70\n")
+    path = write(user, "[recall]\nlimit = 7\ncandidates = 70\n")
     settings = load_settings(config_file=path, environ={}, overrides={"recall.limit": "9"})
-    assert (settings.recall.limit, settings.recall.rrf_k) == (9, 70)
+    assert (settings.recall.limit, settings.recall.candidates) == (9, 70)
 
 
 @pytest.mark.parametrize("winner", ["environment", "command line"])
@@ -253,7 +254,7 @@ def test_a_file_that_cannot_be_read_is_an_error_even_where_none_was_named(user: 
 
 
 def test_a_file_that_is_not_toml_is_reported_with_its_line(user: Path) -> None:
-    path = write(user, "[recall]\nlimit = 3\nrrf_k = = 4\n")
+    path = write(user, "[recall]\nlimit = 3\ncandidates = = 4\n")
     (line,) = problems(path)
     assert line.startswith(f"{path}: is not TOML: ")
     assert "line 3" in line
@@ -365,8 +366,8 @@ def test_no_number_is_missing_from_the_tables_above() -> None:
         ("recall.limit", "true", "recall.limit = true: must be a whole number from 1 to 20"),
         ("recall.limit", "[3]", "recall.limit = […]: must be a whole number from 1 to 20"),
         ("recall.limit", "{ x = 3 }", "recall.limit = {…}: must be a whole number from 1 to 20"),
-        ("recall.min_relevance", '"0.5"', "recall.min_relevance = '0.5': must be a number from 0 to 1"),
-        ("recall.min_relevance", "nan", "recall.min_relevance = nan: must be a number from 0 to 1"),
+        ("recall.min_similarity", '"0.5"', "recall.min_similarity = '0.5': must be a number from 0 to 1"),
+        ("recall.min_similarity", "nan", "recall.min_similarity = nan: must be a number from 0 to 1"),
         ("recall.half_life_days", "inf", "recall.half_life_days = inf: must be a number from 1 to 3650"),
         ("embedder.download", "1", "embedder.download = 1: must be true or false"),
         ("embedder.download", '"yes"', "embedder.download = 'yes': must be true or false"),
@@ -390,8 +391,8 @@ def test_a_bad_value_in_the_file_is_refused_in_plain_words(user: Path, key: str,
         ("recall.limit", "many", "must be a whole number from 1 to 20"),
         ("recall.limit", "", "must be a whole number from 1 to 20"),
         ("recall.limit", "2.5", "must be a whole number from 1 to 20"),
-        ("recall.min_relevance", "0,5", "must be a number from 0 to 1"),
-        ("recall.min_relevance", "nan", "must be a number from 0 to 1"),
+        ("recall.min_similarity", "0,5", "must be a number from 0 to 1"),
+        ("recall.min_similarity", "nan", "must be a number from 0 to 1"),
         ("embedder.download", "maybe", "must be true or false"),
         ("embedder.path", "~nobody-of-that-name/x", "must be an absolute path: the home folder behind ~ is not known"),
         ("log.level", "\udcff", "must be valid Unicode"),
@@ -421,7 +422,9 @@ def test_a_switch_in_the_environment_takes_the_usual_words(text: str) -> None:
 
 
 def test_a_whole_number_does_for_a_number_in_the_file(user: Path) -> None:
-    assert load_settings(config_file=write(user, "[recall]\nmin_relevance = 1\n"), environ={}).recall.min_relevance == 1
+    assert (
+        load_settings(config_file=write(user, "[recall]\nmin_similarity = 1\n"), environ={}).recall.min_similarity == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["a", "Team-7_x.y", "7", "x" * 64])

@@ -1,0 +1,163 @@
+"""The benchmarks measure what they say; nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import replay, report
+
+ENGINE = "Start the engine of my car"
+REPORT = "Sort quarterly figures alphabetically"
+
+
+def asked(call_id: str, tool: str, arguments: dict[str, object], answer: object) -> list[dict[str, object]]:
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    return [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": call_id, "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": call_id, "content": json.dumps(answer)},
+    ]
+
+
+def trajectory(id: str, task: str, reward: float, *steps: list[dict[str, object]]) -> dict[str, object]:
+    messages = [{"role": "user", "content": task}, *(message for step in steps for message in step)]
+    outcome = "success" if reward == 1 else "failure"
+    return {"id": id, "task": task, "outcome": outcome, "reward": reward, "messages": messages}
+
+
+LOCK = asked("1", "lockDoors", {"unlock": False}, {"locked": True})
+START = asked("2", "startEngine", {"mode": "START"}, {"engine": "running"})
+START_TOO_EARLY = asked("1", "startEngine", {"mode": "START"}, {"error": "All doors must be locked"})
+SORT = asked("1", "sort", {"file": "figures.txt"}, {"sorted": "a b c"})
+TRAJECTORIES = [
+    trajectory("engine", ENGINE, 1.0, LOCK, START),
+    trajectory("figures", REPORT, 1.0, SORT),
+    trajectory("engine_fail", ENGINE, 0.0, START_TOO_EARLY),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = [json.dumps(one) + "\n" for one in TRAJECTORIES]
+    (folder / "trajectories.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def played(data: Path, *options: str) -> dict[str, Any]:
+    """Run the replay as a person does and return what it wrote."""
+    file = data.parent / "figures.json"
+    assert replay.main(["--data", str(data), "--json", str(file), *options]) == 0
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return figures
+
+
+def test_a_replay_counts_what_went_through_the_server_and_what_came_back(data: Path) -> None:
+    figures = played(data)
+
+    assert figures["counts"] == {
+        "trajectories": 3,
+        "messages_sent": 11,
+        "messages_understood": 11,
+        "marks": 0,
+        "recorded": 3,
+        "recalls": 3,
+        "recalls_with_notes": 1,
+        "recalls_with_nothing": 2,
+        "added": 3,
+        "merged": 0,
+        "merged_other_kind": 0,
+        "rejected": {},
+        "settled": 1,
+        "rated": 1,
+        "pruned": 0,
+        "tool_errors": 0,
+    }
+    assert figures["problems"] == []
+    assert figures["pool"]["experiences"]["active"] == 3
+    assert {tool: times["calls"] for tool, times in figures["milliseconds"].items()} == {
+        "recall_experiences": 3,
+        "record_trajectory": 6,
+        "rate_experience": 1,
+    }
+    assert 0 < figures["bytes"]["tools_list_input"] < figures["bytes"]["tools_list"]
+    assert 0 < figures["bytes"]["recall_median"] < figures["bytes"]["recall_max"]
+    assert figures["environment"]["versions"]["reme-mcp"]
+
+
+def test_a_second_pass_records_new_attempts_and_learns_nothing_twice(data: Path) -> None:
+    counts = played(data, "--passes", "2")["counts"]
+
+    assert (counts["trajectories"], counts["messages_sent"]) == (3, 11)
+    assert (counts["recorded"], counts["recalls"], counts["recalls_with_notes"]) == (6, 6, 4)
+    assert (counts["added"], counts["merged"], counts["tool_errors"]) == (3, 3, 0)
+
+
+def test_messages_that_nobody_understands_are_sent_and_counted_as_tool_errors(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = TRAJECTORIES[1] | {"messages": [{"role": "narrator", "content": "It was late."}]}
+    (data / "trajectories.jsonl").write_text(json.dumps(odd), encoding="utf-8")
+    file = data.parent / "figures.json"
+
+    assert replay.main(["--data", str(data), "--json", str(file)]) == 1
+    counts = json.loads(file.read_text(encoding="utf-8"))["counts"]
+    assert (counts["messages_sent"], counts["messages_understood"]) == (1, 0)
+    assert (counts["recorded"], counts["tool_errors"]) == (0, 1)
+    assert "narrator" in capsys.readouterr().err
+
+
+def test_attempts_are_played_task_by_task_with_failures_first(data: Path) -> None:
+    assert [attempt.id for attempt in replay.read_attempts(data)] == ["engine_fail", "engine", "figures"]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "no more than this"}'])
+def test_a_line_that_is_no_trajectory_is_named(data: Path, line: str) -> None:
+    (data / "trajectories.jsonl").write_text(line, encoding="utf-8")
+
+    with pytest.raises(ValueError, match=r"trajectories\.jsonl, line 1: "):
+        replay.read_attempts(data)
+
+
+def test_a_folder_without_trajectories_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no trajectory in "):
+        replay.read_attempts(tmp_path)
+
+
+def test_the_lesson_of_a_failure_names_the_failed_call_its_error_and_what_came_before() -> None:
+    calls = [replay.Call("lockDoors", "unlock"), replay.Call("startEngine", "mode", "Press the brake")]
+
+    lesson = replay.write_lesson(ENGINE, "failure", calls)
+
+    assert str(lesson["content"]).startswith("startEngine(mode) failed with Press the brake after lockDoors(unlock). ")
+    assert lesson["tools_used"] == ["lockDoors", "startEngine"]
+
+
+def test_the_lesson_of_a_failure_without_an_error_names_the_calls_made() -> None:
+    lesson = replay.write_lesson(ENGINE, "failure", [replay.Call("lockDoors", "unlock")])
+
+    assert "were not enough: lockDoors(unlock)." in str(lesson["content"])
+
+
+def test_the_lesson_of_a_success_names_only_the_calls_that_worked() -> None:
+    calls = [replay.Call("startEngine", "mode", "Lock the doors"), replay.Call("lockDoors", "unlock")]
+
+    assert str(replay.write_lesson(ENGINE, "success", calls)["content"]).endswith("order: lockDoors(unlock).")
+
+
+@pytest.mark.parametrize(("percent", "value"), [(50, 2.0), (75, 3.0), (76, 4.0), (95, 4.0), (100, 4.0)])
+def test_a_percentile_is_a_value_that_was_seen(percent: float, value: float) -> None:
+    assert report.percentile([3.0, 1.0, 4.0, 2.0], percent) == value
+
+
+def test_a_percentile_of_nothing_is_not_a_number() -> None:
+    assert math.isnan(report.percentile([], 50))

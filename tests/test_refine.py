@@ -1,0 +1,126 @@
+"""What a known outcome does to receipts and counters, and when φ removes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reme_mcp.refine import (
+    archive,
+    count,
+    prune_reason,
+    restore,
+    settle_by_outcome,
+    settle_by_rating,
+    should_prune,
+)
+from reme_mcp.store import Tally
+from tests.fakes import LEARNED, experience, line
+
+LATER = LEARNED + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "utility", "removed"),
+    [
+        (4, 0, False),  # below α, however useless
+        (5, 0, True),  # at α
+        (6, 0, True),  # above α
+        (5, 2, True),  # at α, below β
+        (5, 3, False),  # at α, above β
+        (6, 2, True),  # above α, below β
+        (6, 3, True),  # above α, at β: equality removes
+        (6, 4, False),  # above α, above β
+        (4, 2, False),  # below α, at β
+        (1000, 500, True),
+        (1001, 501, False),
+        (0, 0, False),
+    ],
+)
+def test_what_was_recalled_often_and_helped_in_at_most_half_is_removed(
+    frequency: int, utility: int, removed: bool
+) -> None:
+    assert should_prune(frequency, utility, min_frequency=5, max_utility_ratio=0.5) is removed
+
+
+@pytest.mark.parametrize(("ratio", "utility", "removed"), [(0.0, 0, True), (0.0, 1, False), (1.0, 10, True)])
+def test_the_ends_of_beta_remove_the_never_helpful_and_everything(ratio: float, utility: int, removed: bool) -> None:
+    assert should_prune(10, utility, min_frequency=1, max_utility_ratio=ratio) is removed
+
+
+@given(alpha=st.integers(1, 1000), beta=st.floats(0, 1), frequency=st.integers(0, 999), utility_share=st.floats(0, 1))
+def test_fewer_known_outcomes_than_alpha_never_remove(
+    alpha: int, beta: float, frequency: int, utility_share: float
+) -> None:
+    frequency = min(frequency, alpha - 1)
+    assert not should_prune(frequency, int(frequency * utility_share), min_frequency=alpha, max_utility_ratio=beta)
+
+
+@given(beta=st.floats(0, 1), frequency=st.integers(1, 1000), utility=st.integers(0, 1000))
+def test_one_more_success_never_turns_keeping_into_removing(beta: float, frequency: int, utility: int) -> None:
+    utility = min(utility, frequency - 1)
+    if not should_prune(frequency, utility, min_frequency=1, max_utility_ratio=beta):
+        assert not should_prune(frequency, utility + 1, min_frequency=1, max_utility_ratio=beta)
+
+
+@pytest.mark.parametrize("helped", [True, False])
+def test_an_outcome_settles_the_lines_that_are_open(helped: bool) -> None:
+    [settled] = settle_by_outcome([line()], helped=helped, at=LATER)
+    assert settled == line(helped=helped, settled_by="trajectory", settled_at=LATER)
+
+
+def test_an_outcome_leaves_lines_alone_that_are_settled_already() -> None:
+    by_trajectory = line(helped=True, settled_by="trajectory", settled_at=LEARNED)
+    by_rating = line(helped=False, settled_by="rating", settled_at=LEARNED, reason="wrong folder")
+    open_line = line(experience_id="e-open")
+    settled = settle_by_outcome([by_trajectory, open_line, by_rating], helped=False, at=LATER)
+    assert [one.experience_id for one in settled] == ["e-open"]
+
+
+def test_an_outcome_settles_nothing_on_an_empty_receipt() -> None:
+    assert settle_by_outcome([line(experience_id="", rank=0)], helped=True, at=LATER) == []
+
+
+@pytest.mark.parametrize("before", ["", "trajectory", "rating"])
+def test_a_rating_replaces_whatever_was_there(before: str) -> None:
+    rated = settle_by_rating(line(helped=True, settled_by=before, reason="a"), helped=False, reason="b", at=LATER)
+    assert rated == line(helped=False, settled_by="rating", settled_at=LATER, reason="b")
+
+
+def test_counting_adds_the_receipts_to_what_was_there_before_them() -> None:
+    one = experience(frequency=10, utility=4, prior_frequency=10, prior_utility=4)
+    counted = count(one, Tally(recalled=9, frequency=3, utility=2), at=LATER)
+    assert (counted.frequency, counted.utility, counted.updated_at) == (13, 6, LATER)
+    assert (counted.prior_frequency, counted.prior_utility) == (10, 4)
+
+
+def test_counting_without_news_changes_nothing() -> None:
+    one = experience(frequency=3, utility=2)
+    assert count(one, Tally(recalled=9, frequency=3, utility=2), at=LATER) is one
+
+
+def test_archiving_keeps_everything_but_the_status() -> None:
+    one = experience(frequency=6, utility=3)
+    assert archive(one, "why", at=LATER) == experience(
+        frequency=6, utility=3, status="archived", status_reason="why", updated_at=LATER
+    )
+
+
+def test_restoring_counts_anew() -> None:
+    gone = experience(
+        frequency=9, utility=3, prior_frequency=4, prior_utility=1, status="archived", status_reason="why", pinned=True
+    )
+    assert restore(gone, at=LATER) == experience(counted_since=LATER, updated_at=LATER, pinned=True)
+
+
+def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
+    gone = experience(frequency=9, utility=0, status="archived")
+    back = count(restore(gone, at=LATER), Tally(recalled=1, frequency=1, utility=0), at=LATER)
+    assert not should_prune(back.frequency, back.utility, min_frequency=5, max_utility_ratio=0.5)
+
+
+def test_the_reason_names_both_counters() -> None:
+    assert prune_reason(experience(frequency=6, utility=3)) == "helped in 3 of 6 recalls with a known outcome"

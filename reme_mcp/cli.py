@@ -107,7 +107,10 @@ def demo(keep: Path | None) -> None:
     try:
         anyio.run(play, keep)
     except* StoryError as group:
-        click.echo(f"Error: the loop did not close: {group.exceptions[0]}", err=True)
+        failure: BaseException = group
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        click.echo(f"Error: the loop did not close: {failure}", err=True)
         sys.exit(1)
 
 

@@ -27,7 +27,7 @@ from rich.text import Text
 
 CLIENT = Implementation(name="reme-demo", version="1")
 TASK = "Publish the docs of project atlas under /docs on the company site"
-SIMILAR_TASK = "Put the documentation of project borealis online below /guides"
+SIMILAR_TASK = "Publish the documentation of project borealis under /guides on the partner site"
 LESSON = {
     "when_to_use": "Publishing a static site below a sub-path such as /docs",
     "content": (

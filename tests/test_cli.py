@@ -1,0 +1,171 @@
+"""The command line, as a person and as a script use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from reme_mcp.cli import cli
+
+LESSON = {"when_to_use": "Before starting an engine", "content": "Lock all doors and press the brake first."}
+RECORD = {"task": "Start the car", "outcome": "failure", "experiences": [LESSON]}
+COMMANDS = sorted(cli.commands)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    def run(*arguments: str, given: str | None = None) -> Result:
+        options = ["--home", str(home), "--set", "embedder.provider=none"]
+        return CliRunner().invoke(cli, [*options, *arguments], input=given)
+
+    return run
+
+
+def learned(run: Run, record: dict[str, Any] = RECORD) -> str:
+    done = run("record", "-", "--json", given=json.dumps(record))
+    assert done.exit_code == 0, done.output
+    id: str = json.loads(done.stdout)["added"][0]
+    return id
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run: Run, command: str) -> None:
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_what_is_recorded_can_be_recalled_rated_and_shown(run: Run) -> None:
+    id = learned(run)
+    assert "> Lock all doors" in run("recall", "starting an engine").stdout
+    recalled = json.loads(run("recall", "starting an engine", "--json").stdout)
+    assert [one["id"] for one in recalled["experiences"]] == [id]
+    rated = json.loads(run("rate", id, "--helpful", "--receipt", recalled["receipt"], "--json").stdout)
+    assert (rated["utility"], rated["frequency"]) == (1, 1)
+    assert "not helpful" in run("rate", id, "--unhelpful").stdout
+    shown = json.loads(run("show", id, "--json").stdout)
+    assert (shown["task"], shown["source"], shown["recalled"]) == ("Start the car", "cli", 2)
+    assert json.loads(run("stats", "--json").stdout)["experiences"] == {"active": 1}
+
+
+def test_a_pipe_gets_plain_lines(run: Run) -> None:
+    id = learned(run)
+    assert run("list").stdout == f"{id}\tactive\tfailure\t0/0\tBefore starting an engine\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+def test_a_terminal_gets_a_table(run: Run, home: Path) -> None:
+    import pty
+
+    learned(run)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "reme_mcp", "--home", str(home), "list"]
+    subprocess.run(command, stdout=theirs, check=True, timeout=60)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "when to use" in shown
+    assert "━" in shown
+
+
+def test_one_bad_line_among_good_ones_is_reported_and_the_others_are_recorded(run: Run) -> None:
+    lines = [json.dumps(RECORD), json.dumps({"task": "x"}), json.dumps(RECORD | {"task": "y", "steps": "z"})]
+    done = run("record", "-", given="\n".join(lines))
+    assert done.exit_code == 1
+    assert "line 2: neither outcome nor reward came" in done.stderr
+    assert json.loads(run("stats", "--json").stdout)["trajectories"]["failure"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [("{", "not JSON"), ("7", "not an object"), ('{"task": "x"}\n[]', "line 2")]
+)
+def test_a_file_that_is_no_record_stores_nothing(run: Run, given: str, says: str) -> None:
+    done = run("record", "-", given=given)
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert json.loads(run("stats", "--json").stdout)["trajectories"]["failure"] == 0
+
+
+def test_pruning_dry_changes_nothing_and_wet_archives_and_restoring_undoes_it(run: Run) -> None:
+    id = learned(run)
+    run("pin", id)
+    for number in range(5):
+        receipt = json.loads(run("recall", "starting an engine", "--json").stdout)["receipt"]
+        run("rate", id, "--unhelpful", "--receipt", receipt, "--reason", str(number))
+    assert json.loads(run("prune", "--json").stdout) == []
+    run("unpin", id)
+    for command, after in ((["prune", "--dry-run"], "active"), (["prune"], "archived"), (["restore", id], "active")):
+        done = run(*command, "--json")
+        assert [one["id"] for one in json.loads(done.stdout)] == [id]
+        assert json.loads(run("show", id, "--json").stdout)["status"] == after
+    done = run("restore", id)
+    assert done.exit_code == 1
+    assert "is active, not archived" in done.stderr
+    assert run("list", "--status", "archived").stdout == ""
+
+
+def test_deleting_asks_first(run: Run) -> None:
+    id = learned(run)
+    assert run("delete", id, "--dry-run").exit_code == 0
+    assert run("delete", id, given="n\n").exit_code == 1
+    assert json.loads(run("show", id, "--json").stdout)["id"] == id
+    assert json.loads(run("delete", id, "--yes", "--json").stdout)["id"] == id
+    assert f"no experience '{id}'" in run("show", id).stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["show"], ["rate", "--helpful"], ["restore"], ["pin"], ["unpin"], ["delete", "--yes"]]
+)
+def test_an_unknown_id_is_one_clear_sentence(run: Run, command: list[str]) -> None:
+    done = run(*command, "e-nothing")
+    assert done.exit_code == 1
+    assert (
+        done.stderr == "Error: no experience 'e-nothing' in workspace 'default'; check the id, or name its workspace\n"
+    )
+
+
+def test_a_bad_setting_stops_the_start_with_its_place(run: Run, tmp_path: Path) -> None:
+    done = run("--set", "recall.limit=0", "list")
+    assert done.exit_code == 1
+    assert "recall.limit = '0': must be from 1 to 20" in done.stderr
+    file = tmp_path / "config.toml"
+    file.write_text("[recall]\nlimt = 3\n", encoding="utf-8")
+    assert f"{file}: recall.limt: unknown key" in run("--config", str(file), "list").stderr
+    assert "is not KEY=VALUE" in run("--set", "limit", "list").stderr
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(run: Run, home: Path) -> None:
+    home.mkdir()
+    (home / "photo.jpg").write_bytes(b"x")
+    done = run("list")
+    assert done.exit_code == 1
+    assert "not a home of reme-mcp" in done.stderr
+    assert [entry.name for entry in home.iterdir()] == ["photo.jpg"]
+
+
+def test_the_option_wins_over_the_environment(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REME_MCP_HOME", str(tmp_path / "from-environment"))
+    monkeypatch.setenv("REME_MCP_EMBEDDER_PROVIDER", "none")
+    assert json.loads(CliRunner().invoke(cli, ["--home", str(home), "stats", "--json"]).stdout)["home"] == str(home)
+    found = json.loads(CliRunner().invoke(cli, ["stats", "--json"]).stdout)["home"]
+    assert found == str(tmp_path / "from-environment")
+
+
+def test_the_demo_plays_its_story_to_the_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "reme_mcp", "demo"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", timeout=120, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The loop is closed: recalled, settled, pruned, restored." in done.stdout
+    assert "archived (helped in 0 of 5 recalls with a known outcome)" in done.stdout

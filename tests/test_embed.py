@@ -1,0 +1,180 @@
+"""A real model, a real OpenAI-compatible server, and what happens where neither can be had."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from reme_mcp.config import EmbedderSettings, Settings
+from reme_mcp.embed import load_embedder
+from reme_mcp.errors import EmbedderError
+from reme_mcp.memory import Memory
+from tests.models import bge_cache_dir
+
+pytestmark = pytest.mark.anyio
+KEY = "sk-test-0123456789"
+
+
+# --- the real model ---
+
+
+def test_the_default_model_makes_unit_vectors_that_know_a_paraphrase() -> None:
+    embedder = load_embedder(EmbedderSettings(cache_dir=bge_cache_dir()), False)
+    assert embedder is not None
+    texts = ["Start the engine of the car", "Turn the ignition of the vehicle", "Bake a cake with three eggs"]
+    vectors = embedder.embed(texts)
+    assert vectors.shape == (3, 384)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
+
+
+def test_a_folder_is_as_good_as_a_cache() -> None:
+    folder = next(Path(bge_cache_dir()).glob("**/model_optimized.onnx")).parent
+    embedder = load_embedder(EmbedderSettings(path=str(folder)), False)
+    assert embedder is not None
+    assert embedder.embed(["anything"]).shape == (1, 384)
+
+
+async def test_a_lesson_is_recalled_by_its_meaning(home: Path) -> None:
+    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir()))
+    async with Memory.open(settings) as memory:
+        await memory.warm_up(download=False)
+        lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
+        answer = await memory.record("Get the vehicle going", outcome="failure", experiences=[lesson], source="test")
+        recalled = await memory.recall("How do I start a car engine?", source="test")
+        assert recalled.search == ["text", "vector"]
+        assert [one.id for one in recalled.experiences] == answer.added
+        assert recalled.experiences[0].text_relevance == 0
+        assert (await memory.recall("Who wrote the ninth symphony?", source="test")).experiences == []
+
+
+async def test_chinese_is_left_to_the_words_where_the_model_knows_english_only(home: Path) -> None:
+    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir()))
+    async with Memory.open(settings) as memory:
+        await memory.warm_up(download=False)
+        for when, content in (
+            ("启动汽车发动机之前", "先锁好所有车门并踩住刹车，再调用 startEngine。"),
+            ("预订航班需要付款的时候", "先查询信用卡的余额，再确认订单的总价。"),
+        ):
+            lesson = {"when_to_use": when, "content": content}
+            answer = await memory.record(when, outcome="success", experiences=[lesson], source="test")
+            assert len(answer.added) == 1
+        recalled = await memory.recall("怎样启动发动机", source="test")
+        assert recalled.search == ["text"]
+        assert [one.when_to_use for one in recalled.experiences] == ["启动汽车发动机之前"]
+
+
+# --- what can't be had ---
+
+
+def test_an_unknown_model_is_answered_with_near_ones() -> None:
+    with pytest.raises(EmbedderError, match=r"baai/bge-small-en-v1\.5"):
+        load_embedder(EmbedderSettings(model="BAAI/bge-smal-en"), False)
+
+
+async def test_without_a_hub_loading_fails_fast_and_recall_goes_on(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=str(tmp_path / "empty")))
+    async with Memory.open(settings) as memory:
+        started = time.monotonic()
+        await memory.warm_up(download=True)
+        assert time.monotonic() - started < 20
+        first = await memory.recall("anything", source="test")
+        assert first.search == ["text"]
+        assert "can't be reached" in first.note
+        assert (await memory.recall("anything", source="test")).note == ""
+
+
+# --- an OpenAI-compatible server ---
+
+
+class Server(ThreadingHTTPServer):
+    """Answers `POST /v1/embeddings`; `wrong` says how not to."""
+
+    wrong = ""
+    keys: list[str]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        self.server.keys.append(self.headers["Authorization"])
+        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        if self.server.wrong == "refused":
+            return self._answer(401, {"error": {"message": "no such key"}})
+        data = [
+            {"object": "embedding", "index": place, "embedding": [len(text), 1.0]} for place, text in enumerate(texts)
+        ]
+        if self.server.wrong == "short":
+            data = data[1:]
+        # In another order than they came in, as the protocol allows.
+        answer = {"object": "list", "data": data[::-1], "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        return self._answer(200, answer)
+
+    def _answer(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.keys = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def at(port: int) -> EmbedderSettings:
+    return EmbedderSettings(
+        provider="endpoint", model="m", base_url=f"http://127.0.0.1:{port}/v1", api_key=SecretStr(KEY), batch_size=2
+    )
+
+
+def test_a_server_embeds_in_batches_and_gets_the_key(server: Server) -> None:
+    embedder = load_embedder(at(server.server_port), False)
+    assert embedder is not None
+    vectors = embedder.embed(["a", "bb", "ccc"])
+    assert np.allclose(vectors[:, 0] / vectors[:, 1], [1, 2, 3])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
+    assert server.keys == [f"Bearer {KEY}"] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"), [("refused", "no such key"), ("short", "answered 1 vectors .* for 2 texts")]
+)
+def test_a_server_that_fails_is_an_error_without_the_key(server: Server, wrong: str, says: str) -> None:
+    server.wrong = wrong
+    embedder = load_embedder(at(server.server_port), False)
+    assert embedder is not None
+    with pytest.raises(EmbedderError, match=says) as caught:
+        embedder.embed(["a", "b"])
+    assert KEY not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_an_error() -> None:
+    embedder = load_embedder(at(9), False)
+    assert embedder is not None
+    with pytest.raises(EmbedderError, match="did not embed"):
+        embedder.embed(["a"])

@@ -1,0 +1,195 @@
+"""The server as a desktop client starts it: a process of its own, two pipes, hardly an environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+pytestmark = pytest.mark.anyio
+TASK = "Start the engine of the car"
+LESSON = {"when_to_use": "Before starting an engine", "content": "Lock all doors and press the brake first."}
+DEADLINE_S = 30
+
+
+def environment(home: Path) -> dict[str, str]:
+    # Windows finds no libraries without SYSTEMROOT.
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+    return kept | {"REME_MCP_HOME": str(home), "REME_MCP_EMBEDDER_PROVIDER": "none"}
+
+
+def server(home: Path, cwd: Path) -> StdioServerParameters:
+    return StdioServerParameters(command=sys.executable, args=["-m", "reme_mcp"], env=environment(home), cwd=cwd)
+
+
+async def call(one: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    answer = await one.call_tool(tool, arguments)
+    assert not answer.is_error, answer.content
+    return dict(answer.structured_content or {})
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("folder", ["home", "höme with späces/内"])
+async def test_the_loop_closes_over_pipes_in_both_eras(tmp_path: Path, mode: str, folder: str) -> None:
+    async with Client(server(tmp_path / folder, tmp_path), mode=mode) as one:
+        assert len((await one.list_tools()).tools) == 3
+        learned = await call(one, "record_trajectory", task=TASK, outcome="failure", experiences=[LESSON])
+        recalled = await call(one, "recall_experiences", task=TASK)
+        assert [found["id"] for found in recalled["experiences"]] == learned["added"]
+        done = await call(one, "record_trajectory", task=TASK, outcome="success", receipt=recalled["receipt"])
+        assert [(one["utility"], one["frequency"]) for one in done["settled"]] == [(1, 1)]
+        rated = await call(
+            one, "rate_experience", experience_id=learned["added"][0], helpful=False, receipt=recalled["receipt"]
+        )
+        assert (rated["utility"], rated["frequency"]) == (0, 1)
+
+
+async def test_what_one_process_records_another_recalls_at_once(tmp_path: Path) -> None:
+    async with Client(server(tmp_path / "home", tmp_path)) as one, Client(server(tmp_path / "home", tmp_path)) as other:
+        assert (await call(other, "recall_experiences", task=TASK))["experiences"] == []
+        learned = await call(one, "record_trajectory", task=TASK, outcome="failure", experiences=[LESSON])
+        recalled = await call(other, "recall_experiences", task=TASK)
+        assert [found["id"] for found in recalled["experiences"]] == learned["added"]
+        done = await call(one, "record_trajectory", task=TASK, outcome="success", receipt=recalled["receipt"])
+        assert [found["id"] for found in done["settled"]] == learned["added"]
+
+
+# --- by hand, line by line ---
+
+
+class Pipes:
+    """A client that writes and reads lines."""
+
+    def __init__(self, home: Path, cwd: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "reme_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environment(home), cwd=cwd,
+        )  # fmt: skip
+        self.lines: list[bytes] = []
+
+    def send(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+
+    def request(self, id: int, method: str, **params: object) -> None:
+        self.send(json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode())
+
+    def answer(self, id: int) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            message: dict[str, Any] = json.loads(line)
+            if message.get("id") == id:
+                return message
+        raise AssertionError("the server closed its output")
+
+    def shake_hands(self) -> None:
+        info = {"name": "by-hand", "version": "1"}
+        self.request(0, "initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=info)
+        assert self.answer(0)["result"]["serverInfo"]["name"] == "reme-mcp"
+        self.send(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+
+
+@pytest.fixture
+def pipes(tmp_path: Path) -> Iterator[Pipes]:
+    pipes = Pipes(tmp_path / "home", tmp_path)
+    pipes.shake_hands()
+    yield pipes
+    if pipes.process.poll() is None:
+        pipes.process.kill()
+    pipes.process.communicate()
+
+
+def test_it_ends_with_its_input_and_says_nothing_but_the_protocol(pipes: Pipes) -> None:
+    pipes.request(1, "tools/list")
+    pipes.answer(1)
+    pipes.request(2, "tools/call", name="recall_experiences", arguments={"task": TASK})
+    pipes.answer(2)
+    started = time.monotonic()
+    rest, _ = pipes.process.communicate(timeout=DEADLINE_S)
+    assert time.monotonic() - started < 5
+    assert pipes.process.returncode == 0
+    for line in [*pipes.lines, *rest.splitlines()]:
+        assert json.loads(line)["jsonrpc"] == "2.0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"not json", b"[]", b"\xff\xfe\x00", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"2.0","id":7,"method":"no/such"}',
+     b"{" * 100_000, b"x" * 10_000_000],
+    ids=["empty", "words", "list", "no utf-8", "half a message", "unknown method", "deep", "10 MB"],
+)  # fmt: skip
+def test_rubbish_on_the_wire_does_not_stop_it(pipes: Pipes, line: bytes) -> None:
+    pipes.send(line)
+    pipes.request(1, "tools/call", name="recall_experiences", arguments={"task": TASK})
+    assert pipes.answer(1)["result"]["isError"] is False
+
+
+@pytest.mark.parametrize(
+    "escape", [r"\ud800", r"\u0000", r"\udc00\ud800"], ids=["lone surrogate", "nul", "reversed pair"]
+)
+def test_characters_that_are_none_do_not_stop_it(pipes: Pipes, escape: str) -> None:
+    call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"recall_experiences","arguments":'
+    pipes.send(f'{call}{{"task":"start {escape} engine"}}}}}}'.encode())
+    pipes.request(2, "tools/call", name="recall_experiences", arguments={"task": TASK})
+    assert pipes.answer(2)["result"]["isError"] is False
+
+
+def test_nothing_heavy_is_imported_before_the_tools_are_listed(tmp_path: Path) -> None:
+    code = """
+        import sys
+        import reme_mcp.cli, reme_mcp.server
+        from reme_mcp.config import load_settings
+        reme_mcp.server.build_server(load_settings(environ={}))
+        [tool.listing() for tool in reme_mcp.server.TOOLS]
+        heavy = {"lancedb", "pyarrow", "numpy", "fastembed", "onnxruntime", "openai", "rich"}
+        print(sorted(heavy & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "[]"
+
+
+OTHER_CLIENT = """
+    import asyncio, json, sys
+    from mcp import ClientSession, StdioServerParameters
+    from mcp.client.stdio import stdio_client
+
+    async def main():
+        parameters = StdioServerParameters(command=sys.argv[1], args=["-m", "reme_mcp"], env=json.loads(sys.argv[2]))
+        async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
+            await session.initialize()
+            lesson = {"when_to_use": "Before starting an engine", "content": "Lock all doors first, then brake."}
+            learned = await session.call_tool(
+                "record_trajectory", {"task": "start it", "outcome": "failure", "experiences": [lesson]})
+            recalled = await session.call_tool("recall_experiences", {"task": "before starting the engine"})
+            id = recalled.structuredContent["experiences"][0]["id"]
+            assert [id] == learned.structuredContent["added"]
+            rated = await session.call_tool("rate_experience", {"experience_id": id, "helpful": True})
+            print(rated.structuredContent["utility"])
+
+    asyncio.run(main())
+"""
+
+
+def test_a_client_of_another_make_uses_all_three_tools(tmp_path: Path) -> None:
+    python = os.environ.get("REME_TEST_MCP1_PYTHON")
+    if not python:
+        pytest.skip("REME_TEST_MCP1_PYTHON names no interpreter with mcp 1.x")
+    arguments = [sys.executable, json.dumps(environment(tmp_path / "home"))]
+    done = subprocess.run(
+        [python, "-c", textwrap.dedent(OTHER_CLIENT), *arguments],
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr

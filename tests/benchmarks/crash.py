@@ -1,0 +1,167 @@
+"""What `kill -9` costs: acknowledged against found, over many rounds on one home.
+
+    python -m tests.benchmarks.crash [--rounds 15] [--json FILE]
+
+Each round starts a server over stdio as a desktop client does, records and rates as fast as it answers, and kills it at
+a random moment, between 50 and 1,500 ms after the first answer. What was acknowledged is written down by the client
+before the next call. Afterwards the home is opened once more, and every acknowledged experience, trajectory, receipt
+and rating is looked for.
+
+To read: `lost` must be 0. What the kill cut off before its answer may be there or not, but whole or not at all: `torn`
+counts the trajectories that are stored and never worked off; it must be 0, too.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from threading import Timer
+
+import anyio
+
+from reme_mcp.config import load_settings
+from reme_mcp.errors import NotFound
+from reme_mcp.memory import Memory
+from tests.benchmarks import report
+
+LATEST_KILL_S = 1.5
+EARLIEST_KILL_S = 0.05
+
+
+class Client:
+    """Talks to one server process line by line, and remembers what it acknowledged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            report.SERVER,
+            env=report.server_environ(folder, {"EMBEDDER_PROVIDER": "none"}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=tempfile.gettempdir(),
+        )
+        self._id = 0
+
+    def request(self, method: str, **params: object) -> dict[str, object] | None:
+        """Send one request and return its result; `None` once the server is dead."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._id += 1
+        line = json.dumps({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params})
+        try:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        for answer in self.process.stdout:
+            # A line that the kill cut off is no answer.
+            if answer.endswith(b"\n") and (message := json.loads(answer)).get("id") == self._id:
+                result: dict[str, object] = message["result"]
+                return result
+        return None
+
+    def tool(self, name: str, **arguments: object) -> dict[str, object] | None:
+        """Call a tool and return its structured result; `None` once the server is dead."""
+        result = self.request("tools/call", name=name, arguments=arguments)
+        if result is None:
+            return None
+        if result.get("isError"):
+            raise RuntimeError(f"{name} failed: {result['content']}")
+        structured = result["structuredContent"]
+        assert isinstance(structured, dict)
+        return structured
+
+
+def play_round(folder: Path, number: int, moment_s: float, ledger: dict[str, list[str]]) -> None:
+    """Record and rate until the server is killed; add what was acknowledged to `ledger`."""
+    client = Client(folder)
+    info = {"name": "crash", "version": "1"}
+    client.request("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=info)
+    client.tool("recall_experiences", task="warm up")
+    killer = Timer(moment_s, client.process.kill)
+    killer.start()
+    try:
+        for step in range(10_000):
+            lesson = {
+                "when_to_use": f"When part {number}-{step} of the machine rattles",
+                "content": f"Turn its screw number {number * 1000 + step} until it is quiet, and note the angle.",
+            }
+            task = f"Quieten part {number}-{step}"
+            recorded = client.tool("record_trajectory", task=task, outcome="failure", experiences=[lesson])
+            if recorded is None:
+                break
+            ledger["trajectories"].append(str(recorded["trajectory_id"]))
+            added = recorded["added"]
+            assert isinstance(added, list)
+            ledger["experiences"] += added
+            recalled = client.tool("recall_experiences", task=task, limit=1)
+            if recalled is None:
+                break
+            ledger["receipts"].append(str(recalled["receipt"]))
+            if added:
+                rated = client.tool("rate_experience", experience_id=added[0], helpful=True)
+                if rated is None:
+                    break
+                ledger["rated"].append(added[0])
+    finally:
+        killer.join()
+        client.process.communicate()
+
+
+async def find(home: Path, ledger: dict[str, list[str]]) -> dict[str, int]:
+    """Open the home once more and count what is missing and what is torn."""
+    settings = load_settings(environ={}, overrides={"home": str(home), "embedder.provider": "none"})
+    lost = dict.fromkeys(ledger, 0)
+    async with Memory.open(settings) as memory:
+        started = time.perf_counter()
+        await memory.warm_up(download=False)
+        opened_ms = round((time.perf_counter() - started) * 1000)
+        # Every record came with its experiences, so that none is left to distil once the leftovers are worked off.
+        torn = (await memory.stats()).trajectories["undistilled"]
+        for id in ledger["experiences"]:
+            try:
+                experience, _ = await memory.experience(id)
+            except NotFound:
+                lost["experiences"] += 1
+                continue
+            if id in ledger["rated"] and experience.utility < 1:
+                lost["rated"] += 1
+        for trajectory_id in ledger["trajectories"]:
+            try:
+                await memory.record(trajectory_id=trajectory_id, experiences=[], source="crash")
+            except NotFound:
+                lost["trajectories"] += 1
+        for receipt in ledger["receipts"]:
+            try:
+                await memory.record("settle", outcome="success", steps=receipt, receipt=receipt, source="crash")
+            except NotFound:
+                lost["receipts"] += 1
+    return {f"lost {name}": count for name, count in lost.items()} | {"torn": torn, "last opening ms": opened_ms}
+
+
+def main() -> None:
+    """Play the rounds, print the table, exit 1 if anything acknowledged was lost."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    ledger: dict[str, list[str]] = {"trajectories": [], "experiences": [], "receipts": [], "rated": []}
+    with tempfile.TemporaryDirectory(prefix="reme-crash-") as folder:
+        for number in range(options.rounds):
+            play_round(Path(folder), number, rng.uniform(EARLIEST_KILL_S, LATEST_KILL_S), ledger)
+        found = anyio.run(find, Path(folder) / "pool", ledger)
+    figures = {"kills": options.rounds} | {f"acknowledged {name}": len(ids) for name, ids in ledger.items()} | found
+    report.show("Killed in the middle", ["", "figure"], [[name, str(value)] for name, value in figures.items()])
+    report.write(options.json, figures)
+    if any(value for name, value in found.items() if name.startswith("lost") or name == "torn"):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

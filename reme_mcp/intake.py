@@ -28,7 +28,7 @@ from reme_mcp.schema import (
 from reme_mcp.searchable import lesson_text
 from reme_mcp.store import Store, Writer
 from reme_mcp.vectors import Embedded, Vectors
-from reme_mcp.words import split_names
+from reme_mcp.words import spell_out
 
 EARLIER_ATTEMPTS = 5
 # How many neighbours of a new experience are compared with it.
@@ -132,7 +132,7 @@ async def _learn(
             lessons |= {one.id: embedded.lessons[prepared.candidates.index(one)] for one in added}
             cosines = {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
         similar = await store.match_text(
-            candidate.workspace, split_names(lesson_text(candidate)), statuses=EVERY_STATUS, limit=TWIN_CANDIDATES
+            candidate.workspace, spell_out(lesson_text(candidate)), statuses=EVERY_STATUS, limit=TWIN_CANDIDATES
         )
         others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
         current = [changed.get(id, other) for id, other in others.items()]

@@ -51,7 +51,7 @@ from reme_mcp.schema import (
 )
 from reme_mcp.store import Store, Tally
 from reme_mcp.vectors import LoadEmbedder, Vectors
-from reme_mcp.words import split_names, unquoted
+from reme_mcp.words import spell_out, unquoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,8 +116,9 @@ class Memory:
                 failure = exc
             finally:
                 background.cancel_scope.cancel()
-                if memory._store is not None:
-                    memory._store.close()
+        # Only now: a table that is closed under a reader makes LanceDB panic.
+        if memory._store is not None:
+            memory._store.close()
         if failure is not None:
             raise failure
 
@@ -188,7 +189,7 @@ class Memory:
         query = f"{task}\n{context}" if context else task
         text = recall.Hits.of_text(
             await store.match_text(
-                workspace, split_names(unquoted(query)), statuses=["active"], limit=settings.candidates
+                workspace, spell_out(unquoted(query)), statuses=["active"], limit=settings.candidates
             ),
             reach=settings.candidates,
         )

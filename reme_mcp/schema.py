@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
@@ -182,6 +183,18 @@ def task_key(task: str) -> str:
 
 # --- edges: what enters ---
 
+
+def _at_least(length: int) -> AfterValidator:
+    """Refuse a text that says too little. Its bytes are counted: a Chinese character says as much as three letters."""
+
+    def check(text: str) -> str:
+        if len(text.encode()) < length:
+            raise PydanticCustomError("string_too_short", f"String should have at least {length} characters")
+        return text
+
+    return AfterValidator(check)
+
+
 Label = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARS)]
 
 
@@ -190,8 +203,8 @@ class ExperienceDraft(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
-    when_to_use: Annotated[str, Field(min_length=8, max_length=MAX_WHEN_TO_USE_CHARS)]
-    content: Annotated[str, Field(min_length=12, max_length=MAX_CONTENT_CHARS)]
+    when_to_use: Annotated[str, Field(max_length=MAX_WHEN_TO_USE_CHARS), _at_least(8)]
+    content: Annotated[str, Field(max_length=MAX_CONTENT_CHARS), _at_least(12)]
     keywords: Annotated[list[Label], Field(max_length=MAX_KEYWORDS)] = []
     confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
     tools_used: Annotated[list[Label], Field(max_length=MAX_TOOLS)] = []

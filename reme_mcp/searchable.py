@@ -10,13 +10,13 @@ searched: on upstream's pools (`tests/benchmarks/retrieval.py`) that finds more 
 from __future__ import annotations
 
 from reme_mcp.schema import Experience
-from reme_mcp.words import split_names
+from reme_mcp.words import spell_out
 
 
 def search_text(experience: Experience) -> str:
     """Return what full-text search finds the experience by: scenario, lesson, keywords, tools and both tasks."""
     parts = (lesson_text(experience), *experience.keywords, *experience.tools_used, experience.task)
-    return split_names("\n".join(part for part in parts if part))
+    return spell_out("\n".join(part for part in parts if part))
 
 
 def lesson_text(experience: Experience) -> str:

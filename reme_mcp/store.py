@@ -372,7 +372,7 @@ class Store:
 
     async def count_leftovers(self) -> None:
         """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
-        with _mapped("look at the tables"):
+        with anyio.CancelScope(shield=True), _mapped("look at the tables"):
             for name, table in self._open_tables().items():
                 # Annotated as an object, it is a dictionary.
                 stats: Any = await table.stats()

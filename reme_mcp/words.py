@@ -37,12 +37,17 @@ _STOP = frozenset(STOP_WORDS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _QUOTED = re.compile(r"""(?<!\w)(['"`])(?=\S).{1,200}?(?<=\S)\1(?!\w)|[“‘«「].{1,200}?[”’»」]""")
 _EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_HANGUL = re.compile(r"[\uac00-\ud7af]+")
 _WORD = re.compile(r"[^\W_]+")
 
 
-def split_names(text: str) -> str:
-    """Return `text` with startEngine written start Engine, so that its words are found."""
-    return _CAMEL.sub(" ", text)
+def spell_out(text: str) -> str:
+    """Return `text` as the index takes it: startEngine as start Engine, Korean words as pairs of syllables.
+
+    The index splits Chinese and Japanese by itself, but leaves Korean particles on their words.
+    """
+    spelled = _CAMEL.sub(" ", text)
+    return _HANGUL.sub(lambda word: " ".join(_pairs(word.group())), spelled)
 
 
 def unquoted(text: str) -> str:
@@ -55,11 +60,11 @@ def stems(text: str) -> frozenset[str]:
     """Return the distinct words of `text`: stems of English words, character pairs of East Asian runs."""
     folded = "".join(
         letter
-        for letter in unicodedata.normalize("NFKD", split_names(text).lower())
+        for letter in unicodedata.normalize("NFKD", _CAMEL.sub(" ", text).lower())
         if not unicodedata.combining(letter)
     )
     folded = unicodedata.normalize("NFC", folded)
-    pairs = {run[start : start + 2] for run in _EAST_ASIAN.findall(folded) for start in range(max(1, len(run) - 1))}
+    pairs = {pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run)}
     stem = _stemmer()
     words = {stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP}
     return frozenset(pairs | words)
@@ -74,6 +79,10 @@ def mostly_latin(text: str) -> bool:
     """Return whether most letters of `text` are Latin: a model for English maps all others to one unknown token."""
     letters = [letter for letter in text if letter.isalpha()]
     return 2 * sum(letter < "\u0250" for letter in letters) >= len(letters)
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[start : start + 2] for start in range(max(1, len(run) - 1))]
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """What the loop does with real trajectories: every one is recalled for, recorded, learned from and rated.
 
-    python -m tests.benchmarks.replay --data /work/shared/data/bfcl_trajectories [--limit N] [--passes 2]
+    python -m tests.benchmarks.replay --data DIR [--limit N] [--passes 2]
         [--embedder none|fastembed] [--models DIR] [--json FILE]
 
 Played: DIR/*.jsonl, one `{"id", "task", "outcome", "reward", "messages"}` a line, through one running stdio server and

@@ -22,7 +22,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -53,22 +52,12 @@ from reme_mcp.store import Store, Tally
 from reme_mcp.vectors import LoadEmbedder, Vectors
 from reme_mcp.words import spell_out, unquoted
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Embedded = npt.NDArray[np.float32]
-
 logger = logging.getLogger(__name__)
 
 # The pool is compacted when nobody has called for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
 MAX_WRITES_WITHOUT_UPKEEP = 60
 SUCCESS_REWARD = 1.0
-EARLIER_ATTEMPTS = 5
-# How many neighbours of a new experience are compared with it.
-TWIN_CANDIDATES = 10
-EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
 
 
 @dataclass(frozen=True, slots=True)

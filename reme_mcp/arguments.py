@@ -28,7 +28,7 @@ def _parsed(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
@@ -62,7 +62,7 @@ class Arguments(BaseModel):
 
     @classmethod
     def _explain(cls, error: Mapping[str, Any]) -> str:
-        name = ".".join(str(part) for part in error["loc"])
+        name = ".".join(str(part) for part in error["loc"])[:SHOWN_CHARS]
         if error["type"] == "extra_forbidden":
             return f"{name}: no such argument; there are {', '.join(cls.model_fields)}"
         if error["type"] == "missing":

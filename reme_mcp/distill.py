@@ -230,6 +230,7 @@ def _shown(item: object, position: int) -> str:
 
 def _reasons(exc: ValidationError) -> str:
     return "; ".join(
-        f"{'.'.join(str(part) for part in error['loc']) or 'experience'}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+        f"{'.'.join(str(part) for part in error['loc'])[:SHOWN_CHARS] or 'experience'}: "
+        f"{error['msg'][:1].lower()}{error['msg'][1:]}"
         for error in exc.errors(include_url=False)
     )

@@ -252,6 +252,9 @@ class Memory:
             trajectory_id = _label(trajectory_id)
             if experiences is None:
                 raise InvalidInput("trajectory_id came without experiences; send the list, or [] if there are none")
+            if steps is not None or messages is not None:
+                name = "steps" if messages is None else "messages"
+                raise InvalidInput(f"{name} came with trajectory_id, whose attempt is stored already; leave {name} out")
             return await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
 
         task = _text("task", task)

@@ -26,8 +26,12 @@ HASHES = {
 KEPT = Path(os.environ.get("REME_TEST_MODELS") or platformdirs.user_cache_path("reme-mcp-tests") / "fastembed")
 
 
-def bge_cache_dir() -> str:
-    """Return a fastembed cache that holds BAAI/bge-small-en-v1.5; skip the test where it can't be had."""
+@pytest.fixture(scope="session", name="bge_cache_dir")
+def model_folder() -> str:
+    """Return a fastembed cache that holds BAAI/bge-small-en-v1.5; skip the tests where it can't be had.
+
+    For the whole session, so that `pip` runs before a test hides the user's folders and proxy from it, and only once.
+    """
     if not _is_whole(KEPT):
         _fetch(KEPT)
     return str(KEPT)

@@ -10,7 +10,7 @@ from mcp import Client
 from mcp.types import TextContent, TextResourceContents
 
 from reme_mcp.config import Settings
-from reme_mcp.server import build_server
+from reme_mcp.server import TOOLS, build_server
 
 pytestmark = pytest.mark.anyio
 LESSON = {"when_to_use": "Before starting an engine", "content": "Lock all doors and press the brake first."}
@@ -63,7 +63,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }  # fmt: skip
 NASTY = {
     "quote": "it's \"quoted\" and `ticked`", "sql": "' OR 1=1 --", "drop": '"; DROP TABLE experiences; --',
-    "percent": "100% _ \\ \\\\", "nul": "a\x00b", "surrogate": "a\ud800b", "bidi": "a\u202eb", "emoji": "🚗" * 50,
+    "percent": "100% _ \\ \\\\", "backslash": "\\", "nul": "a\x00b", "surrogate": "a\ud800b", "bidi": "a\u202eb",
+    "emoji": "🚗" * 50,
 }  # fmt: skip
 
 
@@ -93,6 +94,152 @@ async def test_it_is_refused_in_words_and_stores_nothing(client: Client, case: s
     assert named in text(answer)
     assert len(text(answer)) < 1_000
     assert await counts(client) == before
+
+
+# --- every argument of every tool ---
+
+GOOD: dict[str, dict[str, Any]] = {
+    "recall_experiences": {"task": "Start the car"},
+    "record_trajectory": {"task": "Start the car", "outcome": "failure"},
+    "rate_experience": {"experience_id": "e-nothing", "helpful": True},
+}
+# By the argument's JSON type. Numbers as text are numbers, as some clients send all arguments as text.
+OF_ANOTHER_TYPE: dict[str, list[Any]] = {
+    "string": [7, 1.5, True, [], {}, ["x"]],
+    "integer": ["two", "", 1.5, [], {}, 10**30],
+    "number": ["much", "", [], {}, -0.1, 1e300],
+    "boolean": ["rather", "", 2, [], {}],
+    "array": ["words", "", "[", "{}", 7, True, {}, {"0": "x"}],
+}
+ODD_TEXTS = ["", " \n\t", "\0", "\ud800", "' OR 1=1 --", '"; DROP TABLE experiences; --', "%", "\\", HUGE]
+ARGUMENTS = [
+    (tool.name, name, kind["type"])
+    for tool in TOOLS
+    for name, kind in tool.listing().input_schema["properties"].items()
+]
+
+
+def naming(name: str, answer: Any) -> bool:
+    """Return whether an error names the argument: by its name, or as the thing whose id it is."""
+    return name in text(answer) or f": no {name.split('_')[0]} " in text(answer)
+
+
+@pytest.mark.parametrize(("tool", "name", "kind"), ARGUMENTS, ids=lambda part: str(part))
+async def test_a_value_of_another_type_is_refused_by_its_name(client: Client, tool: str, name: str, kind: str) -> None:
+    before = await counts(client)
+    for value in OF_ANOTHER_TYPE[kind]:
+        answer = await client.call_tool(tool, GOOD[tool] | {name: value})
+        assert answer.is_error, (value, text(answer))
+        assert text(answer).startswith(f"{tool}: {name} = ")
+        assert len(text(answer)) < 1_000
+    assert await counts(client) == before
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"), [argument[:2] for argument in ARGUMENTS if argument[2] == "string"], ids=lambda part: str(part)
+)
+async def test_an_odd_text_is_taken_or_refused_by_its_name(client: Client, tool: str, name: str) -> None:
+    learned = await client.call_tool("record_trajectory", {**GOOD["record_trajectory"], "experiences": [LESSON]})
+    good = GOOD | {
+        "rate_experience": {"experience_id": (learned.structured_content or {})["added"][0], "helpful": True}
+    }
+    for odd in ODD_TEXTS:
+        before = await counts(client)
+        experiences: dict[str, object] = {"experiences": []} if name == "trajectory_id" else {}
+        answer = await client.call_tool(tool, good[tool] | experiences | {name: odd})
+        if answer.is_error:
+            assert naming(name, answer), (odd[:20], text(answer))
+            assert len(text(answer)) < 1_000
+            assert await counts(client) == before
+        else:
+            assert name in ("task", "context", "reason", "steps"), (odd[:20], text(answer))
+    assert (await counts(client))["experiences"] == {"active": 1}
+
+
+@pytest.mark.parametrize("tool", GOOD)
+@pytest.mark.parametrize("slip", ["Task", "limits", "", "__class__", "self", "a.b"])
+async def test_an_argument_that_does_not_exist_is_refused_with_those_that_do(
+    client: Client, tool: str, slip: str
+) -> None:
+    answer = await client.call_tool(tool, GOOD[tool] | {slip: "x"})
+    assert answer.is_error
+    assert f"{slip}: no such argument; there are " in text(answer)
+    assert all(name in text(answer) for name in GOOD[tool])
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [("recall_experiences", "tools"), ("record_trajectory", "messages"), ("record_trajectory", "experiences")],
+)
+async def test_a_list_as_json_text_that_is_too_deep_is_refused_by_its_name(
+    client: Client, tool: str, name: str
+) -> None:
+    answer = await client.call_tool(tool, GOOD[tool] | {name: "[" * 100_000})
+    assert answer.is_error
+    assert naming(name, answer)
+
+
+@pytest.mark.parametrize("arguments", [{HUGE: 1}, {"experiences": [LESSON | {HUGE: 1}]}], ids=["argument", "field"])
+async def test_a_huge_name_is_not_repeated_in_full(client: Client, arguments: dict[str, Any]) -> None:
+    answer = await client.call_tool("record_trajectory", GOOD["record_trajectory"] | arguments)
+    assert "no such argument" in text(answer) or "Not stored" in text(answer)
+    assert len(text(answer)) < 5_000
+
+
+@pytest.mark.parametrize(
+    "unused", [{"steps": "Pressed the brake."}, {"messages": [{"role": "robot"}]}], ids=["steps", "messages"]
+)
+async def test_what_a_second_call_can_not_use_is_refused(client: Client, unused: dict[str, Any]) -> None:
+    first = await client.call_tool("record_trajectory", GOOD["record_trajectory"])
+    trajectory_id = (first.structured_content or {})["trajectory_id"]
+    answer = await client.call_tool(
+        "record_trajectory", {"trajectory_id": trajectory_id, "experiences": [LESSON]} | unused
+    )
+    assert answer.is_error
+
+
+# what was sent, what the reason has to name
+MISSHAPEN: dict[str, tuple[Any, str]] = {
+    "null": (None, "experience"),
+    "number": (7, "experience"),
+    "text": ("lock the doors", "experience"),
+    "list": ([LESSON], "experience"),
+    "nothing in it": ({}, "when_to_use: field required"),
+    "no content": ({"when_to_use": LESSON["when_to_use"]}, "content: field required"),
+    "blank content": (LESSON | {"content": " \0\n"}, "content"),
+    "short content": (LESSON | {"content": "ok"}, "content"),
+    "content of 10 MB": (LESSON | {"content": HUGE}, "content"),
+    "content that repeats": (LESSON | {"content": LESSON["when_to_use"]}, "content repeats when_to_use"),
+    "content of a number": (LESSON | {"content": 7}, "content"),
+    "scenario too long": (LESSON | {"when_to_use": "x" * 501}, "when_to_use"),
+    "keywords as text": (LESSON | {"keywords": "car"}, "keywords"),
+    "keyword of nothing": (LESSON | {"keywords": ["\0"]}, "keywords.0"),
+    "keyword of 10 MB": (LESSON | {"keywords": [HUGE]}, "keywords.0"),
+    "too many keywords": (LESSON | {"keywords": ["k"] * 13}, "keywords"),
+    "tools of numbers": (LESSON | {"tools_used": [1]}, "tools_used.0"),
+    "too sure": (LESSON | {"confidence": 1.01}, "confidence"),
+    "sure in words": (LESSON | {"confidence": "very"}, "confidence"),
+    "another kind": (LESSON | {"kind": "tip"}, "kind"),
+    "an id of its own": (LESSON | {"id": "e-mine"}, "id"),
+    "a source of its own": (LESSON | {"source": "somebody else"}, "source"),
+    "a status of its own": (LESSON | {"status": "archived"}, "status"),
+}
+
+
+@pytest.mark.parametrize("case", MISSHAPEN)
+async def test_a_misshapen_experience_is_left_out_with_a_reason_and_its_neighbour_is_stored(
+    client: Client, case: str
+) -> None:
+    misshapen, named = MISSHAPEN[case]
+    answer = await client.call_tool(
+        "record_trajectory", GOOD["record_trajectory"] | {"experiences": [misshapen, LESSON]}
+    )
+    assert not answer.is_error, text(answer)
+    result = answer.structured_content or {}
+    assert [one["reason"].startswith(named) for one in result["rejected"]] == [True], result["rejected"]
+    assert len(result["added"]) == 1
+    assert len(text(answer)) < 2_000
+    assert (await counts(client))["experiences"] == {"active": 1}
 
 
 @pytest.mark.parametrize("nasty", NASTY.values(), ids=NASTY)

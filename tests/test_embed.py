@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from reme_mcp.config import EmbedderSettings, Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import EmbedderError
 from reme_mcp.memory import Memory
-from tests.models import bge_cache_dir
+from tests.models import model_folder as model_folder
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-test-0123456789"
@@ -26,8 +27,8 @@ KEY = "sk-test-0123456789"
 # --- the real model ---
 
 
-def test_the_default_model_makes_unit_vectors_that_know_a_paraphrase() -> None:
-    embedder = load_embedder(EmbedderSettings(cache_dir=bge_cache_dir()), False)
+def test_the_default_model_makes_unit_vectors_that_know_a_paraphrase(bge_cache_dir: str) -> None:
+    embedder = load_embedder(EmbedderSettings(cache_dir=bge_cache_dir), False)
     assert embedder is not None
     texts = ["Start the engine of the car", "Turn the ignition of the vehicle", "Bake a cake with three eggs"]
     vectors = embedder.embed(texts)
@@ -37,15 +38,15 @@ def test_the_default_model_makes_unit_vectors_that_know_a_paraphrase() -> None:
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
 
 
-def test_a_folder_is_as_good_as_a_cache() -> None:
-    folder = next(Path(bge_cache_dir()).glob("**/model_optimized.onnx")).parent
+def test_a_folder_is_as_good_as_a_cache(bge_cache_dir: str) -> None:
+    folder = next(Path(bge_cache_dir).glob("**/model_optimized.onnx")).parent
     embedder = load_embedder(EmbedderSettings(path=str(folder)), False)
     assert embedder is not None
     assert embedder.embed(["anything"]).shape == (1, 384)
 
 
-async def test_a_lesson_is_recalled_by_its_meaning(home: Path) -> None:
-    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir()))
+async def test_a_lesson_is_recalled_by_its_meaning(home: Path, bge_cache_dir: str) -> None:
+    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir))
     async with Memory.open(settings) as memory:
         await memory.warm_up(download=False)
         lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
@@ -57,8 +58,8 @@ async def test_a_lesson_is_recalled_by_its_meaning(home: Path) -> None:
         assert (await memory.recall("Who wrote the ninth symphony?", source="test")).experiences == []
 
 
-async def test_chinese_is_left_to_the_words_where_the_model_knows_english_only(home: Path) -> None:
-    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir()))
+async def test_chinese_is_left_to_the_words_where_the_model_knows_english_only(home: Path, bge_cache_dir: str) -> None:
+    settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir))
     async with Memory.open(settings) as memory:
         await memory.warm_up(download=False)
         for when, content in (
@@ -71,6 +72,19 @@ async def test_chinese_is_left_to_the_words_where_the_model_knows_english_only(h
         recalled = await memory.recall("怎样启动发动机", source="test")
         assert recalled.search == ["text"]
         assert [one.when_to_use for one in recalled.experiences] == ["启动汽车发动机之前"]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a name in another case is loaded, but its profile (prefix, floor) is looked up by exact case"
+)
+async def test_the_case_of_a_model_name_changes_nothing(home: Path, bge_cache_dir: str) -> None:
+    # The message about an unknown model writes its suggestions in lower case.
+    embedder = EmbedderSettings(cache_dir=bge_cache_dir, model="baai/bge-small-en-v1.5")
+    async with Memory.open(Settings(home=str(home), embedder=embedder)) as memory:
+        await memory.warm_up(download=False)
+        lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
+        await memory.record("Get the vehicle going", outcome="failure", experiences=[lesson], source="test")
+        assert (await memory.recall("Who wrote the ninth symphony?", source="test")).experiences == []
 
 
 # --- what can't be had ---
@@ -89,7 +103,7 @@ async def test_without_a_hub_loading_fails_fast_and_recall_goes_on(
     async with Memory.open(settings) as memory:
         started = time.monotonic()
         await memory.warm_up(download=True)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 10
         first = await memory.recall("anything", source="test")
         assert first.search == ["text"]
         assert "can't be reached" in first.note
@@ -98,12 +112,23 @@ async def test_without_a_hub_loading_fails_fast_and_recall_goes_on(
 
 # --- an OpenAI-compatible server ---
 
+# What answers 200 and is no list of vectors: kind and content.
+NONSENSE = {
+    "a web page": ("text/html", b"<html>Welcome</html>"),
+    "an error as LM Studio writes it": ("application/json", b'{"error": "Unexpected endpoint or method."}'),
+    "a list": ("application/json", b"[]"),
+    "broken JSON": ("application/json", b'{"data": ['),
+    "no vector": ("application/json", b'{"data": [{"index": 0, "embedding": null}]}'),
+    "words for numbers": ("application/json", b'{"data": [{"index": 0, "embedding": ["a", "b"]}]}'),
+}
+
 
 class Server(ThreadingHTTPServer):
     """Answers `POST /v1/embeddings`; `wrong` says how not to."""
 
     wrong = ""
     keys: list[str]
+    models: list[str]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -111,9 +136,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.keys.append(self.headers["Authorization"])
-        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        texts = asked["input"]
+        self.server.models.append(asked["model"])
+        if self.server.wrong in NONSENSE:
+            return self._send(200, *NONSENSE[self.server.wrong])
         if self.server.wrong == "refused":
             return self._answer(401, {"error": {"message": "no such key"}})
+        if self.server.wrong == "echo":
+            return self._answer(401, {"error": {"message": f"received {self.headers['Authorization']}"}})
+        if self.server.wrong == "broken":
+            return self._answer(500, {"error": {"message": "out of memory"}})
         data = [
             {"object": "embedding", "index": place, "embedding": [len(text), 1.0]} for place, text in enumerate(texts)
         ]
@@ -124,9 +157,11 @@ class Handler(BaseHTTPRequestHandler):
         return self._answer(200, answer)
 
     def _answer(self, status: int, body: object) -> None:
-        content = json.dumps(body).encode()
+        self._send(status, "application/json", json.dumps(body).encode())
+
+    def _send(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -139,6 +174,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
         server.keys = []
+        server.models = []
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -159,10 +195,21 @@ def test_a_server_embeds_in_batches_and_gets_the_key(server: Server) -> None:
     assert np.allclose(vectors[:, 0] / vectors[:, 1], [1, 2, 3])
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     assert server.keys == [f"Bearer {KEY}"] * 2
+    assert server.models == ["m"] * 2
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"), [("refused", "no such key"), ("short", "answered 1 vectors .* for 2 texts")]
+    ("wrong", "says"),
+    [
+        ("refused", "no such key"),
+        ("broken", "out of memory"),
+        ("short", "answered 1 vectors .* for 2 texts"),
+        pytest.param(
+            "echo",
+            "401",
+            marks=pytest.mark.xfail(strict=True, reason="a server's own words are shown as they are, the key in them"),
+        ),
+    ],
 )
 def test_a_server_that_fails_is_an_error_without_the_key(server: Server, wrong: str, says: str) -> None:
     server.wrong = wrong
@@ -170,7 +217,52 @@ def test_a_server_that_fails_is_an_error_without_the_key(server: Server, wrong: 
     assert embedder is not None
     with pytest.raises(EmbedderError, match=says) as caught:
         embedder.embed(["a", "b"])
+    assert f"127.0.0.1:{server.server_port}" in str(caught.value)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.xfail(strict=True, reason="llm.py takes every 200 for a list of vectors; AttributeError and others leak")
+@pytest.mark.parametrize("wrong", NONSENSE)
+def test_a_server_that_answers_something_else_is_an_error(server: Server, wrong: str) -> None:
+    server.wrong = wrong
+    embedder = load_embedder(at(server.server_port), False)
+    assert embedder is not None
+    with pytest.raises(EmbedderError):
+        embedder.embed(["a"])
+
+
+@pytest.mark.xfail(strict=True, reason="what leaks from llm.py goes through recall and record")
+@pytest.mark.parametrize("wrong", ["a web page", "an error as LM Studio writes it"])
+async def test_recall_and_record_go_on_with_a_server_of_something_else(home: Path, server: Server, wrong: str) -> None:
+    server.wrong = wrong
+    async with Memory.open(Settings(home=str(home), embedder=at(server.server_port))) as memory:
+        await memory.warm_up(download=False)
+        lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
+        answer = await memory.record("Start the motor", outcome="failure", experiences=[lesson], source="test")
+        recalled = await memory.recall("turning on the motor", source="test")
+        assert recalled.search == ["text"]
+        assert [one.id for one in recalled.experiences] == answer.added
+        assert recalled.note
+
+
+async def test_recall_goes_on_while_a_server_refuses_and_says_so_once(home: Path, server: Server) -> None:
+    server.wrong = "refused"
+    async with Memory.open(Settings(home=str(home), embedder=at(server.server_port))) as memory:
+        await memory.warm_up(download=False)
+        notes = [(await memory.recall("turning on the motor", source="test")).note for _ in range(2)]
+    assert "no such key" in notes[0]
+    assert notes[1] == ""
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        settings = at(deaf.getsockname()[1]).model_copy(update={"timeout_s": 0.2})
+        embedder = load_embedder(settings, False)
+        assert embedder is not None
+        started = time.monotonic()
+        with pytest.raises(EmbedderError, match="did not embed"):
+            embedder.embed(["a"])
+        assert time.monotonic() - started < 10
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:

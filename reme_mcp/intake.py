@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from reme_mcp import distill, ledger, prompts
+from reme_mcp.both import both
 from reme_mcp.config import DedupSettings, Settings
 from reme_mcp.schema import (
     Experience,
@@ -66,15 +68,12 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
 async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
     """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
     trajectory = prepared.trajectory
-    settled, counted = await ledger.settle(store, writer, trajectory, settings.refine)
+    lines = await store.receipt(trajectory.workspace, trajectory.receipt) if trajectory.receipt else []
+    settled, counted = await ledger.settle(store, writer, trajectory, lines, settings.refine)
     added, merged, rejected = await _learn(prepared, store, counted.changed, settings.dedup)
     # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
     changed = counted.changed | {one.id: one for one in (*merged, *added)}
-    await writer.put_experiences(list(changed.values()))
-    if prepared.embedded is not None:
-        rows = [prepared.candidates.index(one) for one in added]
-        vectors, lessons = prepared.embedded.vectors[rows], prepared.embedded.lessons[rows]
-        await writer.put_vectors(prepared.embedded.space, added, vectors, lessons)
+    await both(partial(writer.put_experiences, list(changed.values())), partial(_put_vectors, prepared, writer, added))
     rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
     status = _status(trajectory, rejected)
     brief = ""
@@ -107,6 +106,13 @@ async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: S
     return result
 
 
+async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Experience]) -> None:
+    if prepared.embedded is not None:
+        rows = [prepared.candidates.index(one) for one in added]
+        vectors, lessons = prepared.embedded.vectors[rows], prepared.embedded.lessons[rows]
+        await writer.put_vectors(prepared.embedded.space, added, vectors, lessons)
+
+
 async def _learn(
     prepared: Prepared, store: Store, changed: Mapping[str, Experience], thresholds: DedupSettings
 ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
@@ -121,18 +127,11 @@ async def _learn(
     added: list[Experience] = []
     merged: list[Experience] = []
     rejected: list[Rejected] = []
-    embedded = prepared.embedded
     for row, candidate in enumerate(prepared.candidates):
-        cosines: dict[str, float] = {}
-        if embedded is not None and prepared.readable[row]:
-            near = await store.match_vector(
-                embedded.space, candidate.workspace, embedded.vectors[row], limit=TWIN_CANDIDATES
-            )
-            lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
-            lessons |= {one.id: embedded.lessons[prepared.candidates.index(one)] for one in added}
-            cosines = {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
-        similar = await store.match_text(
-            candidate.workspace, spell_out(lesson_text(candidate)), statuses=EVERY_STATUS, limit=TWIN_CANDIDATES
+        words = spell_out(lesson_text(candidate))
+        cosines, similar = await both(
+            partial(_cosines, prepared, row, added, store),
+            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
         )
         others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
         current = [changed.get(id, other) for id, other in others.items()]
@@ -147,6 +146,18 @@ async def _learn(
         else:
             merged.append(_merge(twin.experience, candidate))
     return added, merged, rejected
+
+
+async def _cosines(prepared: Prepared, row: int, added: Sequence[Experience], store: Store) -> dict[str, float]:
+    """Return how similar the lessons of the nearest experiences, and of those just added, are to a candidate's."""
+    embedded = prepared.embedded
+    if embedded is None or not prepared.readable[row]:
+        return {}
+    workspace = prepared.trajectory.workspace
+    near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
+    lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
+    lessons |= {one.id: embedded.lessons[prepared.candidates.index(one)] for one in added}
+    return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
 
 
 def _merge(twin: Experience, candidate: Experience) -> Experience:

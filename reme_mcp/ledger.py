@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from reme_mcp import refine
+from reme_mcp.both import both
 from reme_mcp.config import RefineSettings
 from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now
 from reme_mcp.store import Store, Writer
@@ -51,18 +53,24 @@ def receipt_lines(
 
 
 async def settle(
-    store: Store, writer: Writer, trajectory: Trajectory, rules: RefineSettings
+    store: Store, writer: Writer, trajectory: Trajectory, lines: Sequence[ReceiptLine], rules: RefineSettings
 ) -> tuple[list[Settled], Counted]:
-    """Settle what the trajectory's receipt handed out and nothing has settled yet; return that, and what it changes."""
-    if not trajectory.receipt:
+    """Settle what nothing has settled yet of the trajectory's receipt; return that, and what it changes.
+
+    Args:
+        store: To read from.
+        writer: To write with.
+        trajectory: Its outcome is what helped or not.
+        lines: All of its receipt.
+        rules: The numbers of φ.
+    """
+    if not lines:
         return [], Counted({}, [])
     helped = trajectory.outcome == "success"
-    lines = await store.receipt(trajectory.workspace, trajectory.receipt)
     settled = refine.settle_by_outcome(lines, helped=helped, at=now())
-    await writer.settle(settled)
     # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
     ids = [line.experience_id for line in lines if line.experience_id]
-    experiences = await store.experiences(trajectory.workspace, ids)
+    _, experiences = await both(partial(writer.settle, settled), partial(store.experiences, trajectory.workspace, ids))
     counted = await count(store, list(experiences.values()), rules)
     current = experiences | counted.changed
     return [

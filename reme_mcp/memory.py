@@ -27,9 +27,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from reme_mcp import distill, guidance, intake, ledger, prompts, recall, refine, transcript
+from reme_mcp.both import both
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
+from reme_mcp.recall import Hits
 from reme_mcp.schema import (
     MAX_LABEL_CHARS,
     MAX_TASK_CHARS,
@@ -54,7 +56,7 @@ from reme_mcp.words import spell_out, unquoted
 
 logger = logging.getLogger(__name__)
 
-# The pool is compacted when nobody has called for a moment, or when so much was written that calls get slow.
+# The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
 MAX_WRITES_WITHOUT_UPKEEP = 60
 SUCCESS_REWARD = 1.0
@@ -176,17 +178,9 @@ class Memory:
         store = await self._open_store()
 
         query = f"{task}\n{context}" if context else task
-        text = recall.Hits.of_text(
-            await store.match_text(
-                workspace, spell_out(unquoted(query)), statuses=["active"], limit=settings.candidates
-            ),
-            reach=settings.candidates,
+        text, vector = await both(
+            partial(self._search_text, store, workspace, query), partial(self._search_vectors, store, workspace, query)
         )
-        vector = None
-        embedded = await self._vectors.embed_query(query)
-        if embedded is not None and (space := self._vectors.space):
-            near = await store.match_vector(space, workspace, embedded, statuses=["active"], limit=settings.candidates)
-            vector = recall.Hits.of_vectors(near)
         ids = recall.shortlist(text, vector, limit=limit, settings=settings)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
@@ -260,8 +254,6 @@ class Memory:
         task = _text("task", task)
         outcome, reward = _outcome(outcome, reward)
         steps_taken = self._transcript(steps, messages)
-        if receipt is not None and not await store.receipt(workspace, receipt):
-            raise NotFound(_unknown("receipt", receipt, workspace))
         drafts, rejected = distill.read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
         digest = _digest(workspace, task, reward, steps_taken, receipt or "", _digest_of_drafts(experiences))
         at = now()
@@ -286,8 +278,13 @@ class Memory:
         )
         prepared = await intake.prepare(trajectory, self._vectors)
         async with store.writing() as writer:
-            known = await store.trajectory_by_digest(workspace, digest)
+            known, lines = await both(
+                partial(store.trajectory_by_digest, workspace, digest),
+                partial(store.receipt, workspace, receipt or ""),
+            )
             if known is None:
+                if receipt is not None and not lines:
+                    raise NotFound(_unknown("receipt", receipt, workspace))
                 await writer.add_trajectory(trajectory)
                 result = await intake.work_off(prepared, store, writer, self.settings)
         if known is not None:
@@ -455,6 +452,18 @@ class Memory:
 
     # --- inside ---
 
+    async def _search_text(self, store: Store, workspace: str, query: str) -> Hits:
+        reach = self.settings.recall.candidates
+        words = spell_out(unquoted(query))
+        return Hits.of_text(await store.match_text(workspace, words, statuses=["active"], limit=reach), reach=reach)
+
+    async def _search_vectors(self, store: Store, workspace: str, query: str) -> Hits | None:
+        embedded = await self._vectors.embed_query(query)
+        if embedded is None or (space := self._vectors.space) is None:
+            return None
+        reach = self.settings.recall.candidates
+        return Hits.of_vectors(await store.match_vector(space, workspace, embedded, statuses=["active"], limit=reach))
+
     async def _open_store(self) -> Store:
         async with self._opening:
             if self._store is None:
@@ -469,12 +478,13 @@ class Memory:
             self._start(self._look_after_pool_now)
 
     async def _look_after_pool_now(self) -> None:
+        store = await self._open_store()
         try:
-            store = await self._open_store()
-            while (rest := self._last_call + QUIET_S - anyio.current_time()) > 0:
-                if store.writes_since_upkeep() >= MAX_WRITES_WITHOUT_UPKEEP:
+            while store.writes_since_upkeep() < MAX_WRITES_WITHOUT_UPKEEP:
+                seen = self._last_call, await store.versions()
+                await anyio.sleep(QUIET_S)
+                if seen == (self._last_call, await store.versions()):
                     break
-                await anyio.sleep(rest)
         finally:
             self._looking_after = False
         await store.upkeep()

@@ -24,6 +24,7 @@ import importlib
 import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -54,12 +55,16 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 # What another process may be making at this very moment, besides what is left of it.
-HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts)?\.lock")
+HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts|-upkeep)?\.lock")
 UPKEEP_EVERY_WRITES = 20
-# Readers in other processes hold a version for milliseconds; ten minutes are safe for any of them.
-KEEP_VERSIONS = timedelta(minutes=10)
-# Above this many vectors the matrix would outgrow the memory limit, and LanceDB's own search takes over.
-MATRIX_ROWS = 100_000
+UPKEEP_BYTES_PER_WRITE = 5 * 2**20
+# Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
+KEEP_VERSIONS = timedelta(minutes=1)
+# Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
+ROWS_IN_MEMORY = 100_000
+# LanceDB would keep whatever it has read, of every version of a table.
+INDEX_CACHE_BYTES = 32 * 2**20
+METADATA_CACHE_BYTES = 8 * 2**20
 
 Row = TypeVar("Row", Experience, Trajectory, ReceiptLine)
 
@@ -90,6 +95,27 @@ class _Space:
     version: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an experience stands in its table, and what decides whether a search may hand it out."""
+
+    row: int
+    workspace: str
+    status: Status
+
+
+@dataclass(slots=True)
+class _Directory:
+    """The places of all experiences by id, up to `version` of the table.
+
+    To find a row by its id LanceDB looks into every fragment, of which each write leaves one; to take a row whose place
+    is known costs the same however many there are.
+    """
+
+    places: dict[str, _Place]
+    version: int = 0
+
+
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
@@ -98,10 +124,13 @@ class Store:
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
+        self._directory = _Directory({})
         self._refreshing = anyio.Lock()
         self._pool_lock = ProcessLock(home / "pool.lock")
         self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
+        self._upkeep_lock = ProcessLock(home / "pool-upkeep.lock")
         self._writes: Counter[str] = Counter()
+        self._preempted: set[str] = set()
 
     @classmethod
     async def open(cls, home: Path) -> Store:
@@ -120,6 +149,7 @@ class Store:
                 str(home / "pool"),
                 read_consistency_interval=timedelta(0),
                 storage_options={"new_table_enable_stable_row_ids": "true"},
+                session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
             )
             store = cls(home, connection, {})
             schemas = _schemas()
@@ -146,8 +176,13 @@ class Store:
         """Return the experiences of `workspace` among `ids`, by id; those of other statuses are left out."""
         if not ids:
             return {}
-        where = _all(_equals("workspace", workspace), _among("id", ids), _of_status(statuses))
-        rows = await self._rows("experiences", Experience, where)
+        places = await self._places()
+        if places is None:
+            where = _all(_equals("workspace", workspace), _among("id", ids), _of_status(statuses))
+            rows = await self._rows("experiences", Experience, where)
+        else:
+            taken = await self._take([places[id].row for id in ids if id in places])
+            rows = [row for row in taken if row.workspace == workspace and (statuses is None or row.status in statuses)]
         return {row.id: row for row in rows}
 
     async def page(
@@ -215,7 +250,7 @@ class Store:
             return []
         with _mapped("search the vectors"):
             rows = await space.table.count_rows()
-            if rows > MATRIX_ROWS:
+            if rows > ROWS_IN_MEMORY:
                 query = space.table.query().where(_equals("workspace", workspace)).nearest_to(vector).column("vector")
                 hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
                 return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
@@ -224,8 +259,9 @@ class Store:
     async def _with_status(
         self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status]
     ) -> list[tuple[str, float]]:
-        if not hits:
-            return []
+        places = await self._places()
+        if places is not None:
+            return [(id, cosine) for id, cosine in hits if id in places and places[id].status in statuses]
         where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses))
         with _mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
@@ -238,7 +274,12 @@ class Store:
         if space is None or not ids:
             return {}
         with _mapped("read the vectors"):
-            rows = await space.table.query().where(_among("id", ids)).select(["id", "lesson"]).to_arrow()
+            count = await space.table.count_rows()
+            if count > ROWS_IN_MEMORY:
+                rows = await space.table.query().where(_among("id", ids)).select(["id", "lesson"]).to_arrow()
+            else:
+                places = (await self._matrix(space, count)).places(ids)
+                rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
         lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
 
@@ -378,15 +419,48 @@ class Store:
                 stats: Any = await table.stats()
                 self._writes[name] += stats["fragment_stats"]["num_small_fragments"]
 
+    async def versions(self) -> dict[str, int]:
+        """Return the version of each table: as long as none changes, nobody writes."""
+        with _mapped("look at the tables"):
+            return {name: await table.version() for name, table in self._open_tables().items()}
+
     async def upkeep(self) -> None:
-        """Compact the tables that were written often enough: merge small files, update indexes, drop old versions."""
+        """Compact the tables that were written often enough: merge small files, update indexes, drop old versions.
+
+        One process at a time does it, and calls go on meanwhile. Where one of them writes, it comes first and the table
+        is left as it is; the next time, writers wait.
+        """
         for name, table in self._open_tables().items():
-            if self._writes[name] < UPKEEP_EVERY_WRITES:
+            if self._writes[name] < await self._writes_until_upkeep(table):
                 continue
-            async with self._receipts_lock if name == "receipts" else self._pool_lock:
-                self._writes[name] = 0
-                with anyio.CancelScope(shield=True), _mapped(f"compact {name}"):
-                    await table.optimize(cleanup_older_than=KEEP_VERSIONS)
+            async with self._upkeep_lock:
+                if name not in self._preempted:
+                    await self._compact(name, table, alone=False)
+                else:
+                    async with self._receipts_lock if name == "receipts" else self._pool_lock:
+                        await self._compact(name, table, alone=True)
+
+    async def _writes_until_upkeep(self, table: lancedb.AsyncTable) -> int:
+        """Return after how many writes a table is compacted: the larger it is, the rarer, as all of it is rewritten."""
+        with _mapped("look at the tables"):
+            stats: Any = await table.stats()
+        return max(UPKEEP_EVERY_WRITES, int(stats["total_bytes"]) // UPKEEP_BYTES_PER_WRITE)
+
+    async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
+        """Compact one table; `alone`, also remove what a compaction that was preempted left behind."""
+        writes = self._writes[name]
+        with anyio.CancelScope(shield=True), _mapped(f"compact {name}"):
+            try:
+                await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
+                if "vector" in (await table.schema()).names and await table.count_rows() > ROWS_IN_MEMORY:
+                    await _index_vectors(table)
+            except RuntimeError as exc:
+                if alone or "commit conflict" not in str(exc):
+                    raise
+                self._preempted.add(name)
+                return
+        self._preempted.discard(name)
+        self._writes[name] -= writes
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
@@ -415,6 +489,37 @@ class Store:
             rows = await query.to_list()
         return [_from_row(kind, row) for row in rows]
 
+    async def _take(self, rows: Sequence[int]) -> list[Experience]:
+        """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
+        if not rows:
+            return []
+        columns = [field.name for field in dataclasses.fields(Experience)]
+        with _mapped("read experiences"):
+            taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
+        return [_from_row(Experience, row) for row in taken]
+
+    async def _places(self) -> dict[str, _Place] | None:
+        """Return where every experience stands, as any process has left it; `None` where there are too many."""
+        table, directory = self._tables["experiences"], self._directory
+        with _mapped("read experiences"):
+            rows = await table.count_rows()
+            if rows > ROWS_IN_MEMORY:
+                return None
+            async with self._refreshing:
+                version = await table.version()
+                if version != directory.version:
+                    fresh = table.query().select(["id", "workspace", "status"]).with_row_id()
+                    if directory.version and len(directory.places) <= rows:
+                        fresh = fresh.where(f"_row_last_updated_at_version > {directory.version}")
+                    else:
+                        # Rows that are gone don't show up as fresh.
+                        directory.places.clear()
+                    for row in await fresh.to_list():
+                        workspace = sys.intern(row["workspace"])
+                        directory.places[row["id"]] = _Place(row["_rowid"], workspace, row["status"])
+                    directory.version = version
+        return directory.places
+
     async def _space(self, embedder: str) -> _Space | None:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
         name = space_name(embedder)
@@ -432,16 +537,15 @@ class Store:
         async with self._refreshing:
             version = await space.table.version()
             if space.matrix is None or version != space.version:
-                query = space.table.query().select(["id", "workspace", "vector"])
+                query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
                 if space.matrix is not None:
                     query = query.where(f"_row_last_updated_at_version > {space.version}")
                 fresh = await query.to_arrow()
                 dim = fresh.schema.field("vector").type.list_size
                 vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
                 matrix = space.matrix or Matrix(dim)
-                matrix.put(
-                    fresh.column("id").to_pylist(), fresh.column("workspace").to_pylist(), vectors.reshape(-1, dim)
-                )
+                ids, workspaces, places = (fresh.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
+                matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
                 # Rows that are gone don't show up as fresh; then it is read anew at the next query.
                 space.matrix = matrix if len(matrix) <= rows else None
                 space.version = version
@@ -582,6 +686,14 @@ async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: 
         words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
         await table.create_index("search_text", config=words)
     return table
+
+
+async def _index_vectors(table: lancedb.AsyncTable) -> None:
+    """Index the vectors, once: searching all of them takes seconds for a million. What comes later, upkeep adds."""
+    from lancedb.index import IvfFlat
+
+    if not await table.list_indices():
+        await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
 
 
 def _schemas() -> dict[str, pa.Schema]:

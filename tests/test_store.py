@@ -513,7 +513,7 @@ async def test_above_the_size_of_the_matrix_the_answer_is_the_same(
     await put_vectors(store, "fake", {"e-theirs": (1.0, 0.0)}, workspace="other")
     in_memory = await store.match_vector("fake", "default", unit(1, 0), limit=2)
     for rows in (4, 3):
-        monkeypatch.setattr("reme_mcp.store.MATRIX_ROWS", rows)
+        monkeypatch.setattr("reme_mcp.store.ROWS_IN_MEMORY", rows)
         hits = await store.match_vector("fake", "default", unit(1, 0), limit=2)
         assert [id for id, _ in hits] == [id for id, _ in in_memory] == ["e-same", "e-near"]
         assert [cosine for _, cosine in hits] == pytest.approx([cosine for _, cosine in in_memory], abs=1e-6)
@@ -771,3 +771,71 @@ async def test_upkeep_waits_for_enough_writes(
         again = files(home)
         await store.upkeep()
         assert files(home) == again
+
+
+@asynccontextmanager
+async def written_by_another(store: Store) -> AsyncIterator[None]:
+    """Hold the store for writing in a task of its own."""
+    held, done = anyio.Event(), anyio.Event()
+
+    async def write() -> None:
+        async with store.writing():
+            held.set()
+            await done.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(write)
+        await held.wait()
+        yield
+        done.set()
+
+
+async def test_upkeep_is_in_nobodys_way(home: Path) -> None:
+    async with opened(home) as store, opened(home) as other:
+        for number in range(UPKEEP_EVERY_WRITES):
+            await put(store, experience(f"e-{number}"))
+        async with written_by_another(other):
+            await store.upkeep()
+        assert store.writes_since_upkeep() == 0
+
+
+async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home) as store, opened(home) as other:
+        for number in range(UPKEEP_EVERY_WRITES):
+            await put(store, experience(f"e-{number}"))
+        utility = 0
+        with anyio.fail_after(60):
+            while not store._preempted:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(store.upkeep)
+                    for _ in range(UPKEEP_EVERY_WRITES):
+                        utility += 1
+                        await put(store, experience("e-0", frequency=utility, utility=utility))
+        before = files(home)
+        async with written_by_another(other):
+            with anyio.move_on_after(0.2) as waited:
+                await store.upkeep()
+        assert waited.cancelled_caught
+        monkeypatch.setattr("reme_mcp.store.KEEP_VERSIONS", timedelta(milliseconds=1))
+        await store.upkeep()
+        assert store._preempted == set()
+        assert store.writes_since_upkeep() == 0
+        assert files(home) < before / 2
+        for handle in (store, other):
+            assert (await handle.experiences("default", ["e-0"]))["e-0"].utility == utility
+            assert await handle.count("default") == {"active": UPKEEP_EVERY_WRITES}
+
+
+async def test_many_vectors_are_indexed_and_found_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reme_mcp.store.ROWS_IN_MEMORY", 0)
+    async with opened(home) as store:
+        for number in range(UPKEEP_EVERY_WRITES):
+            await put(store, experience(f"e-{number}"))
+            await put_vectors(store, "fake", {f"e-{number}": [1, number]})
+        before = await store.match_vector("fake", "default", unit(1, 3), statuses=["active"], limit=5)
+        await store.upkeep()
+        after = await store.match_vector("fake", "default", unit(1, 3), statuses=["active"], limit=5)
+        assert [id for id, _ in before] == [id for id, _ in after]
+        assert before[0][0] == "e-3"

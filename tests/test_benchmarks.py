@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import replay, report
+from tests.benchmarks import latency, replay, report
 
 ENGINE = "Start the engine of my car"
 REPORT = "Sort quarterly figures alphabetically"
@@ -161,3 +161,53 @@ def test_a_percentile_is_a_value_that_was_seen(percent: float, value: float) -> 
 
 def test_a_percentile_of_nothing_is_not_a_number() -> None:
     assert math.isnan(report.percentile([], 50))
+
+
+def test_latency_times_every_call_next_to_its_references(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+
+    assert latency.main(["--sizes", "20", "--calls", "2", "--json", str(file)]) == 0
+    [row] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+
+    assert {call: list(figures) for call, figures in row["calls"].items()} == {
+        "recall": ["ours", "numpy scan", "LanceDB"],
+        "recall in a loop": ["ours", "numpy scan", "LanceDB"],
+        "record": ["ours", "LanceDB, add"],
+        "rate": ["ours", "LanceDB, update"],
+    }
+    assert all(0 < figures["ours"]["p50_ms"] <= figures["ours"]["p95_ms"] for figures in row["calls"].values())
+    assert 0.5 < row["answered"] < 1
+    assert 0 < row["ours"]["opened_mb"] <= row["ours"]["peak_mb"]
+    assert 0 < row["disk_before_mb"] < row["disk_after_mb"]
+
+
+@pytest.mark.anyio
+async def test_latency_without_vectors_measures_words_against_words(tmp_path: Path) -> None:
+    await latency.fill(tmp_path, 20, 2, None, embedder=None)
+    timings = (await latency.measure(tmp_path, 20, 2, embedder=None))["timings"]
+
+    assert {call: list(found) for call, found in timings.items()} == {
+        "recall": ["ours", "LanceDB"],
+        "recall in a loop": ["ours", "LanceDB"],
+        "record": ["ours", "LanceDB, add"],
+        "rate": ["ours", "LanceDB, update"],
+    }
+    assert all(len(times) == 2 for found in timings.values() for times in found.values())
+
+
+def test_latency_plays_the_same_texts_at_every_run() -> None:
+    one, other = ([one.content for one in latency.write_experiences(5, [])] for _ in range(2))
+
+    assert one == other
+    assert len(set(one)) == 5
+
+
+def test_latency_repeats_pools_with_some_words_exchanged() -> None:
+    [base] = latency.write_experiences(1, [])
+
+    first, second = latency.write_experiences(2, [base])
+
+    assert (first.content, first.task) == (base.content, base.task)
+    common = set(second.content.split()) & set(base.content.split())
+    assert len(base.content.split()) / 2 < len(common) < len(base.content.split())
+    assert len({base.id, first.id, second.id}) == 3

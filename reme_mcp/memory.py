@@ -478,17 +478,17 @@ class Memory:
             self._start(self._look_after_pool_now)
 
     async def _look_after_pool_now(self) -> None:
-        store = await self._open_store()
         try:
+            store = await self._open_store()
             while store.writes_since_upkeep() < MAX_WRITES_WITHOUT_UPKEEP:
                 seen = self._last_call, await store.versions()
                 await anyio.sleep(QUIET_S)
                 if seen == (self._last_call, await store.versions()):
                     break
+            await store.upkeep()
+            await self._vectors.fill(store)
         finally:
             self._looking_after = False
-        await store.upkeep()
-        await self._vectors.fill(store)
 
     def _start(self, work: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
         """Run `work` in the background. What goes wrong there is logged; the calls in front go on."""

@@ -430,10 +430,10 @@ class Store:
         One process at a time does it, and calls go on meanwhile. Where one of them writes, it comes first and the table
         is left as it is; the next time, writers wait.
         """
-        for name, table in self._open_tables().items():
-            if self._writes[name] < await self._writes_until_upkeep(table):
-                continue
-            async with self._upkeep_lock:
+        async with self._upkeep_lock:
+            for name, table in self._open_tables().items():
+                if self._writes[name] < await self._writes_until_upkeep(table):
+                    continue
                 if name not in self._preempted:
                     await self._compact(name, table, alone=False)
                 else:

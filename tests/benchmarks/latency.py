@@ -13,8 +13,8 @@ lines of which every other is settled), compacted once, and then played by proce
 The texts come from a seeded generator whose words are spread as Zipf says; `--data DIR` takes the pools that
 `retrieval` reads instead, repeated with some words exchanged. Queries are tasks of the pool with half their words. The
 embedder is a stand-in that takes microseconds, and sees texts with common words as similar, so that the floor works
-(one query in ten is about nothing in the pool): the embedding of the query is in no figure. `--vectors none` measures
-full-text search alone.
+(one query in ten was made from no task; the words let most of those pass): the embedding of the query is in no figure.
+`--vectors none` measures full-text search alone.
 
 Each call is timed next to its references, on the same rows and queries, in turns that change their order:
 
@@ -91,7 +91,7 @@ HASHED_WORDS = 2_048
 VOCABULARY = 20_000
 # Function words are not in the vocabulary, so that it begins where the curve of a language is less steep.
 ZIPF_OFFSET = 20
-# Of the stand-in: a query has it with the experience that it was made from, and next to no other.
+# Of the stand-in: a query has it with the experience that it was made from, and with few others.
 MIN_SIMILARITY = 0.35
 OFF_TOPIC_EVERY = 10
 # Nobody else reads the reference's tables.

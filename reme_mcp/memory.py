@@ -175,20 +175,28 @@ class Memory:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
         store = await self._open_store()
 
+        # Those of this very task are searched like active ones.
+        own = (
+            [one.id for one in await ledger.provisional_for(store, workspace, task)]
+            if self.settings.refine.add_from == "success"
+            else []
+        )
         query = f"{task}\n{context}" if context else task
         text = recall.Hits.of_text(
             await store.match_text(
-                workspace, spell_out(unquoted(query)), statuses=["active"], limit=settings.candidates
+                workspace, spell_out(unquoted(query)), statuses=["active"], also=own, limit=settings.candidates
             ),
             reach=settings.candidates,
         )
         vector = None
         embedded = await self._vectors.embed_query(query)
         if embedded is not None and (space := self._vectors.space):
-            near = await store.match_vector(space, workspace, embedded, statuses=["active"], limit=settings.candidates)
+            near = await store.match_vector(
+                space, workspace, embedded, statuses=["active"], also=own, limit=settings.candidates
+            )
             vector = recall.Hits.of_vectors(near)
         ids = recall.shortlist(text, vector, limit=limit, settings=settings)
-        found = await store.experiences(workspace, ids, statuses=["active"])
+        found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
         candidates = [found[id] for id in ids if id in found]
         min_similarity = settings.min_similarity or self._vectors.min_similarity
         if settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=min_similarity):

@@ -37,7 +37,7 @@ import anyio.to_thread
 
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
-from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
+from reme_mcp.schema import Experience, Outcome, ReceiptLine, Status, Trajectory
 from reme_mcp.searchable import search_text
 from reme_mcp.words import STOP_WORDS
 
@@ -61,8 +61,6 @@ KEEP_VERSIONS = timedelta(minutes=10)
 # Above this many vectors the matrix would outgrow the memory limit, and LanceDB's own search takes over.
 MATRIX_ROWS = 100_000
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine)
-
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -81,6 +79,15 @@ class Tally:
     last_recalled_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one trajectory ended, without what was done in it."""
+
+    id: str
+    outcome: Outcome
+    created_at: datetime
+
+
 @dataclass(slots=True)
 class _Space:
     """The vector table of one embedder, and what of it is in memory: all rows up to `version` of the table."""
@@ -88,6 +95,9 @@ class _Space:
     table: lancedb.AsyncTable
     matrix: Matrix | None = None
     version: int = 0
+
+
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt)
 
 
 class Store:
@@ -170,16 +180,30 @@ class Store:
             names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
             return sorted(names.unique().to_pylist())
 
+    async def provisional(self, workspace: str, trajectory_ids: Sequence[str]) -> list[Experience]:
+        """Return the provisional experiences of `workspace` that were learned from any of these trajectories."""
+        if not trajectory_ids:
+            return []
+        from lancedb import lit
+
+        # LanceDB's expressions know no lists, its SQL does.
+        where = _all(_equals("workspace", workspace), _of_status(["provisional"])).to_sql()
+        among = ", ".join(lit(id).to_sql() for id in trajectory_ids)
+        return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{among}])")
+
     async def match_text(
-        self, workspace: str, query: str, *, statuses: Sequence[Status], limit: int
+        self, workspace: str, query: str, *, statuses: Sequence[Status], also: Sequence[str] = (), limit: int
     ) -> list[tuple[str, float]]:
-        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`."""
+        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`.
+
+        Those of other statuses are not searched, but for the ids in `also`.
+        """
         with _mapped("search the text"):
             rows = await (
                 self._tables["experiences"]
                 .query()
                 .nearest_to_text(query, columns="search_text")
-                .where(_all(_equals("workspace", workspace), _among("status", statuses)))
+                .where(_all(_equals("workspace", workspace), _of_status(statuses, also)))
                 .select(["id", "_score"])
                 .limit(limit)
                 .to_list()
@@ -189,7 +213,14 @@ class Store:
     # --- vectors ---
 
     async def match_vector(
-        self, embedder: str, workspace: str, vector: Vectors, *, statuses: Sequence[Status] | None = None, limit: int
+        self,
+        embedder: str,
+        workspace: str,
+        vector: Vectors,
+        *,
+        statuses: Sequence[Status] | None = None,
+        also: Sequence[str] = (),
+        limit: int,
     ) -> list[tuple[str, float]]:
         """Return up to `limit` `(id, cosine)` pairs, best first.
 
@@ -198,12 +229,13 @@ class Store:
             workspace: Whose experiences are searched.
             vector: (dim,) float32, unit norm.
             statuses: Which of them; all where `None`.
+            also: Ids that are searched whatever their status.
             limit: How many.
         """
         reach = limit if statuses is None else 2 * limit
         while True:
             hits = await self._nearest(embedder, workspace, vector, reach)
-            found = hits if statuses is None else await self._with_status(workspace, hits, statuses)
+            found = hits if statuses is None else await self._with_status(workspace, hits, statuses, also)
             if len(found) >= limit or len(hits) < reach:
                 return found[:limit]
             # What is archived stands in front of what is not.
@@ -222,11 +254,11 @@ class Store:
             return (await self._matrix(space, rows)).nearest(workspace, vector, limit)
 
     async def _with_status(
-        self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status]
+        self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status], also: Sequence[str]
     ) -> list[tuple[str, float]]:
         if not hits:
             return []
-        where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses))
+        where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses, also))
         with _mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
         ids = set(rows.column("id").to_pylist())
@@ -277,6 +309,11 @@ class Store:
         """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
         where = _all(_equals("workspace", workspace), _equals("task_key", key))
         return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
+
+    async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
+        """Return how all attempts at the task with this `task_key` ended, oldest first."""
+        where = _all(_equals("workspace", workspace), _equals("task_key", key))
+        return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
 
     async def pending(self) -> list[Trajectory]:
         """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
@@ -395,7 +432,7 @@ class Store:
         self,
         table: str,
         kind: type[Row],
-        where: Expr,
+        where: Expr | str,
         *,
         newest_first: bool = False,
         offset: int = 0,
@@ -635,8 +672,10 @@ def _among(column: str, values: Sequence[str]) -> Expr:
     return col(column).isin(list(values))
 
 
-def _of_status(statuses: Sequence[Status] | None) -> Expr | None:
-    return None if statuses is None else _among("status", statuses)
+def _of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
+    if statuses is None:
+        return None
+    return _among("status", statuses) | _among("id", also) if also else _among("status", statuses)
 
 
 def _all(first: Expr, *rest: Expr | None) -> Expr:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from reme_mcp import refine
 from reme_mcp.config import RefineSettings
 from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now, task_key
-from reme_mcp.store import Store, Writer
+from reme_mcp.store import Attempt, Store, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,7 @@ async def count(store: Store, experiences: Sequence[Experience], rules: RefineSe
 
 async def provisional_for(store: Store, workspace: str, task: str) -> list[Experience]:
     """Return the provisional experiences that were learned from attempts at this very task."""
-    attempts = await store.outcomes(workspace, task_key(task))
-    return await store.provisional(workspace, [attempt.id for attempt in attempts])
+    return await _provisional(store, workspace, await store.outcomes(workspace, task_key(task)))
 
 
 async def prove(
@@ -111,15 +110,20 @@ async def prove(
         rules: The numbers.
     """
     attempts = await store.outcomes(trajectory.workspace, trajectory.task_key)
-    earlier = [attempt.id for attempt in attempts if attempt.id != trajectory.id]
+    earlier = [attempt for attempt in attempts if attempt.id != trajectory.id]
     proven: dict[str, Experience] = {}
-    for stored in await store.provisional(trajectory.workspace, earlier):
+    for stored in await _provisional(store, trajectory.workspace, earlier):
         experience = changed.get(stored.id, stored)
         if experience.status == "provisional":
             after = refine.prove(experience, attempts, max_failed_retries=rules.max_failed_retries, at=now())
             if after is not experience:
                 proven[after.id] = after
     return Counted(proven, [one.id for one in proven.values() if one.status == "archived"])
+
+
+async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]) -> list[Experience]:
+    # Only failures bring any.
+    return await store.provisional(workspace, [attempt.id for attempt in attempts if attempt.outcome == "failure"])
 
 
 def is_to_prune(experience: Experience, rules: RefineSettings) -> bool:

@@ -150,10 +150,12 @@ class DedupSettings(_Section):
 
 
 class RefineSettings(_Section):
-    """When an experience is pruned: `frequency ≥ α` and `utility / frequency ≤ β`."""
+    """When an experience is pruned (`frequency ≥ α` and `utility / frequency ≤ β`), and which is on trial at first."""
 
     min_frequency: Annotated[int, _between(1, 1_000)] = 5
     max_utility_ratio: Annotated[float, _between(0, 1)] = 0.5
+    add_from: Literal["all", "success"] = "all"
+    max_failed_retries: Annotated[int, _between(1, 100)] = 3
 
 
 class LogSettings(_Section):

@@ -90,6 +90,8 @@ def _heading(item: Ranked) -> str:
     experience = item.experience
     parts = [experience.id, f"from a {experience.kind}", track_record(experience), f"{item.age_days} days old"]
     parts.append(f"by {experience.source}")
+    if experience.status == "provisional":
+        parts.append("provisional")
     if item.missing_tools:
         parts.append(f"needs {', '.join(item.missing_tools)}")
     # On one line, whatever a client calls itself or its tools.

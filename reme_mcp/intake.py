@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp import distill, ledger, prompts
+from reme_mcp import distill, ledger, prompts, refine
 from reme_mcp.both import both
-from reme_mcp.config import DedupSettings, Settings
+from reme_mcp.config import Settings
 from reme_mcp.schema import (
     Experience,
     Merged,
@@ -53,6 +53,10 @@ class Prepared:
     embedded: Embedded | None
     readable: tuple[bool, ...]
 
+    def row(self, experience_id: str) -> int:
+        """Return the place of a candidate."""
+        return [candidate.id for candidate in self.candidates].index(experience_id)
+
 
 async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
     """Make the drafts of a trajectory ready to be stored; this may take as long as a model takes."""
@@ -70,9 +74,11 @@ async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: S
     trajectory = prepared.trajectory
     lines = await store.receipt(trajectory.workspace, trajectory.receipt) if trajectory.receipt else []
     settled, counted = await ledger.settle(store, writer, trajectory, lines, settings.refine)
-    added, merged, rejected = await _learn(prepared, store, counted.changed, settings.dedup)
+    proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
+    changed = counted.changed | proven.changed
+    added, merged, rejected = await _learn(prepared, store, changed, settings)
     # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
-    changed = counted.changed | {one.id: one for one in (*merged, *added)}
+    changed |= {one.id: one for one in (*merged, *added)}
     await both(partial(writer.put_experiences, list(changed.values())), partial(_put_vectors, prepared, writer, added))
     rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
     status = _status(trajectory, rejected)
@@ -89,7 +95,7 @@ async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: S
         ],
         rejected=rejected,
         settled=settled,
-        pruned=counted.pruned,
+        pruned=[*counted.pruned, *proven.pruned],
         lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
         brief=brief,
     )
@@ -108,13 +114,13 @@ async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: S
 
 async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Experience]) -> None:
     if prepared.embedded is not None:
-        rows = [prepared.candidates.index(one) for one in added]
+        rows = [prepared.row(one.id) for one in added]
         vectors, lessons = prepared.embedded.vectors[rows], prepared.embedded.lessons[rows]
         await writer.put_vectors(prepared.embedded.space, added, vectors, lessons)
 
 
 async def _learn(
-    prepared: Prepared, store: Store, changed: Mapping[str, Experience], thresholds: DedupSettings
+    prepared: Prepared, store: Store, changed: Mapping[str, Experience], settings: Settings
 ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
     """Return the candidates that say something new, the twins of the others with their trajectory added, and the rest.
 
@@ -122,7 +128,7 @@ async def _learn(
         prepared: The candidates.
         store: The pool; nothing is written here.
         changed: Experiences that are not yet stored as they are now, by id.
-        thresholds: From where on two lessons are the same.
+        settings: From where on two lessons are the same, and what starts as provisional.
     """
     added: list[Experience] = []
     merged: list[Experience] = []
@@ -135,7 +141,12 @@ async def _learn(
         )
         others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
         current = [changed.get(id, other) for id, other in others.items()]
-        twin = distill.find_twin(candidate, [*current, *added], cosines, thresholds)
+        if stored := [other for other in current if other.id == candidate.id]:
+            # A process died after storing it: what it has become since is not undone.
+            added += stored
+            continue
+        candidate = refine.admit(candidate, prepared.trajectory.outcome, add_from=settings.refine.add_from)
+        twin = distill.find_twin(candidate, [*current, *added], cosines, settings.dedup)
         if twin is None:
             added.append(candidate)
         elif twin.experience.status == "archived":
@@ -156,12 +167,17 @@ async def _cosines(prepared: Prepared, row: int, added: Sequence[Experience], st
     workspace = prepared.trajectory.workspace
     near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
     lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
-    lessons |= {one.id: embedded.lessons[prepared.candidates.index(one)] for one in added}
+    lessons |= {one.id: embedded.lessons[prepared.row(one.id)] for one in added}
     return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
 
 
 def _merge(twin: Experience, candidate: Experience) -> Experience:
-    """Return the older record with the candidate's trajectory added; text, id and counters stay."""
+    """Return the older record with the candidate's trajectory added; text, id and counters stay.
+
+    What a success teaches as well is provisional no longer.
+    """
+    if twin.status == "provisional" and candidate.status == "active":
+        twin = refine.activate(twin, at=candidate.updated_at)
     new = tuple(id for id in candidate.trajectory_ids if id not in twin.trajectory_ids)
     return replace(twin, trajectory_ids=twin.trajectory_ids + new, updated_at=candidate.updated_at) if new else twin
 

@@ -1,29 +1,29 @@
-"""Receipts and counters on the store: what was handed out, how it was settled, whom φ removes.
+"""Receipts and counters on the store: what was handed out, how it was settled, whom φ removes, who proved itself.
 
-In:  an open `Writer`, receipt lines, the `[refine]` numbers.
+In:  an open `Writer`, receipt lines, a recorded trajectory, the `[refine]` numbers.
 Out: receipts and experiences brought up to date.
 Does not know: what was recalled for, or what a trajectory taught.
 
-Counters are summed from the receipts each time, never incremented: settling twice, or after a crash in between, comes
-to the same numbers.
+Counters are summed from the receipts each time, and retries counted in the trajectories, never incremented: settling
+twice, or after a crash in between, comes to the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from reme_mcp import refine
 from reme_mcp.both import both
 from reme_mcp.config import RefineSettings
-from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now
-from reme_mcp.store import Store, Writer
+from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now, task_key
+from reme_mcp.store import Attempt, Store, Writer
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Experiences whose counters are not what they were, by id, and the ids of those that φ removed; not yet stored."""
+    """Experiences that are not what they were, by id, and the ids of those that are archived now; not yet stored."""
 
     changed: dict[str, Experience]
     pruned: list[str]
@@ -99,6 +99,43 @@ async def count(store: Store, experiences: Sequence[Experience], rules: RefineSe
             pruned.append(counted.id)
         changed[counted.id] = counted
     return Counted(changed, pruned)
+
+
+async def provisional_for(store: Store, workspace: str, task: str) -> list[Experience]:
+    """Return the provisional experiences that were learned from attempts at this very task."""
+    if not await store.has_provisional():
+        return []
+    return await _provisional(store, workspace, await store.outcomes(workspace, task_key(task)))
+
+
+async def prove(
+    store: Store, trajectory: Trajectory, changed: Mapping[str, Experience], rules: RefineSettings
+) -> Counted:
+    """Return what this attempt, which is stored already, and those before make of their task's provisional experiences.
+
+    Args:
+        store: The pool; nothing is written here.
+        trajectory: The attempt.
+        changed: Experiences that are not yet stored as they are now, by id.
+        rules: The numbers.
+    """
+    if not await store.has_provisional():
+        return Counted({}, [])
+    attempts = await store.outcomes(trajectory.workspace, trajectory.task_key)
+    earlier = [attempt for attempt in attempts if attempt.id != trajectory.id]
+    proven: dict[str, Experience] = {}
+    for stored in await _provisional(store, trajectory.workspace, earlier):
+        experience = changed.get(stored.id, stored)
+        if experience.status == "provisional":
+            after = refine.prove(experience, attempts, max_failed_retries=rules.max_failed_retries, at=now())
+            if after is not experience:
+                proven[after.id] = after
+    return Counted(proven, [one.id for one in proven.values() if one.status == "archived"])
+
+
+async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]) -> list[Experience]:
+    # Only failures bring any.
+    return await store.provisional(workspace, [attempt.id for attempt in attempts if attempt.outcome == "failure"])
 
 
 def is_to_prune(experience: Experience, rules: RefineSettings) -> bool:

@@ -177,12 +177,15 @@ class Memory:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
         store = await self._open_store()
 
+        # Those of this very task are searched like active ones.
+        own = [one.id for one in await ledger.provisional_for(store, workspace, task)]
         query = f"{task}\n{context}" if context else task
         text, vector = await both(
-            partial(self._search_text, store, workspace, query), partial(self._search_vectors, store, workspace, query)
+            partial(self._search_text, store, workspace, query, own),
+            partial(self._search_vectors, store, workspace, query, own),
         )
         ids = recall.shortlist(text, vector, limit=limit, settings=settings)
-        found = await store.experiences(workspace, ids, statuses=["active"])
+        found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
         candidates = [found[id] for id in ids if id in found]
         min_similarity = settings.min_similarity or self._vectors.min_similarity
         if settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=min_similarity):
@@ -452,17 +455,21 @@ class Memory:
 
     # --- inside ---
 
-    async def _search_text(self, store: Store, workspace: str, query: str) -> Hits:
+    async def _search_text(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
         reach = self.settings.recall.candidates
         words = spell_out(unquoted(query))
-        return Hits.of_text(await store.match_text(workspace, words, statuses=["active"], limit=reach), reach=reach)
+        return Hits.of_text(
+            await store.match_text(workspace, words, statuses=["active"], also=also, limit=reach), reach=reach
+        )
 
-    async def _search_vectors(self, store: Store, workspace: str, query: str) -> Hits | None:
+    async def _search_vectors(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits | None:
         embedded = await self._vectors.embed_query(query)
         if embedded is None or (space := self._vectors.space) is None:
             return None
         reach = self.settings.recall.candidates
-        return Hits.of_vectors(await store.match_vector(space, workspace, embedded, statuses=["active"], limit=reach))
+        return Hits.of_vectors(
+            await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=reach)
+        )
 
     async def _open_store(self) -> Store:
         async with self._opening:

@@ -1,9 +1,9 @@
-"""Utility-based refinement: what a known outcome does to counters, and when a lesson has to go.
+"""Refinement: what a known outcome does to counters, when a lesson has to go, and which has to prove itself first.
 
-In:  receipt lines, tallies, experiences.
+In:  receipt lines, tallies, attempts, experiences.
 Out: the same, changed. Pure functions over values; no table, no clock but the one handed in.
 
-Source: ReMe (arXiv 2512.10696, §3.3, eq. 1).
+Source: ReMe (arXiv 2512.10696, §3.3): eq. 1, selective addition, failure-aware reflection.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Literal
 
-from reme_mcp.schema import Experience, ReceiptLine
-from reme_mcp.store import Tally
+from reme_mcp.schema import Experience, Outcome, ReceiptLine
+from reme_mcp.store import Attempt, Tally
+
+UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
 
 
 def should_prune(frequency: int, utility: int, *, min_frequency: int, max_utility_ratio: float) -> bool:
@@ -75,6 +78,56 @@ def restore(experience: Experience, *, at: datetime) -> Experience:
         counted_since=at,
         updated_at=at,
     )
+
+
+def admit(experience: Experience, outcome: Outcome, *, add_from: Literal["all", "success"]) -> Experience:
+    """Return a new experience with the status that it starts with.
+
+    The outcome of the attempt that brought it decides, whatever kind its writer gives it: a comparison that comes with
+    a failure says what the better attempt did, and that this attempt could do it is still to be seen.
+
+    # Departs from the paper, §3.3, which keeps a failure's lessons out of the pool until a retry of the same run has
+    # succeeded: over MCP the retry may come days later, and from another client.
+
+    Args:
+        experience: Not yet stored.
+        outcome: Of the attempt that brought it.
+        add_from: Whose lessons are recalled at once.
+    """
+    if add_from == "all" or outcome == "success":
+        return experience
+    return replace(experience, status="provisional", status_reason=UNPROVEN)
+
+
+def activate(experience: Experience, *, at: datetime) -> Experience:
+    """Return the experience in recall for every task."""
+    return replace(experience, status="active", status_reason="", updated_at=at)
+
+
+def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_retries: int, at: datetime) -> Experience:
+    """Return a provisional experience active, archived or as it is: what the retries of its task make of it.
+
+    The first success makes it active, unless `max_failed_retries` failures came before. A pinned one is never archived.
+    Attempts from before the lesson was there, and the one that brought it, say nothing about it.
+
+    Args:
+        experience: Provisional.
+        attempts: All at one task that it was learned from, oldest first.
+        max_failed_retries: At least 1.
+        at: Now.
+    """
+    origin = next((attempt.created_at for attempt in attempts if attempt.id in experience.trajectory_ids), at)
+    learned_at = max(experience.created_at, origin)
+    failed = 0
+    for attempt in attempts:
+        if attempt.created_at <= learned_at:
+            continue
+        if attempt.outcome == "success":
+            return activate(experience, at=at)
+        failed += 1
+        if failed == max_failed_retries and not experience.pinned:
+            return archive(experience, f"{failed} later attempts at its task failed, too", at=at)
+    return experience
 
 
 def prune_reason(experience: Experience) -> str:

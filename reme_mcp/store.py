@@ -28,7 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,7 +38,7 @@ import anyio.to_thread
 
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
-from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
+from reme_mcp.schema import Experience, Outcome, ReceiptLine, Status, Trajectory
 from reme_mcp.searchable import search_text
 from reme_mcp.words import STOP_WORDS
 
@@ -66,8 +66,6 @@ ROWS_IN_MEMORY = 100_000
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine)
-
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -84,6 +82,15 @@ class Tally:
     frequency: int = 0
     utility: int = 0
     last_recalled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one trajectory ended, without what was done in it."""
+
+    id: str
+    outcome: Outcome
+    created_at: datetime
 
 
 @dataclass(slots=True)
@@ -106,14 +113,29 @@ class _Place:
 
 @dataclass(slots=True)
 class _Directory:
-    """The places of all experiences by id, up to `version` of the table.
+    """The places of all experiences by id, and the provisional ones among them, up to `version` of the table.
 
     To find a row by its id LanceDB looks into every fragment, of which each write leaves one; to take a row whose place
     is known costs the same however many there are.
     """
 
-    places: dict[str, _Place]
+    places: dict[str, _Place] = field(default_factory=dict)
+    provisional: set[str] = field(default_factory=set)
     version: int = 0
+
+    def put(self, id: str, place: _Place) -> None:
+        self.places[id] = place
+        if place.status == "provisional":
+            self.provisional.add(id)
+        else:
+            self.provisional.discard(id)
+
+    def clear(self) -> None:
+        self.places.clear()
+        self.provisional.clear()
+
+
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt)
 
 
 class Store:
@@ -124,7 +146,7 @@ class Store:
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
-        self._directory = _Directory({})
+        self._directory = _Directory()
         self._refreshing = anyio.Lock()
         self._pool_lock = ProcessLock(home / "pool.lock")
         self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
@@ -205,16 +227,34 @@ class Store:
             names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
             return sorted(names.unique().to_pylist())
 
+    async def has_provisional(self) -> bool:
+        """Return whether any experience of any workspace may be provisional; mostly none is, and this is quick."""
+        return await self._places() is None or bool(self._directory.provisional)
+
+    async def provisional(self, workspace: str, trajectory_ids: Sequence[str]) -> list[Experience]:
+        """Return the provisional experiences of `workspace` that were learned from any of these trajectories."""
+        if not trajectory_ids:
+            return []
+        from lancedb import lit
+
+        # LanceDB's expressions know no lists, its SQL does.
+        where = _all(_equals("workspace", workspace), _of_status(["provisional"])).to_sql()
+        among = ", ".join(lit(id).to_sql() for id in trajectory_ids)
+        return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{among}])")
+
     async def match_text(
-        self, workspace: str, query: str, *, statuses: Sequence[Status], limit: int
+        self, workspace: str, query: str, *, statuses: Sequence[Status], also: Sequence[str] = (), limit: int
     ) -> list[tuple[str, float]]:
-        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`."""
+        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`.
+
+        Those of other statuses are not searched, but for the ids in `also`.
+        """
         with _mapped("search the text"):
             rows = await (
                 self._tables["experiences"]
                 .query()
                 .nearest_to_text(query, columns="search_text")
-                .where(_all(_equals("workspace", workspace), _among("status", statuses)))
+                .where(_all(_equals("workspace", workspace), _of_status(statuses, also)))
                 .select(["id", "_score"])
                 .limit(limit)
                 .to_list()
@@ -224,7 +264,14 @@ class Store:
     # --- vectors ---
 
     async def match_vector(
-        self, embedder: str, workspace: str, vector: Vectors, *, statuses: Sequence[Status] | None = None, limit: int
+        self,
+        embedder: str,
+        workspace: str,
+        vector: Vectors,
+        *,
+        statuses: Sequence[Status] | None = None,
+        also: Sequence[str] = (),
+        limit: int,
     ) -> list[tuple[str, float]]:
         """Return up to `limit` `(id, cosine)` pairs, best first.
 
@@ -233,12 +280,13 @@ class Store:
             workspace: Whose experiences are searched.
             vector: (dim,) float32, unit norm.
             statuses: Which of them; all where `None`.
+            also: Ids that are searched whatever their status.
             limit: How many.
         """
         reach = limit if statuses is None else 2 * limit
         while True:
             hits = await self._nearest(embedder, workspace, vector, reach)
-            found = hits if statuses is None else await self._with_status(workspace, hits, statuses)
+            found = hits if statuses is None else await self._with_status(workspace, hits, statuses, also)
             if len(found) >= limit or len(hits) < reach:
                 return found[:limit]
             # What is archived stands in front of what is not.
@@ -257,12 +305,13 @@ class Store:
             return (await self._matrix(space, rows)).nearest(workspace, vector, limit)
 
     async def _with_status(
-        self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status]
+        self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status], also: Sequence[str]
     ) -> list[tuple[str, float]]:
         places = await self._places()
         if places is not None:
-            return [(id, cosine) for id, cosine in hits if id in places and places[id].status in statuses]
-        where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses))
+            known = [(id, cosine) for id, cosine in hits if id in places]
+            return [(id, cosine) for id, cosine in known if places[id].status in statuses or id in also]
+        where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses, also))
         with _mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
         ids = set(rows.column("id").to_pylist())
@@ -318,6 +367,11 @@ class Store:
         """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
         where = _all(_equals("workspace", workspace), _equals("task_key", key))
         return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
+
+    async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
+        """Return how all attempts at the task with this `task_key` ended, oldest first."""
+        where = _all(_equals("workspace", workspace), _equals("task_key", key))
+        return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
 
     async def pending(self) -> list[Trajectory]:
         """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
@@ -469,7 +523,7 @@ class Store:
         self,
         table: str,
         kind: type[Row],
-        where: Expr,
+        where: Expr | str,
         *,
         newest_first: bool = False,
         offset: int = 0,
@@ -513,10 +567,10 @@ class Store:
                         fresh = fresh.where(f"_row_last_updated_at_version > {directory.version}")
                     else:
                         # Rows that are gone don't show up as fresh.
-                        directory.places.clear()
+                        directory.clear()
                     for row in await fresh.to_list():
                         workspace = sys.intern(row["workspace"])
-                        directory.places[row["id"]] = _Place(row["_rowid"], workspace, row["status"])
+                        directory.put(row["id"], _Place(row["_rowid"], workspace, row["status"]))
                     directory.version = version
         return directory.places
 
@@ -747,8 +801,10 @@ def _among(column: str, values: Sequence[str]) -> Expr:
     return col(column).isin(list(values))
 
 
-def _of_status(statuses: Sequence[Status] | None) -> Expr | None:
-    return None if statuses is None else _among("status", statuses)
+def _of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
+    if statuses is None:
+        return None
+    return _among("status", statuses) | _among("id", also) if also else _among("status", statuses)
 
 
 def _all(first: Expr, *rest: Expr | None) -> Expr:

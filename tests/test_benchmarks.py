@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import latency, replay, report
+from tests.benchmarks import latency, refine, replay, report
 
 ENGINE = "Start the engine of my car"
 REPORT = "Sort quarterly figures alphabetically"
@@ -211,3 +211,51 @@ def test_latency_repeats_pools_with_some_words_exchanged() -> None:
     common = set(second.content.split()) & set(base.content.split())
     assert len(base.content.split()) / 2 < len(common) < len(base.content.split())
     assert len({base.id, first.id, second.id}) == 3
+
+
+# --- the simulation of refinement ---
+
+
+def test_the_simulation_plays_its_settings_and_accounts_for_every_lesson(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "FAMILIES", 6)
+    file = tmp_path / "figures.json"
+    options = ["--tasks", "10", "--workers", "1", "--systems", "full", "selective-phi-retry", "--base", "0"]
+
+    assert refine.main([*options, "--json", str(file)]) == 0
+
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    assert [run["system"] for run in figures["runs"]] == ["full addition, no φ", "selective addition, φ, retry"]
+    planted = 3 * refine.FAMILIES * refine.PLANTED_OF_EACH
+    for run in figures["runs"]:
+        assert [block["tasks"] for block in run["blocks"]] == [1] * 10
+        assert all(0 < sum(block["handed_out"].values()) <= 5 for block in run["blocks"])
+        assert all(block["solved"] <= block["solved_in_the_end"] <= 1 for block in run["blocks"])
+        assert planted < sum(run["blocks"][-1]["pool"].values()) <= planted + 20
+    full, selective = (run["summary"] for run in figures["runs"])
+    # Hardly an attempt succeeds without a base: what they teach is provisional where only successes add.
+    assert (full["provisional"], full["with retry %"]) == (0, full["solved %"])
+    assert selective["provisional"] > 0
+    drawn = capsys.readouterr().out
+    assert "Active lessons, by tasks played" in drawn
+    assert "After 10 tasks" in drawn
+
+
+def test_a_world_follows_from_its_seed() -> None:
+    one, same, other = refine.World(1), refine.World(1), refine.World(2)
+    assert (one.tasks, one.lessons) == (same.tasks, same.lessons)
+    assert one.tasks != other.tasks
+    assert len({task for family in one.tasks for task in family}) == refine.FAMILIES * refine.VARIANTS
+    assert {worth: list(one.worth.values()).count(worth) for worth in refine.LESSONS} == {
+        worth: many * refine.FAMILIES for worth, many in refine.LESSONS.items()
+    }
+
+
+@pytest.mark.parametrize(("values", "drawn"), [([0, 50, 100], "▁▅█"), ([12.4, 12.6, 99, 120], "▁▂██"), ([], "")])
+def test_a_bar_is_as_high_as_its_value(values: list[float], drawn: str) -> None:
+    assert refine.bars(values, 100) == drawn
+
+
+def test_bars_of_nothing_are_low() -> None:
+    assert refine.bars([0.0, 0.0], 0.0) == "▁▁"

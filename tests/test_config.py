@@ -26,6 +26,7 @@ WHOLE_NUMBERS = [
     ("record.max_transcript_chars", 1_000, 10_000_000),
     ("record.max_experiences", 1, 20),
     ("refine.min_frequency", 1, 1_000),
+    ("refine.max_failed_retries", 1, 100),
 ]
 NUMBERS = [
     ("recall.min_similarity", 0.0, 1.0),
@@ -113,6 +114,7 @@ def test_without_file_variables_and_overrides_the_defaults_hold(user: Path) -> N
     assert settings.workspace == "default"
     assert settings.embedder.provider == "fastembed"
     assert (settings.recall.limit, settings.refine.min_frequency, settings.refine.max_utility_ratio) == (5, 5, 0.5)
+    assert (settings.refine.add_from, settings.refine.max_failed_retries) == ("all", 3)
     assert Path(settings.home).is_absolute()
     assert Path(settings.home).is_relative_to(user)
     assert settings.home.endswith("reme-mcp")

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reme_mcp.refine import (
+    UNPROVEN,
+    activate,
+    admit,
     archive,
     count,
+    prove,
     prune_reason,
     restore,
     settle_by_outcome,
     settle_by_rating,
     should_prune,
 )
-from reme_mcp.store import Tally
+from reme_mcp.schema import Experience, Kind, Outcome, Status
+from reme_mcp.store import Attempt, Tally
 from tests.fakes import LEARNED, experience, line
 
 LATER = LEARNED + timedelta(days=1)
@@ -124,3 +131,108 @@ def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
 
 def test_the_reason_names_both_counters() -> None:
     assert prune_reason(experience(frequency=6, utility=3)) == "helped in 3 of 6 recalls with a known outcome"
+
+
+# --- what is on trial ---
+
+OUTCOMES: dict[str, Outcome] = {"s": "success", "f": "failure"}
+
+
+def attempts(outcomes: str, *, first: str = "t-bcdfghjkmn") -> list[Attempt]:
+    """Return one attempt per letter, a minute apart; the first brought the lesson."""
+    return [
+        Attempt(f"t-{minute}" if minute else first, OUTCOMES[letter], LEARNED + timedelta(minutes=minute))
+        for minute, letter in enumerate(outcomes)
+    ]
+
+
+def provisional(**changes: Any) -> Experience:
+    return experience(status="provisional", status_reason=UNPROVEN, **changes)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "add_from", "status"),
+    [
+        ("success", "all", "active"),
+        ("failure", "all", "active"),
+        ("success", "success", "active"),
+        ("failure", "success", "provisional"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["success", "failure", "comparative"])
+def test_the_outcome_decides_what_starts_as_provisional_whatever_its_kind(
+    outcome: Outcome, add_from: Literal["all", "success"], status: Status, kind: Kind
+) -> None:
+    one = experience(kind=kind)
+    reason = UNPROVEN if status == "provisional" else ""
+    assert admit(one, outcome, add_from=add_from) == replace(one, status=status, status_reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("retries", "status"),
+    [
+        ("", "provisional"),
+        ("f", "provisional"),
+        ("ff", "provisional"),  # below
+        ("fff", "archived"),  # at
+        ("ffff", "archived"),  # above: an attempt in between was not looked at
+        ("s", "active"),
+        ("fs", "active"),
+        ("ffs", "active"),
+        ("fffs", "archived"),  # too late
+        ("sfff", "active"),
+    ],
+)
+def test_a_provisional_lesson_has_three_retries_to_be_followed_by_a_success(retries: str, status: str) -> None:
+    after = prove(provisional(), attempts("f" + retries), max_failed_retries=3, at=LATER)
+    reasons = {"active": "", "provisional": UNPROVEN, "archived": "3 later attempts at its task failed, too"}
+    assert (after.status, after.status_reason) == (status, reasons[status])
+    assert after.updated_at == (LEARNED if status == "provisional" else LATER)
+
+
+@pytest.mark.parametrize(("most", "retries", "status"), [(1, "f", "archived"), (2, "f", "provisional")])
+def test_the_number_of_retries_is_a_setting(most: int, retries: str, status: str) -> None:
+    assert prove(provisional(), attempts("f" + retries), max_failed_retries=most, at=LATER).status == status
+
+
+@pytest.mark.parametrize(("retries", "status"), [("fff", "provisional"), ("ffffs", "active")])
+def test_a_pinned_lesson_is_never_dropped_but_may_prove_itself(retries: str, status: str) -> None:
+    assert prove(provisional(pinned=True), attempts("f" + retries), max_failed_retries=3, at=LATER).status == status
+
+
+@pytest.mark.parametrize("before", ["s", "fff", "fs"])
+def test_attempts_from_before_the_lesson_was_there_say_nothing(before: str) -> None:
+    # It was written down for the first attempt, but only after the others.
+    late = provisional(created_at=LEARNED + timedelta(minutes=len(before)))
+    assert prove(late, attempts("f" + before), max_failed_retries=3, at=LATER) is late
+    assert prove(late, attempts("f" + before + "s"), max_failed_retries=3, at=LATER).status == "active"
+
+
+def test_at_a_second_task_the_attempt_that_brought_the_lesson_does_not_count() -> None:
+    both = provisional(trajectory_ids=("t-elsewhere", "t-here"), created_at=LEARNED - timedelta(days=1))
+    here = attempts("fff", first="t-here")
+    assert prove(both, here, max_failed_retries=3, at=LATER) is both
+    assert (
+        prove(both, [*here, Attempt("t-more", "failure", LATER)], max_failed_retries=3, at=LATER).status == "archived"
+    )
+
+
+def test_attempts_at_a_task_that_the_lesson_is_not_from_say_nothing() -> None:
+    assert (
+        prove(provisional(), attempts("fsss", first="t-other"), max_failed_retries=3, at=LATER).status == "provisional"
+    )
+
+
+@given(retries=st.text("sf", max_size=12), most=st.integers(1, 5))
+def test_the_verdict_is_the_same_whether_it_is_asked_for_after_each_attempt_or_at_the_end(
+    retries: str, most: int
+) -> None:
+    one = provisional()
+    for seen in range(len(retries) + 1):
+        if one.status == "provisional":
+            one = prove(one, attempts("f" + retries[:seen]), max_failed_retries=most, at=LATER)
+    assert one == prove(provisional(), attempts("f" + retries), max_failed_retries=most, at=LATER)
+
+
+def test_what_is_activated_has_no_reason_any_more() -> None:
+    assert activate(provisional(), at=LATER) == experience(updated_at=LATER)

@@ -255,6 +255,38 @@ async def test_the_latest_attempts_at_a_task_come_newest_first(store: Store) -> 
     assert [one.id for one in attempts] == ["t-3", "t-2", "t-1"]
 
 
+async def test_outcomes_of_a_task_come_oldest_first(store: Store) -> None:
+    await put(
+        store,
+        *(
+            trajectory(f"t-{hour}", outcome=outcome, created_at=LEARNED + timedelta(hours=hour))
+            for hour, outcome in ((2, "success"), (1, "failure"))
+        ),
+        trajectory("t-other", task="Boil eggs"),
+        trajectory("t-theirs", workspace="other"),
+    )
+    attempts = await store.outcomes("default", trajectory().task_key)
+    assert [(one.id, one.outcome) for one in attempts] == [("t-1", "failure"), ("t-2", "success")]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [((), set()), (("t-1",), {"e-a"}), (("t-9", "t-2"), {"e-a", "e-b"}), (("t-9",), set()), (("it's",), {"e-odd"})],
+)
+async def test_provisional_experiences_are_found_by_any_of_their_trajectories(
+    store: Store, ids: tuple[str, ...], expected: set[str]
+) -> None:
+    await put(
+        store,
+        experience("e-a", status="provisional", trajectory_ids=("t-1", "t-2")),
+        experience("e-b", status="provisional", trajectory_ids=("t-2",)),
+        experience("e-odd", status="provisional", trajectory_ids=("it's",)),
+        experience("e-active", trajectory_ids=("t-1",)),
+        experience("e-theirs", status="provisional", trajectory_ids=("t-1",), workspace="other"),
+    )
+    assert {one.id for one in await store.provisional("default", ids)} == expected
+
+
 async def test_the_latest_line_is_the_newest_of_the_same_source(store: Store) -> None:
     await put(
         store,
@@ -468,6 +500,8 @@ async def test_text_search_keeps_to_the_statuses_asked_for(store: Store) -> None
     await put(store, *(experience(f"e-{status}", status=status) for status in EVERY_STATUS))
     hits = await store.match_text("default", "static site", statuses=["active", "archived"], limit=9)
     assert {id for id, _ in hits} == {"e-active", "e-archived"}
+    hits = await store.match_text("default", "static site", statuses=["active"], also=["e-provisional"], limit=9)
+    assert {id for id, _ in hits} == {"e-active", "e-provisional"}
 
 
 async def test_a_changed_experience_is_found_by_its_new_words_only(store: Store) -> None:

@@ -31,6 +31,7 @@ APP_NAME = "reme-mcp"
 ENV_PREFIX = "REME_MCP_"
 FILE_VARIABLE = "REME_MCP_CONFIG"
 BASE_URL_PATTERN = re.compile(r"https?://[^\s/@]+(/\S*)?", re.IGNORECASE)
+API_KEY_PATTERN = re.compile(r"[!-~]*")
 MAX_SHOWN_CHARS = 80
 
 
@@ -64,7 +65,7 @@ def _home(path: str) -> str:
     return _absolute(path)
 
 
-def _model_folder(path: str) -> str:
+def _optional_path(path: str) -> str:
     return _absolute(path) if path else ""
 
 
@@ -86,7 +87,7 @@ def _base_url(url: str) -> str:
 
 def _api_key(key: SecretStr) -> SecretStr:
     # It becomes an HTTP header; the HTTP client's own error for a bad header would show it.
-    if re.fullmatch(r"[!-~]*", key.get_secret_value()) is None:
+    if API_KEY_PATTERN.fullmatch(key.get_secret_value()) is None:
         raise ValueError("must be ASCII without spaces or line breaks")
     return key
 
@@ -103,7 +104,7 @@ class EmbedderSettings(_Section):
 
     provider: Literal["fastembed", "endpoint", "none"] = "fastembed"
     model: Annotated[str, Field(min_length=1)] = "BAAI/bge-small-en-v1.5"
-    path: Annotated[str, AfterValidator(_model_folder)] = ""
+    path: Annotated[str, AfterValidator(_optional_path)] = ""
     cache_dir: Annotated[str, AfterValidator(_cache_folder), Field(validate_default=True)] = ""
     download: bool = True
     threads: Annotated[int, _between(1, 64)] = 1
@@ -117,6 +118,34 @@ class EmbedderSettings(_Section):
         # A rule over several keys: its message begins with the key that it is reported under.
         if self.provider == "endpoint" and not self.base_url:
             raise ValueError("embedder.provider needs embedder.base_url, the address of an OpenAI-compatible server")
+        return self
+
+
+class LLMSettings(_Section):
+    """The model that distils and judges, behind an OpenAI-compatible server; none without `base_url`."""
+
+    base_url: Annotated[str, AfterValidator(_base_url)] = ""
+    model: str = ""
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
+    api_key_file: Annotated[str, AfterValidator(_optional_path)] = ""
+    timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 120.0
+    max_retries: Annotated[int, _between(0, 10)] = 2
+    max_attempts: Annotated[int, _between(1, 10)] = 3
+    concurrency: Annotated[int, _between(1, 64)] = 2
+    temperature: Annotated[float, _between(0, 2)] = 0.2
+    max_tokens: Annotated[int, _between(64, 100_000)] = 2_000
+    context_tokens: Annotated[int, _between(1_000, 10_000_000)] = 8_000
+    tokens_per_day: Annotated[int, _between(0, 10_000_000_000)] = 0
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        # As above: each message begins with the key that it is reported under.
+        if self.base_url and not self.model:
+            raise ValueError("llm.base_url needs llm.model, the name of a model there")
+        if self.api_key_file and self.api_key.get_secret_value():
+            raise ValueError("llm.api_key_file needs llm.api_key to be empty: the key comes from one of the two")
+        if self.max_tokens >= self.context_tokens:
+            raise ValueError("llm.max_tokens must be less than llm.context_tokens: the prompt needs room as well")
         return self
 
 
@@ -172,6 +201,7 @@ class Settings(_Section):
     )
     workspace: Annotated[str, AfterValidator(_workspace)] = "default"
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
+    llm: LLMSettings = Field(default_factory=LLMSettings)
     recall: RecallSettings = Field(default_factory=RecallSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)

@@ -7,6 +7,7 @@
     ├── StoreError       the home folder can't be opened, read or written
     ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
     └── EndpointError    an OpenAI-compatible server refused, failed or answered nonsense
+        └── AnswerError  it works, but this one question got no answer that can be used
 
 A message says what is wrong, which value, and what to do. This module imports nothing.
 """
@@ -37,4 +38,28 @@ class EmbedderError(ReMeError):
 
 
 class EndpointError(ReMeError):
-    """An OpenAI-compatible server could not be reached, refused, or answered in a shape that can't be used."""
+    """An OpenAI-compatible server could not be reached, refused, or answered in a shape that can't be used.
+
+    Attributes:
+        status: The HTTP status that the server refused with, if it was that.
+        retry_after_s: Seconds before which it is no use to ask again, where that was said: by the server, or because
+            the day's tokens are used up.
+        is_permanent: It stays so until a person changes something: the key, the model's name, the account.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        is_permanent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.is_permanent = is_permanent
+
+
+class AnswerError(EndpointError):
+    """The server works, but this question got no answer that can be used; another question may."""

@@ -65,3 +65,22 @@ def reflect(task: str) -> str:
         "Then call record_trajectory with the task in its original words, the outcome, a short summary of the steps, "
         "the receipt if experiences were recalled, and the experiences."
     )
+
+
+# --- for the model behind the server: the form of its answer ---
+
+_ANSWER_FORM = "{system}\n\nAnswer with nothing but one JSON object that fits this JSON schema:\n{schema}"
+_ASK_AGAIN = """\
+Your answer can't be used: it {problem}
+Answer once more, with nothing but one JSON object that fits this JSON schema:
+{schema}"""
+
+
+def with_form(system: str, schema: str) -> str:
+    """Return a system prompt that says in words which form the answer has to have."""
+    return _ANSWER_FORM.format(system=system, schema=schema)
+
+
+def ask_again(problem: str, schema: str) -> str:
+    """Return what is said to a model whose answer could not be used; `problem` goes on after "it"."""
+    return _ASK_AGAIN.format(problem=problem, schema=schema)

@@ -19,6 +19,12 @@ SECRET = "sk-do-not-show-me"
 WHOLE_NUMBERS = [
     ("embedder.threads", 1, 64),
     ("embedder.batch_size", 1, 256),
+    ("llm.max_retries", 0, 10),
+    ("llm.max_attempts", 1, 10),
+    ("llm.concurrency", 1, 64),
+    ("llm.max_tokens", 64, 100_000),
+    ("llm.context_tokens", 1_000, 10_000_000),
+    ("llm.tokens_per_day", 0, 10_000_000_000),
     ("recall.limit", 1, 20),
     ("recall.token_budget", 100, 20_000),
     ("recall.candidates", 10, 500),
@@ -29,6 +35,7 @@ WHOLE_NUMBERS = [
     ("refine.max_failed_retries", 1, 100),
 ]
 NUMBERS = [
+    ("llm.temperature", 0.0, 2.0),
     ("recall.min_similarity", 0.0, 1.0),
     ("recall.vector_weight", 0.0, 1.0),
     ("recall.helpfulness_weight", 0.0, 0.5),
@@ -39,15 +46,24 @@ NUMBERS = [
     ("dedup.min_text_overlap", 0.3, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
 ]
+TIMEOUTS = [("embedder.timeout_s", 0.0, 600.0), ("llm.timeout_s", 0.0, 3_600.0)]
+RANGES = [*WHOLE_NUMBERS, *NUMBERS, *TIMEOUTS]
+EVERY_NUMBER = {key for key, *_ in RANGES}
+# An answer has to fit into the model's context: what lets the one go to its bounds.
+BESIDE = {"llm.max_tokens": {"llm.context_tokens": "10000000"}, "llm.context_tokens": {"llm.max_tokens": "64"}}
 WITHIN = [
     *((key, value) for key, low, high in WHOLE_NUMBERS for value in (low, low + 1, high - 1, high)),
     *((key, value) for key, low, high in NUMBERS for value in (low, low + 0.01, high - 0.01, high)),
-    *(("embedder.timeout_s", value) for value in (0.001, 599.9, 600.0)),
+    *((key, value) for key, _, high in TIMEOUTS for value in (0.001, high - 0.1, high)),
 ]
 BEYOND = [
     *((key, value, f"from {low} to {high}") for key, low, high in WHOLE_NUMBERS for value in (low - 1, high + 1)),
     *((key, value, f"from {low:g} to {high:g}") for key, low, high in NUMBERS for value in (low - 0.01, high + 0.01)),
-    *(("embedder.timeout_s", value, "more than 0 and at most 600") for value in (-0.001, 0.0, 600.1)),
+    *(
+        (key, value, f"more than 0 and at most {high:g}")
+        for key, _, high in TIMEOUTS
+        for value in (-0.001, 0.0, high + 0.1)
+    ),
 ]
 
 
@@ -146,13 +162,13 @@ def test_the_example_with_its_machine_dependent_lines_uncommented_loads_too(user
     assert settings.embedder.cache_dir == Settings().embedder.cache_dir
 
 
-@pytest.mark.parametrize(("key", "low", "high"), [*WHOLE_NUMBERS, *NUMBERS, ("embedder.timeout_s", 0, 600)])
+@pytest.mark.parametrize(("key", "low", "high"), RANGES)
 def test_the_example_names_the_range_of_every_number(key: str, low: float, high: float) -> None:
     section, _, name = key.partition(".")
     of_section = EXAMPLE.read_text(encoding="utf-8").split(f"\n[{section}]\n")[1].split("\n[")[0]
     comment = of_section.split(f"\n{name} = ")[0].rsplit("\n\n", 1)[-1]
 
-    wanted = f"More than {low}, at most {high}." if key == "embedder.timeout_s" else f"{low:.8g} to {high:.8g}"
+    wanted = f"More than {low:g}, at most {high:g}." if "timeout" in key else f"{low:.12g} to {high:.12g}"
     assert wanted in comment
 
 
@@ -331,9 +347,10 @@ def test_a_section_is_no_key_on_the_command_line() -> None:
 @pytest.mark.parametrize(("key", "value"), WITHIN)
 def test_a_number_within_its_bounds_is_taken_from_every_layer(user: Path, key: str, value: float) -> None:
     path = write(user, as_toml(key, value))
-    assert value_of(load_settings(config_file=path, environ={}), key) == value
-    assert value_of(load_settings(environ={as_variable(key): str(value)}), key) == value
-    assert value_of(load_settings(environ={}, overrides={key: str(value)}), key) == value
+    beside = BESIDE.get(key, {})
+    assert value_of(load_settings(config_file=path, environ={}, overrides=beside), key) == value
+    assert value_of(load_settings(environ={as_variable(key): str(value)}, overrides=beside), key) == value
+    assert value_of(load_settings(environ={}, overrides={key: str(value)} | beside), key) == value
 
 
 @pytest.mark.parametrize(("key", "value", "allowed"), BEYOND)
@@ -347,7 +364,7 @@ def test_a_number_beyond_its_bounds_is_refused_from_every_layer(
     assert problems(overrides={key: str(value)}) == [f"command line --set {key} = '{value}': must be {allowed}"]
 
 
-@pytest.mark.parametrize("key", [key for key, *_ in [*WHOLE_NUMBERS, *NUMBERS, ("embedder.timeout_s",)]])
+@pytest.mark.parametrize("key", sorted(EVERY_NUMBER))
 def test_every_number_of_the_settings_is_in_the_tables_above_and_refuses_text(key: str) -> None:
     (line,) = problems(overrides={key: "many"})
     kind = "whole number" if key in {key for key, *_ in WHOLE_NUMBERS} else "number"
@@ -357,7 +374,7 @@ def test_every_number_of_the_settings_is_in_the_tables_above_and_refuses_text(ke
 def test_no_number_is_missing_from_the_tables_above() -> None:
     defaults = Settings()
     numbers = {key for key in keys_of(defaults) if type(value_of(defaults, key)) in (int, float)}
-    assert numbers == {key for key, *_ in [*WHOLE_NUMBERS, *NUMBERS]} | {"embedder.timeout_s"}
+    assert numbers == EVERY_NUMBER
 
 
 @pytest.mark.parametrize(
@@ -469,6 +486,43 @@ def test_the_endpoint_and_its_address_may_come_from_different_layers(user: Path)
     assert settings.embedder.provider == "endpoint"
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"base_url": "http://host/v1"}, "base_url = 'http://host/v1': needs llm.model, the name of a model there"),
+        (
+            {"api_key": SECRET, "api_key_file": "/run/key"},
+            "api_key_file = '/run/key': needs llm.api_key to be empty: the key comes from one of the two",
+        ),
+        (
+            {"max_tokens": "3000", "context_tokens": "3000"},
+            "max_tokens = '3000': must be less than llm.context_tokens: the prompt needs room as well",
+        ),
+    ],
+)
+def test_keys_of_the_llm_that_do_not_fit_together_are_reported(given: dict[str, str], problem: str) -> None:
+    lines = problems(overrides={f"llm.{key}": value for key, value in given.items()})
+    assert lines == [f"command line --set llm.{problem}"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"base_url": "http://host/v1", "model": "m"},
+        {"model": "m"},
+        {"api_key_file": "/run/key"},
+        {"max_tokens": "2999", "context_tokens": "3000"},
+    ],
+)
+def test_keys_of_the_llm_that_fit_together_are_taken(given: dict[str, str]) -> None:
+    settings = load_settings(environ={}, overrides={f"llm.{key}": value for key, value in given.items()})
+    assert {key: str(value_of(settings, f"llm.{key}")) for key in given} == given
+
+
+def test_no_model_is_asked_by_default() -> None:
+    assert Settings().llm.base_url == ""
+
+
 def test_all_problems_of_all_layers_are_reported_at_once(user: Path) -> None:
     path = write(user, "[recall]\nlimit = 0\nlimt = 1\n[refine]\nmin_frequency = 0\n")
     lines = problems(
@@ -506,6 +560,13 @@ def test_a_secret_is_read_and_masked_wherever_settings_are_shown() -> None:
     assert settings.embedder.api_key.get_secret_value() == SECRET
     for shown in (repr(settings), str(settings), repr(settings.embedder), settings.model_dump_json()):
         assert SECRET not in shown
+
+
+def test_the_key_of_the_llm_is_masked_and_checked_too() -> None:
+    assert SECRET not in repr(load_settings(environ={"REME_MCP_LLM_API_KEY": SECRET}))
+    assert problems(environ={"REME_MCP_LLM_API_KEY": f"{SECRET} "}) == [
+        "environment REME_MCP_LLM_API_KEY: must be ASCII without spaces or line breaks"
+    ]
 
 
 @pytest.mark.parametrize("bad", [f"{SECRET} ", f"{SECRET}\n", f"{SECRET}é", f"{SECRET}\udcff"])
@@ -546,7 +607,7 @@ def test_a_bad_secret_is_not_shown_where_settings_are_made_by_hand() -> None:
 # --- folders ---
 
 
-@pytest.mark.parametrize("key", ["home", "embedder.path", "embedder.cache_dir"])
+@pytest.mark.parametrize("key", ["home", "embedder.path", "embedder.cache_dir", "llm.api_key_file"])
 @pytest.mark.parametrize(
     ("given", "inside"),
     [("~/memory", "memory"), ("memory", "memory"), ("./a/../mémoire 记忆 x", "mémoire 记忆 x"), ("~", "")],

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from reme_mcp.config import EmbedderSettings, Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import EmbedderError
 from reme_mcp.memory import Memory
+from tests.http_server import Asked, Reply, Server, reply, serving
 from tests.models import model_folder as model_folder
 
 pytestmark = pytest.mark.anyio
@@ -123,63 +121,42 @@ NONSENSE = {
 }
 
 
-class Server(ThreadingHTTPServer):
+class Embeddings:
     """Answers `POST /v1/embeddings`; `wrong` says how not to."""
 
     wrong = ""
-    keys: list[str]
-    models: list[str]
 
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        self.server.keys.append(self.headers["Authorization"])
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        texts = asked["input"]
-        self.server.models.append(asked["model"])
-        if self.server.wrong in NONSENSE:
-            return self._send(200, *NONSENSE[self.server.wrong])
-        if self.server.wrong == "refused":
-            return self._answer(401, {"error": {"message": "no such key"}})
-        if self.server.wrong == "echo":
-            return self._answer(401, {"error": {"message": f"received {self.headers['Authorization']}"}})
-        if self.server.wrong == "broken":
-            return self._answer(500, {"error": {"message": "out of memory"}})
+    def __call__(self, asked: Asked) -> Reply:
+        if self.wrong in NONSENSE:
+            kind, content = NONSENSE[self.wrong]
+            return Reply(content, kind=kind)
+        if self.wrong == "refused":
+            return reply({"error": {"message": "no such key"}}, 401)
+        if self.wrong == "echo":
+            return reply({"error": {"message": f"received {asked.key}"}}, 401)
+        if self.wrong == "broken":
+            return reply({"error": {"message": "out of memory"}}, 500)
+        texts = asked.body["input"]
         data = [
             {"object": "embedding", "index": place, "embedding": [len(text), 1.0]} for place, text in enumerate(texts)
         ]
-        if self.server.wrong == "short":
+        if self.wrong == "short":
             data = data[1:]
         # In another order than they came in, as the protocol allows.
-        answer = {"object": "list", "data": data[::-1], "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
-        return self._answer(200, answer)
-
-    def _answer(self, status: int, body: object) -> None:
-        self._send(status, "application/json", json.dumps(body).encode())
-
-    def _send(self, status: int, kind: str, content: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        return reply(
+            {"object": "list", "data": data[::-1], "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        )
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.keys = []
-        server.models = []
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def embeddings() -> Embeddings:
+    return Embeddings()
+
+
+@pytest.fixture
+def server(embeddings: Embeddings) -> Iterator[Server]:
+    with serving(embeddings) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def at(port: int) -> EmbedderSettings:
@@ -194,8 +171,8 @@ def test_a_server_embeds_in_batches_and_gets_the_key(server: Server) -> None:
     vectors = embedder.embed(["a", "bb", "ccc"])
     assert np.allclose(vectors[:, 0] / vectors[:, 1], [1, 2, 3])
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
-    assert server.keys == [f"Bearer {KEY}"] * 2
-    assert server.models == ["m"] * 2
+    assert [asked.key for asked in server.asked] == [f"Bearer {KEY}"] * 2
+    assert [asked.body["model"] for asked in server.asked] == ["m"] * 2
 
 
 @pytest.mark.parametrize(
@@ -204,15 +181,13 @@ def test_a_server_embeds_in_batches_and_gets_the_key(server: Server) -> None:
         ("refused", "no such key"),
         ("broken", "out of memory"),
         ("short", "answered 1 vectors .* for 2 texts"),
-        pytest.param(
-            "echo",
-            "401",
-            marks=pytest.mark.xfail(strict=True, reason="a server's own words are shown as they are, the key in them"),
-        ),
+        ("echo", "401 received Bearer …"),
     ],
 )
-def test_a_server_that_fails_is_an_error_without_the_key(server: Server, wrong: str, says: str) -> None:
-    server.wrong = wrong
+def test_a_server_that_fails_is_an_error_without_the_key(
+    server: Server, embeddings: Embeddings, wrong: str, says: str
+) -> None:
+    embeddings.wrong = wrong
     embedder = load_embedder(at(server.server_port), False)
     assert embedder is not None
     with pytest.raises(EmbedderError, match=says) as caught:
@@ -221,20 +196,20 @@ def test_a_server_that_fails_is_an_error_without_the_key(server: Server, wrong: 
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="llm.py takes every 200 for a list of vectors; AttributeError and others leak")
 @pytest.mark.parametrize("wrong", NONSENSE)
-def test_a_server_that_answers_something_else_is_an_error(server: Server, wrong: str) -> None:
-    server.wrong = wrong
+def test_a_server_that_answers_something_else_is_an_error(server: Server, embeddings: Embeddings, wrong: str) -> None:
+    embeddings.wrong = wrong
     embedder = load_embedder(at(server.server_port), False)
     assert embedder is not None
     with pytest.raises(EmbedderError):
         embedder.embed(["a"])
 
 
-@pytest.mark.xfail(strict=True, reason="what leaks from llm.py goes through recall and record")
 @pytest.mark.parametrize("wrong", ["a web page", "an error as LM Studio writes it"])
-async def test_recall_and_record_go_on_with_a_server_of_something_else(home: Path, server: Server, wrong: str) -> None:
-    server.wrong = wrong
+async def test_recall_and_record_go_on_with_a_server_of_something_else(
+    home: Path, server: Server, embeddings: Embeddings, wrong: str
+) -> None:
+    embeddings.wrong = wrong
     async with Memory.open(Settings(home=str(home), embedder=at(server.server_port))) as memory:
         await memory.warm_up(download=False)
         lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
@@ -245,8 +220,10 @@ async def test_recall_and_record_go_on_with_a_server_of_something_else(home: Pat
         assert recalled.note
 
 
-async def test_recall_goes_on_while_a_server_refuses_and_says_so_once(home: Path, server: Server) -> None:
-    server.wrong = "refused"
+async def test_recall_goes_on_while_a_server_refuses_and_says_so_once(
+    home: Path, server: Server, embeddings: Embeddings
+) -> None:
+    embeddings.wrong = "refused"
     async with Memory.open(Settings(home=str(home), embedder=at(server.server_port))) as memory:
         await memory.warm_up(download=False)
         notes = [(await memory.recall("turning on the motor", source="test")).note for _ in range(2)]

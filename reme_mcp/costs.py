@@ -1,0 +1,111 @@
+"""What the model behind the server costs, and how many tokens a day may take.
+
+In:  what each question cost.
+Out: that as a value to store, and an `EndpointError` once the day's tokens are used up.
+Does not know: prices, or where costs are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Literal
+
+from reme_mcp.errors import EndpointError
+from reme_mcp.schema import now
+
+Purpose = Literal["distill", "judge", "rerank", "rewrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one question cost, whether or not it got an answer.
+
+    Attributes:
+        purpose: What was asked for.
+        model: That was asked.
+        at: When it ended, UTC.
+        attempts: Requests that were sent, at least 1.
+        tokens_in: Read by the model, over all requests.
+        tokens_out: Written by it.
+        estimated: Some of the tokens are our own estimate, as the server did not say.
+        seconds: That the requests took, without waiting for a turn.
+        ok: Whether it got an answer that could be used.
+    """
+
+    purpose: Purpose
+    model: str
+    at: datetime
+    attempts: int
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    seconds: float
+    ok: bool
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one question has cost so far."""
+
+    attempts: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    estimated: bool = False
+    seconds: float = 0.0
+
+    def total(self, purpose: Purpose, model: str, *, ok: bool) -> Spent:
+        """Return the whole cost of the question, which has just ended."""
+        return Spent(
+            purpose=purpose,
+            model=model,
+            at=now(),
+            attempts=self.attempts,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            estimated=self.estimated,
+            seconds=self.seconds,
+            ok=ok,
+        )
+
+
+class Allowance:
+    """The tokens that questions may take in a day (UTC)."""
+
+    def __init__(self, tokens_per_day: int, clock: Callable[[], datetime] = now) -> None:
+        """Begin with a whole day's tokens; `count` what was spent of them before.
+
+        Args:
+            tokens_per_day: 0 for no limit.
+            clock: Says what time it is, with a time zone.
+        """
+        self._tokens_per_day = tokens_per_day
+        self._clock = clock
+        self._day = clock().astimezone(UTC).date()
+        self._spent = 0
+
+    def count(self, tokens: int, at: datetime) -> None:
+        """Take tokens, read or written, that were spent at a time; those of another day than today don't matter."""
+        today = self._clock().astimezone(UTC).date()
+        if today != self._day:
+            self._day, self._spent = today, 0
+        if at.astimezone(UTC).date() == today:
+            self._spent += tokens
+
+    def check(self) -> None:
+        """Do nothing while there are tokens left.
+
+        Raises:
+            EndpointError: The day's tokens are used up.
+        """
+        at = self._clock().astimezone(UTC)
+        self.count(0, at)
+        if not self._tokens_per_day or self._spent < self._tokens_per_day:
+            return
+        anew = datetime.combine(at.date() + timedelta(days=1), time(), UTC)
+        raise EndpointError(
+            f"the day's budget is used up: {self._spent} of [llm] tokens_per_day = {self._tokens_per_day}; "
+            f"it starts anew at {anew:%Y-%m-%d %H:%M} UTC",
+            retry_after_s=(anew - at).total_seconds(),
+        )

@@ -136,6 +136,8 @@ class LLMSettings(_Section):
     max_tokens: Annotated[int, _between(64, 100_000)] = 2_000
     context_tokens: Annotated[int, _between(1_000, 10_000_000)] = 8_000
     tokens_per_day: Annotated[int, _between(0, 10_000_000_000)] = 0
+    min_verdict: Annotated[float, _between(0, 1)] = 0.5
+    wait: bool = False
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
@@ -162,6 +164,9 @@ class RecallSettings(_Section):
     confidence_weight: Annotated[float, _between(0, 0.5)] = 0.02
     freshness_weight: Annotated[float, _between(0, 0.5)] = 0.01
     half_life_days: Annotated[float, _between(1, 3_650)] = 90.0
+    rerank: bool = False
+    rewrite: bool = False
+    llm_deadline_s: Annotated[float, Field(gt=0, le=60, description="more than 0 and at most 60")] = 4.0
 
 
 class RecordSettings(_Section):
@@ -172,10 +177,12 @@ class RecordSettings(_Section):
 
 
 class DedupSettings(_Section):
-    """From where on two experiences are the same one."""
+    """From where on two experiences, or two tasks, are the same one."""
 
     min_cosine: Annotated[float, _between(0.5, 1)] = 0.93
     min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.6
+    min_task_cosine: Annotated[float, _between(0.5, 1)] = 0.97
+    min_task_overlap: Annotated[float, _between(0.3, 1)] = 0.9
 
 
 class RefineSettings(_Section):

@@ -7,7 +7,7 @@ Does not know: prices, or where costs are stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
@@ -43,6 +43,42 @@ class Spent:
     estimated: bool
     seconds: float
     ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What all questions of one purpose have cost.
+
+    Attributes:
+        questions: How many were asked.
+        failed: How many of them got no answer that could be used.
+        tokens_in: Read by models.
+        tokens_out: Written by them.
+        seconds: That the requests took.
+    """
+
+    questions: int
+    failed: int
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+
+
+def total(spent: Iterable[Spent]) -> dict[str, Cost]:
+    """Return what was spent by purpose."""
+    by_purpose: dict[str, list[Spent]] = {}
+    for one in spent:
+        by_purpose.setdefault(one.purpose, []).append(one)
+    return {
+        purpose: Cost(
+            questions=len(every),
+            failed=sum(not one.ok for one in every),
+            tokens_in=sum(one.tokens_in for one in every),
+            tokens_out=sum(one.tokens_out for one in every),
+            seconds=round(sum(one.seconds for one in every), 1),
+        )
+        for purpose, every in sorted(by_purpose.items())
+    }
 
 
 @dataclass(slots=True)

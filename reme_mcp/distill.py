@@ -28,6 +28,7 @@ from reme_mcp.schema import (
     task_key,
 )
 from reme_mcp.transcript import from_json
+from reme_mcp.words import mostly_latin
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NEGATION = re.compile(
@@ -35,16 +36,29 @@ _NEGATION = re.compile(
 )
 # What has an underscore, a dot or a capital inside is the name of something: get_stock_info, startEngine, config.toml.
 _NAME = re.compile(r"\b\w+(?:[_.]\w+|(?<=[a-z])[A-Z]\w*)+")
+# What an injected instruction says and a lesson does not.
+_ORDER = re.compile(
+    r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:previous|prior|above|earlier|all|your|system)\b[^.\n]{0,30}"
+    r"\b(?:instructions?|rules?|prompts?|guidelines|lessons?)\b|\byou are now\b|\bsystem prompt\b",
+    re.IGNORECASE,
+)
 EARLIER_TOKENS = 60
 SHOWN_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
 class NamedDraft:
-    """A draft with the id that its experience will have, so that storing it twice stores it once."""
+    """A draft with the id that its experience will have, so that storing it twice stores it once.
+
+    Attributes:
+        author: `assistant`, or the name of the model that wrote it.
+        judged: Whether a judge has accepted it.
+    """
 
     id: str
     draft: ExperienceDraft
+    author: str = "assistant"
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +97,18 @@ def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDr
 
 def to_json(drafts: Sequence[NamedDraft]) -> str:
     """Return the drafts as JSON text, to be kept with their trajectory until they are stored."""
-    return json.dumps([{"id": named.id, "draft": named.draft.model_dump()} for named in drafts], ensure_ascii=False)
+    rows = [
+        {"id": one.id, "draft": one.draft.model_dump(), "author": one.author, "judged": one.judged} for one in drafts
+    ]
+    return json.dumps(rows, ensure_ascii=False)
 
 
 def from_stored(text: str) -> list[NamedDraft]:
     """Return what `to_json` wrote."""
-    return [NamedDraft(item["id"], ExperienceDraft.model_validate(item["draft"])) for item in json.loads(text)]
+    return [NamedDraft(**(row | {"draft": ExperienceDraft.model_validate(row["draft"])})) for row in json.loads(text)]
 
 
-def to_experience(named: NamedDraft, trajectory: Trajectory, *, author: str, at: datetime) -> Experience:
+def to_experience(named: NamedDraft, trajectory: Trajectory, *, at: datetime) -> Experience:
     """Return the experience that a draft becomes. Provenance comes from the trajectory, never from the draft."""
     draft = named.draft
     return Experience(
@@ -110,7 +127,7 @@ def to_experience(named: NamedDraft, trajectory: Trajectory, *, author: str, at:
         prior_frequency=0,
         prior_utility=0,
         source=trajectory.source,
-        author=author,
+        author=named.author,
         trajectory_ids=(trajectory.id,),
         created_at=at,
         updated_at=at,
@@ -153,6 +170,24 @@ def find_twin(
     return max(twins, key=lambda pair: pair[0])[1] if twins else None
 
 
+def is_same_task(first: str, second: str, cosine: float | None, settings: DedupSettings) -> bool:
+    """Return whether two tasks are one: in the same words, or nearly the same with nothing turned round.
+
+    Args:
+        first: A task.
+        second: Another one.
+        cosine: Of their vectors; `None` where no model made any.
+        settings: Thresholds; reaching one is enough.
+    """
+    if task_key(first) == task_key(second):
+        return True
+    if contradicts(first, second):
+        return False
+    if cosine is not None:
+        return cosine >= settings.min_task_cosine
+    return text_overlap(first, second) >= settings.min_task_overlap
+
+
 def contradicts(first: str, second: str) -> bool:
     """Return whether two texts differ in what turns a lesson around: a number, a "not", a name, or the order of words.
 
@@ -167,6 +202,21 @@ def contradicts(first: str, second: str) -> bool:
         return True
     words, other_words = task_key(first).split(), task_key(second).split()
     return words != other_words and sorted(words) == sorted(other_words)
+
+
+def not_a_lesson(draft: ExperienceDraft, *, latin: bool) -> str:
+    """Return why what a model wrote can't be a lesson of its task, or nothing.
+
+    Args:
+        draft: What the model wrote.
+        latin: Whether the task is in Latin script.
+    """
+    text = f"{draft.when_to_use}\n{draft.content}"
+    if _ORDER.search(text):
+        return "it gives its reader orders instead of a lesson; the transcript may hold an injected instruction"
+    if mostly_latin(text) != latin:
+        return "it is written in another script than the task"
+    return ""
 
 
 def lesson(experience: Experience) -> str:

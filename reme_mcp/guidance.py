@@ -43,6 +43,11 @@ def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str
     return "\n\n".join(blocks), shown
 
 
+def with_advice(advice: str, notes: str) -> str:
+    """Return the notes with what a model made of them for the task; both are quoted."""
+    return f"{prompts.ADVICE_HEADER}\n{quote(advice)}\n\n{notes}"
+
+
 def record_summary(result: RecordResult) -> str:
     """Return the readable form of a `RecordResult`."""
     lines = [f"Trajectory {result.trajectory_id}: {result.status.replace('_', ' ')}."]

@@ -62,54 +62,112 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
     """Make the drafts of a trajectory ready to be stored; this may take as long as a model takes."""
     at = now()
     candidates = tuple(
-        distill.to_experience(named, trajectory, author="assistant", at=at)
-        for named in distill.from_stored(trajectory.drafts)
+        distill.to_experience(named, trajectory, at=at) for named in distill.from_stored(trajectory.drafts)
     )
     readable = tuple(vectors.reads(lesson_text(candidate)) for candidate in candidates)
     return Prepared(trajectory, candidates, await vectors.embed_experiences(candidates), readable)
 
 
-async def work_off(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
-    """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point."""
+async def work_off(
+    prepared: Prepared, store: Store, writer: Writer, settings: Settings, *, to_model: bool
+) -> RecordResult:
+    """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
+
+    Args:
+        prepared: The trajectory.
+        store: To read from.
+        writer: To write with.
+        settings: The rules' numbers.
+        to_model: Leave the learning to the model behind the server; the trajectory is queued for it.
+    """
     trajectory = prepared.trajectory
     lines = await store.receipt(trajectory.workspace, trajectory.receipt) if trajectory.receipt else []
     settled, counted = await ledger.settle(store, writer, trajectory, lines, settings.refine)
     proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
+    answer = RecordResult(
+        trajectory_id=trajectory.id,
+        status="queued",
+        added=[],
+        merged=[],
+        rejected=rejected_of(trajectory),
+        settled=settled,
+        pruned=[*counted.pruned, *proven.pruned],
+        lessons=[],
+        brief="",
+    )
     changed = counted.changed | proven.changed
-    added, merged, rejected = await _learn(prepared, store, changed, settings)
+    if not to_model:
+        return await _learn(prepared, store, writer, settings, changed, answer)
+    await writer.put_experiences(list(changed.values()))
+    if trajectory.outcome == "failure":
+        # The retry need not wait for the judge.
+        answer = answer.model_copy(update={"lessons": [candidate.content for candidate in prepared.candidates]})
+    await writer.put_trajectory(_answered(trajectory, answer))
+    return answer
+
+
+async def learn(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
+    """Learn what the model behind the server made of a queued trajectory, and complete its answer; may be repeated."""
+    answer = RecordResult.model_validate_json(prepared.trajectory.answer)
+    answer = answer.model_copy(update={"rejected": rejected_of(prepared.trajectory)})
+    return await _learn(prepared, store, writer, settings, {}, answer)
+
+
+def is_for_model(trajectory: Trajectory) -> bool:
+    """Return whether there is anything that a model could distil or judge: not if nothing was said to be learned."""
+    return trajectory.drafts_digest == "" or trajectory.drafts != "[]" or trajectory.rejected != "[]"
+
+
+async def _learn(
+    prepared: Prepared,
+    store: Store,
+    writer: Writer,
+    settings: Settings,
+    changed: dict[str, Experience],
+    answer: RecordResult,
+) -> RecordResult:
+    """Store what is new of the candidates, together with `changed`, and the answer with its trajectory."""
+    trajectory = prepared.trajectory
+    added, merged, rejected = await _sort(prepared, store, changed, settings)
     # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
     changed |= {one.id: one for one in (*merged, *added)}
     await both(partial(writer.put_experiences, list(changed.values())), partial(_put_vectors, prepared, writer, added))
-    rejected = [*(Rejected.model_validate(item) for item in json.loads(trajectory.rejected)), *rejected]
+    rejected = [*answer.rejected, *rejected]
     status = _status(trajectory, rejected)
     brief = ""
     if status == "awaiting_experiences":
         attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS)
         brief = prompts.brief(trajectory.id, trajectory.outcome, distill.earlier_attempts(trajectory, attempts))
-    result = RecordResult(
-        trajectory_id=trajectory.id,
-        status=status,
-        added=[experience.id for experience in added],
-        merged=[
-            Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status) for one in merged
-        ],
-        rejected=rejected,
-        settled=settled,
-        pruned=[*counted.pruned, *proven.pruned],
-        lessons=[one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
-        brief=brief,
+    answer = answer.model_copy(
+        update={
+            "status": status,
+            "added": [experience.id for experience in added],
+            "merged": [
+                Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status)
+                for one in merged
+            ],
+            "rejected": rejected,
+            "lessons": [one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
+            "brief": brief,
+        }
     )
-    await writer.put_trajectory(
-        replace(
-            trajectory,
-            status=status,
-            drafts="[]",
-            rejected=dump_rejected(rejected),
-            answer=result.model_dump_json(),
-            updated_at=now(),
-        )
+    await writer.put_trajectory(_answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer))
+    return answer
+
+
+def _answered(trajectory: Trajectory, answer: RecordResult) -> Trajectory:
+    return replace(
+        trajectory,
+        status=answer.status,
+        rejected=dump_rejected(answer.rejected),
+        answer=answer.model_dump_json(),
+        updated_at=now(),
     )
-    return result
+
+
+def rejected_of(trajectory: Trajectory) -> list[Rejected]:
+    """Return the drafts that were refused so far, and why."""
+    return [Rejected.model_validate(item) for item in json.loads(trajectory.rejected)]
 
 
 async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Experience]) -> None:
@@ -119,7 +177,7 @@ async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Exper
         await writer.put_vectors(prepared.embedded.space, added, vectors, lessons)
 
 
-async def _learn(
+async def _sort(
     prepared: Prepared, store: Store, changed: Mapping[str, Experience], settings: Settings
 ) -> tuple[list[Experience], list[Experience], list[Rejected]]:
     """Return the candidates that say something new, the twins of the others with their trajectory added, and the rest.
@@ -184,9 +242,9 @@ def _merge(twin: Experience, candidate: Experience) -> Experience:
 
 def _status(trajectory: Trajectory, rejected: Sequence[Rejected]) -> RecordStatus:
     """Return what has become of the trajectory, once its drafts have been through the gate."""
-    drafts_came = trajectory.drafts_digest != ""
-    some_had_form = trajectory.drafts != "[]"
-    if drafts_came and some_had_form:
+    by_model = trajectory.status == "queued"
+    drafts_came = by_model or trajectory.drafts_digest != ""
+    if drafts_came and (trajectory.drafts != "[]" or (by_model and rejected)):
         return "distilled"
     return "nothing_to_learn" if drafts_came and not rejected else "awaiting_experiences"
 

@@ -49,7 +49,7 @@ COMPLAINT_TOKENS = 200
 
 
 class LLM(Protocol):
-    """A language model that fills in a form."""
+    """A language model that fills in a form; close it in the end."""
 
     async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
         """Return a valid value of `shape`; the model is asked more than once if need be.
@@ -64,6 +64,10 @@ class LLM(Protocol):
             AnswerError: This question got no answer that can be used.
             EndpointError: The server can't be reached, refuses or fails, or the day's tokens are used up.
         """
+        ...
+
+    async def close(self) -> None:
+        """Close what it holds open."""
         ...
 
 

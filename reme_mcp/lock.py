@@ -9,6 +9,8 @@ A killed process leaves no lock behind: the operating system lets go of it.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -44,6 +46,34 @@ class ProcessLock:
         except BaseException:
             self._tasks.release()
             raise
+
+    @asynccontextmanager
+    async def unless_held(self) -> AsyncIterator[bool]:
+        """Hold the lock if nobody does; the block is told whether it is held, and is not made to wait.
+
+        Raises:
+            StoreError: The file can't be made or locked.
+        """
+        from filelock import Timeout
+
+        try:
+            self._tasks.acquire_nowait()
+        except anyio.WouldBlock:
+            yield False
+            return
+        try:
+            await self._file.acquire(timeout=0)
+        except Timeout:
+            self._tasks.release()
+            yield False
+            return
+        except OSError as exc:
+            self._tasks.release()
+            raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
+        try:
+            yield True
+        finally:
+            await self.__aexit__(None, None, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

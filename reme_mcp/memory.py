@@ -20,18 +20,24 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from reme_mcp import distill, guidance, intake, ledger, prompts, recall, refine, transcript
 from reme_mcp.both import both
-from reme_mcp.config import Settings
+from reme_mcp.config import LLMSettings, Settings
+from reme_mcp.costs import Allowance, Cost, Spent, total
+from reme_mcp.distiller import Distiller
 from reme_mcp.embed import load_embedder
-from reme_mcp.errors import InvalidInput, NotFound, StoreError
-from reme_mcp.recall import Hits
+from reme_mcp.errors import EndpointError, InvalidInput, NotFound, StoreError
+from reme_mcp.llm import LLM, EndpointLLM
+from reme_mcp.queue import Queue
+from reme_mcp.recall import Hits, Ranked
 from reme_mcp.schema import (
     MAX_LABEL_CHARS,
     MAX_TASK_CHARS,
@@ -50,7 +56,7 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.store import Store, Tally
+from reme_mcp.store import Store, Tally, Writer
 from reme_mcp.vectors import LoadEmbedder, Vectors
 from reme_mcp.words import spell_out, unquoted
 
@@ -58,8 +64,20 @@ logger = logging.getLogger(__name__)
 
 # The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
+# How many notes the model chooses from, where it orders them.
+RERANKED = 10
 MAX_WRITES_WITHOUT_UPKEEP = 60
 SUCCESS_REWARD = 1.0
+
+
+Answer = TypeVar("Answer")
+# Makes the model that the settings name. The seam at which a test puts its own.
+ConnectLLM = Callable[[LLMSettings, Allowance, Callable[[Spent], None]], LLM]
+Tell = Callable[[str], Awaitable[None]]
+
+
+async def _tell_nobody(what: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +91,44 @@ class PoolStats:
     receipts: dict[str, int]
     embedder: str
     without_vector: int
+    llm: dict[str, Cost]
 
 
 class Memory:
     """An open pool with its search and its rules. Make one with `Memory.open`."""
 
-    def __init__(self, settings: Settings, background: TaskGroup, load: LoadEmbedder) -> None:
+    def __init__(self, settings: Settings, background: TaskGroup, load: LoadEmbedder, connect: ConnectLLM) -> None:
         self.settings = settings
         self._background = background
         self._store: Store | None = None
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
+        self._spent: list[Spent] = []
+        self._allowance = Allowance(settings.llm.tokens_per_day)
+        self._llm = connect(settings.llm, self._allowance, self._spent.append) if settings.llm.base_url else None
+        self._distiller = Distiller(self._llm, settings.llm.model, settings.llm) if self._llm is not None else None
+        self._queue: Queue | None = None
+        self._queue_is_run = False
         self._last_call = 0.0
         self._looking_after = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, *, load: LoadEmbedder = load_embedder) -> AsyncIterator[Memory]:
+    async def open(
+        cls, settings: Settings, *, load: LoadEmbedder = load_embedder, connect: ConnectLLM = EndpointLLM
+    ) -> AsyncIterator[Memory]:
         """Open the memory of `settings.home`; nothing is read or loaded yet.
 
         Args:
             settings: Where the pool is, and every rule's numbers.
             load: What loads the embedder.
+            connect: What makes the model behind the server, where the settings name one.
 
         Leaving the block stops background work; what it had not finished is taken up at the next start.
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as background:
-            memory = cls(settings, background, load)
+            memory = cls(settings, background, load, connect)
             try:
                 yield memory
             except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
@@ -108,7 +136,10 @@ class Memory:
             finally:
                 background.cancel_scope.cancel()
         # Only now: a table that is closed under a reader makes LanceDB panic.
+        if memory._llm is not None:
+            await memory._llm.close()
         if memory._store is not None:
+            await memory._store_costs(memory._store)
             memory._store.close()
         if failure is not None:
             raise failure
@@ -140,6 +171,7 @@ class Memory:
         await self._vectors.fill(store)
         await store.count_leftovers()
         self._look_after_pool()
+        self._run_queue()
 
     # --- the three tools ---
 
@@ -191,7 +223,9 @@ class Memory:
         if settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=min_similarity):
             candidates = []
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=settings, at=now())
+        ranked, trouble = await self._reranked(task, ranked[: max(limit, RERANKED)])
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
+        words, more_trouble = await self._rewritten(task, words, shown)
 
         receipt = new_id("r")
         lines = ledger.receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
@@ -202,7 +236,7 @@ class Memory:
             experiences=[_recalled(item) for item in shown],
             receipt=receipt,
             search=["text"] if vector is None else ["text", "vector"],
-            note=self._vectors.tell_once(),
+            note=" ".join(note for note in (self._vectors.tell_once(), trouble or more_trouble) if note),
         )
 
     async def record(
@@ -218,6 +252,7 @@ class Memory:
         trajectory_id: str | None = None,
         workspace: str | None = None,
         source: str,
+        tell: Tell = _tell_nobody,
     ) -> RecordResult:
         """Store what was tried and how it ended, settle the receipt, and learn from it.
 
@@ -235,6 +270,7 @@ class Memory:
             trajectory_id: Of the trajectory that `experiences` are for.
             workspace: Whose pool; the settings' where `None`.
             source: Who records.
+            tell: Told what is waited for, where the settings say to wait for the model.
 
         Raises:
             InvalidInput: Arguments contradict each other or are out of their range; nothing was stored.
@@ -252,7 +288,8 @@ class Memory:
             if steps is not None or messages is not None:
                 name = "steps" if messages is None else "messages"
                 raise InvalidInput(f"{name} came with trajectory_id, whose attempt is stored already; leave {name} out")
-            return await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
+            result = await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
+            return await self._after_recording(store, workspace, result, tell)
 
         task = _text("task", task)
         outcome, reward = _outcome(outcome, reward)
@@ -289,11 +326,10 @@ class Memory:
                 if receipt is not None and not lines:
                     raise NotFound(_unknown("receipt", receipt, workspace))
                 await writer.add_trajectory(trajectory)
-                result = await intake.work_off(prepared, store, writer, self.settings)
+                result = await self._work_off(prepared, store, writer)
         if known is not None:
-            return await self._resume(store, known)
-        self._look_after_pool()
-        return result
+            result = await self._resume(store, known)
+        return await self._after_recording(store, workspace, result, tell)
 
     async def rate(
         self,
@@ -394,7 +430,28 @@ class Memory:
             receipts=await store.count_receipts(workspace),
             embedder=self._vectors.state,
             without_vector=0 if space is None else len(await store.without_vector(space)),
+            llm=total(await store.spent()),
         )
+
+    async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
+        """Return the trajectories that wait for the model behind the server, oldest first."""
+        store = await self._open_store()
+        return await store.queued(self._workspace(workspace))
+
+    async def distill(self, done: Callable[[Trajectory], Awaitable[None]]) -> int:
+        """Let the model work on all that is queued, in every workspace, now; return how many there were.
+
+        Args:
+            done: Told of each trajectory as it is afterwards; one that is still queued says why.
+
+        Raises:
+            InvalidInput: No model is configured.
+        """
+        await self._open_store()
+        if self._queue is None:
+            raise InvalidInput("no model is configured; name one in [llm] base_url and model")
+        await self._vectors.load(download=False)
+        return await self._queue.work_all(done)
 
     async def workspaces(self) -> list[str]:
         """Return the names of the workspaces that hold experiences."""
@@ -455,6 +512,34 @@ class Memory:
 
     # --- inside ---
 
+    async def _reranked(self, task: str, ranked: list[Ranked]) -> tuple[list[Ranked], str]:
+        """Return the notes as the model orders them, or as they were and why."""
+        if self._distiller is None or not self.settings.recall.rerank or len(ranked) < 2:
+            return ranked, ""
+        by_id = {item.experience.id: item for item in ranked}
+        asked = partial(self._distiller.rerank, task, [item.experience for item in ranked])
+        order, trouble = await self._in_time(asked)
+        return (ranked, trouble) if order is None else ([by_id[one.id] for one in order], "")
+
+    async def _rewritten(self, task: str, words: str, shown: Sequence[Ranked]) -> tuple[str, str]:
+        """Return the guidance with the model's advice before it, or as it was and why."""
+        if self._distiller is None or not self.settings.recall.rewrite or not shown:
+            return words, ""
+        advice, trouble = await self._in_time(
+            partial(self._distiller.rewrite, task, [item.experience for item in shown])
+        )
+        return (words, trouble) if advice is None else (guidance.with_advice(advice, words), "")
+
+    async def _in_time(self, ask: Callable[[], Awaitable[Answer]]) -> tuple[Answer | None, str]:
+        """Return the model's answer; `None` and a sentence where it failed or took too long."""
+        deadline_s = self.settings.recall.llm_deadline_s
+        try:
+            with anyio.move_on_after(deadline_s):
+                return await ask(), ""
+        except EndpointError as exc:
+            return None, f"The notes are as they were found: {exc}"
+        return None, f"The notes are as they were found: the model took longer than {deadline_s:g} s."
+
     async def _search_text(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
         reach = self.settings.recall.candidates
         words = spell_out(unquoted(query))
@@ -474,8 +559,30 @@ class Memory:
     async def _open_store(self) -> Store:
         async with self._opening:
             if self._store is None:
-                self._store = await Store.open(Path(self.settings.home))
+                store = await Store.open(Path(self.settings.home))
+                if self._distiller is not None:
+                    for spent in await store.spent(since=now() - timedelta(days=1)):
+                        self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
+                    self._queue = Queue(store, self._vectors, self._distiller, self.settings, self._take_spent)
+                self._store = store
             return self._store
+
+    def _run_queue(self) -> Queue | None:
+        """Have the queue worked on in the background, where there is a model to do it."""
+        if self._queue is not None and not self._queue_is_run:
+            self._queue_is_run = True
+            self._start(self._queue.run)
+        return self._queue
+
+    def _take_spent(self) -> list[Spent]:
+        spent = self._spent[:]
+        self._spent.clear()
+        return spent
+
+    async def _store_costs(self, store: Store) -> None:
+        if self._spent:
+            async with store.writing() as writer:
+                await writer.add_spent(self._take_spent())
 
     def _look_after_pool(self) -> None:
         """Compact and fill in vectors behind the calls, not between them."""
@@ -492,6 +599,7 @@ class Memory:
                 await anyio.sleep(QUIET_S)
                 if seen == (self._last_call, await store.versions()):
                     break
+            await self._store_costs(store)
             await store.upkeep()
             await self._vectors.fill(store)
         finally:
@@ -579,11 +687,26 @@ class Memory:
             same = known is not None and known.drafts_digest == digest
             if not same:
                 await writer.put_trajectory(trajectory)
-                result = await intake.work_off(prepared, store, writer, self.settings)
+                result = await self._work_off(prepared, store, writer)
         if known is not None and same:
             return await self._resume(store, known)
-        self._look_after_pool()
         return result
+
+    async def _work_off(self, prepared: intake.Prepared, store: Store, writer: Writer) -> RecordResult:
+        to_model = self._distiller is not None and intake.is_for_model(prepared.trajectory)
+        return await intake.work_off(prepared, store, writer, self.settings, to_model=to_model)
+
+    async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
+        """Return the answer, completed where the settings say to wait for the model."""
+        self._look_after_pool()
+        queue = self._run_queue()
+        if result.status != "queued" or queue is None:
+            return result
+        queue.wake()
+        trajectory = await store.trajectory(workspace, result.trajectory_id)
+        if trajectory is None or not self.settings.llm.wait:
+            return result
+        return RecordResult.model_validate_json((await queue.worked_off(trajectory, tell)).answer)
 
     async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
         """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""
@@ -592,7 +715,7 @@ class Memory:
             async with store.writing() as writer:
                 trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
                 if not trajectory.answer:
-                    return await intake.work_off(prepared, store, writer, self.settings)
+                    return await self._work_off(prepared, store, writer)
         return RecordResult.model_validate_json(trajectory.answer)
 
     async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:

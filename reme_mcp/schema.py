@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
-RecordStatus = Literal["awaiting_experiences", "distilled", "nothing_to_learn"]
+RecordStatus = Literal["queued", "awaiting_experiences", "distilled", "nothing_to_learn"]
 
 # No vowels, no look-alikes (0/o, 1/l/i, 2/z, 5/s): an id can be read aloud and never spells a word.
 ID_ALPHABET = "bcdfghjkmnpqrtvwxy346789"
@@ -124,11 +124,14 @@ class Trajectory:
         drafts_digest: Of the experiences that came last; the same ones get the same answer again.
         reward: 0 to 1; 1 is success.
         transcript: The steps as JSON text, see `transcript.py`; empty when only task and outcome were sent.
-        drafts: JSON list of the experiences handed in and not yet stored, with the ids that they will get.
+        drafts: JSON list of the experiences that are not yet stored, with the ids that they will get.
         rejected: JSON list of the drafts that the gate refused, each with its reason.
         answer: JSON of the `RecordResult` that was given; empty while `status` is `pending`.
-        status: `pending` is not yet worked off; `awaiting_experiences` waits for somebody to distil it;
-            `distilled` is done; `nothing_to_learn` was said to hold no lesson.
+        status: `pending` is not yet worked off; `queued` waits for the model behind the server, `awaiting_experiences`
+            for the assistant, to distil it; `distilled` is done; `nothing_to_learn` was said to hold no lesson.
+        tries: How often the model failed on it.
+        retry_at: Not before; `None` is at once, or, where it failed too often, when a person asks for it.
+        trouble: Why it failed the last time.
     """
 
     id: str
@@ -148,6 +151,9 @@ class Trajectory:
     drafts: str
     rejected: str
     answer: str
+    tries: int = 0
+    retry_at: datetime | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

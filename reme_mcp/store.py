@@ -8,6 +8,7 @@ Tables:
     experiences         one row per experience; full-text index over `search_text`
     trajectories        what was recorded, whether worked off or not
     receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
+    costs               one row per question to the model behind the server
     vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, a change of
                         embedder loses nothing, and a settled counter does not rewrite vectors
 
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Experience, Outcome, ReceiptLine, Status, Trajectory
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 # What another process may be making at this very moment, besides what is left of it.
-HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts|-upkeep)?\.lock")
+HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts|-upkeep|-queue)?\.lock")
 UPKEEP_EVERY_WRITES = 20
 UPKEEP_BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
@@ -135,7 +137,7 @@ class _Directory:
         self.provisional.clear()
 
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
 
 
 class Store:
@@ -151,6 +153,7 @@ class Store:
         self._pool_lock = ProcessLock(home / "pool.lock")
         self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
         self._upkeep_lock = ProcessLock(home / "pool-upkeep.lock")
+        self.queue_lock = ProcessLock(home / "pool-queue.lock")
         self._writes: Counter[str] = Counter()
         self._preempted: set[str] = set()
 
@@ -358,6 +361,11 @@ class Store:
         where = _all(_equals("workspace", workspace), _equals("id", trajectory_id))
         return next(iter(await self._rows("trajectories", Trajectory, where)), None)
 
+    async def trajectories(self, workspace: str, ids: Sequence[str]) -> list[Trajectory]:
+        """Return those of `workspace` among `ids`, newest first."""
+        where = _all(_equals("workspace", workspace), _among("id", ids))
+        return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
+
     async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
         """Return the trajectory that was recorded from exactly the same call, or `None`."""
         where = _all(_equals("workspace", workspace), _equals("digest", digest))
@@ -377,12 +385,29 @@ class Store:
         """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
         return await self._rows("trajectories", Trajectory, _equals("status", "pending"))
 
+    async def queued(self, workspace: str | None = None) -> list[Trajectory]:
+        """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
+        where = _equals("status", "queued")
+        if workspace is not None:
+            where = _all(where, _equals("workspace", workspace))
+        return (await self._rows("trajectories", Trajectory, where, newest_first=True))[::-1]
+
+    async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
+        """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
+        from lancedb.query import ColumnOrdering
+
+        with _mapped("read trajectories"):
+            query = self._tables["trajectories"].query().where(_equals("workspace", workspace)).select(["id", "task"])
+            newest = ColumnOrdering(column_name="created_at", ascending=False)
+            rows = await query.order_by([newest, ColumnOrdering(column_name="id")]).limit(limit).to_list()
+        return [(row["id"], row["task"]) for row in rows]
+
     async def count_trajectories(self, workspace: str) -> dict[str, int]:
         """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""
         with _mapped("count trajectories"):
             query = self._tables["trajectories"].query().where(_equals("workspace", workspace))
             rows = await query.select(["outcome", "status"]).to_list()
-        undistilled = sum(row["status"] in ("pending", "awaiting_experiences") for row in rows)
+        undistilled = sum(row["status"] in ("pending", "queued", "awaiting_experiences") for row in rows)
         outcomes = [row["outcome"] for row in rows]
         return {"success": outcomes.count("success"), "failure": outcomes.count("failure"), "undistilled": undistilled}
 
@@ -439,6 +464,14 @@ class Store:
             "settled": sum(row["helped"] is not None for row in handed_out),
             "helped": sum(row["helped"] is True for row in handed_out),
         }
+
+    # --- costs ---
+
+    async def spent(self, since: datetime | None = None) -> list[Spent]:
+        """Return what the questions to the model behind the server have cost, all or those since a moment."""
+        from lancedb import col, lit
+
+        return await self._rows("costs", Spent, None if since is None else col("at") >= lit(since))
 
     # --- writing ---
 
@@ -523,7 +556,7 @@ class Store:
         self,
         table: str,
         kind: type[Row],
-        where: Expr | str,
+        where: Expr | str | None,
         *,
         newest_first: bool = False,
         offset: int = 0,
@@ -533,7 +566,9 @@ class Store:
 
         columns = [field.name for field in dataclasses.fields(kind)]
         with _mapped(f"read {table}"):
-            query = self._tables[table].query().where(where).select(columns)
+            query = self._tables[table].query().select(columns)
+            if where is not None:
+                query = query.where(where)
             if newest_first:
                 # The first column is an id: pages are stable even among rows of one moment.
                 newest = ColumnOrdering(column_name="created_at", ascending=False)
@@ -663,6 +698,14 @@ class Writer:
         """Insert the trajectory, or replace the one with its id."""
         await self._upsert("trajectories", "id", [dataclasses.asdict(trajectory)])
 
+    async def add_spent(self, spent: Sequence[Spent]) -> None:
+        """Append what questions to the model behind the server have cost."""
+        if spent:
+            table = self._store._tables["costs"]
+            with _mapped("write costs"):
+                await table.add(_arrow([dataclasses.asdict(one) for one in spent], await table.schema()))
+            self._store._writes["costs"] += 1
+
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
         """Replace these lines, each found by its receipt and experience."""
         async with self._store._receipts_lock:
@@ -769,6 +812,7 @@ def _schemas() -> dict[str, pa.Schema]:
         "experiences": pa.schema([*columns(Experience), pa.field("search_text", text)]),
         "trajectories": pa.schema(columns(Trajectory)),
         "receipts": pa.schema(columns(ReceiptLine)),
+        "costs": pa.schema(columns(Spent)),
     }
 
 

@@ -108,6 +108,10 @@ class Vectors:
         embedded = await self._embed([self._profile.query_prefix + query])
         return None if embedded is None else embedded[0]
 
+    async def embed_tasks(self, tasks: Sequence[str]) -> Matrix | None:
+        """Return (n, dim) float32, unit norm, to compare with each other; `None` while that can't be done."""
+        return await self._embed(tasks) if all(self.reads(task) for task in tasks) else None
+
     async def embed_experiences(self, experiences: Sequence[Experience]) -> Embedded | None:
         """Return the vectors of the experiences, in order; `None` while there is no model, or if it fails."""
         if not experiences:

@@ -44,9 +44,12 @@ NUMBERS = [
     ("recall.half_life_days", 1.0, 3_650.0),
     ("dedup.min_cosine", 0.5, 1.0),
     ("dedup.min_text_overlap", 0.3, 1.0),
+    ("dedup.min_task_cosine", 0.5, 1.0),
+    ("dedup.min_task_overlap", 0.3, 1.0),
+    ("llm.min_verdict", 0.0, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
 ]
-TIMEOUTS = [("embedder.timeout_s", 0.0, 600.0), ("llm.timeout_s", 0.0, 3_600.0)]
+TIMEOUTS = [("embedder.timeout_s", 0.0, 600.0), ("llm.timeout_s", 0.0, 3_600.0), ("recall.llm_deadline_s", 0.0, 60.0)]
 RANGES = [*WHOLE_NUMBERS, *NUMBERS, *TIMEOUTS]
 EVERY_NUMBER = {key for key, *_ in RANGES}
 # An answer has to fit into the model's context: what lets the one go to its bounds.
@@ -168,7 +171,7 @@ def test_the_example_names_the_range_of_every_number(key: str, low: float, high:
     of_section = EXAMPLE.read_text(encoding="utf-8").split(f"\n[{section}]\n")[1].split("\n[")[0]
     comment = of_section.split(f"\n{name} = ")[0].rsplit("\n\n", 1)[-1]
 
-    wanted = f"More than {low:g}, at most {high:g}." if "timeout" in key else f"{low:.12g} to {high:.12g}"
+    wanted = f"More than {low:g}, at most {high:g}." if key.endswith("_s") else f"{low:.12g} to {high:.12g}"
     assert wanted in comment
 
 

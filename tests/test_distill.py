@@ -181,7 +181,7 @@ def test_drafts_come_back_from_storage_as_they_were() -> None:
 
 def become(changes: dict[str, object], **attempt: Any) -> Any:
     [named], _ = read(draft(**changes))
-    return to_experience(named, trajectory(**attempt), author="assistant", at=LATER)
+    return to_experience(named, trajectory(**attempt), at=LATER)
 
 
 def test_provenance_comes_from_the_trajectory() -> None:

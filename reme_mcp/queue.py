@@ -1,0 +1,244 @@
+"""The trajectories that wait for the model behind the server, and the work on them.
+
+In:  the store, whose table of trajectories is the queue; the model; the vectors.
+Out: experiences in the pool, and each trajectory's answer completed; what went wrong stands with the trajectory.
+Does not know: who recorded what, or who waits for it.
+
+One process at a time works on the queue of a home: it holds a lock that the operating system lets go of when it dies.
+Nothing is marked as begun, so that there is nothing to clean up after a death: what was not finished is still queued.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import anyio
+
+from reme_mcp import distill, intake
+from reme_mcp.config import Settings
+from reme_mcp.costs import Spent
+from reme_mcp.distiller import Distiller
+from reme_mcp.errors import AnswerError, EndpointError, StoreError
+from reme_mcp.schema import Experience, Rejected, Trajectory, now
+from reme_mcp.store import Store
+from reme_mcp.vectors import Vectors
+from reme_mcp.words import spell_out
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 15.0
+LONGEST_PAUSE_S = 3_600.0
+# A model that fails on one trajectory so often is not asked again until a person wants it.
+MAX_TRIES = 5
+# How often is looked for what other processes queued and did not get to.
+LOOK_AGAIN_S = 60.0
+# The same while another process works on the queue.
+LOOK_AFTER_OTHER_S = 2.0
+LOOK_WHILE_WAITED_FOR_S = 1.0
+NEIGHBOURS = 3
+# Among how many recorded tasks another attempt at the same one is looked for, and how many are looked at closely.
+RECENT_TASKS = 500
+LIKELY_TASKS = 8
+
+
+class Queue:
+    """The queue of one home, worked on by one model."""
+
+    def __init__(
+        self,
+        store: Store,
+        vectors: Vectors,
+        distiller: Distiller,
+        settings: Settings,
+        take_spent: Callable[[], list[Spent]],
+    ) -> None:
+        """Make one; `take_spent` hands over what the model has cost since it was last asked."""
+        self._store = store
+        self._vectors = vectors
+        self._distiller = distiller
+        self._settings = settings
+        self._take_spent = take_spent
+        self._changed = anyio.Event()
+        self._paused_until: datetime | None = None
+
+    def wake(self) -> None:
+        """Say that something was queued or worked off."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def worked_off(self, trajectory: Trajectory, tell: Callable[[str], Awaitable[None]]) -> Trajectory:
+        """Wait until the model has worked off a queued trajectory, or failed on it, and return it as it is then.
+
+        Args:
+            trajectory: It may be another process that works on it.
+            tell: Told about once a second what is waited for.
+        """
+        while True:
+            changed = self._changed
+            stored = await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+            if stored.status != "queued" or stored.tries > trajectory.tries:
+                return stored
+            await tell("the model is distilling")
+            with anyio.move_on_after(LOOK_WHILE_WAITED_FOR_S):
+                await changed.wait()
+
+    async def run(self) -> None:
+        """Work on the queue for as long as this process lives."""
+        while True:
+            changed = self._changed
+            with anyio.move_on_after(await self._work_if_free()):
+                await changed.wait()
+
+    async def work_all(self, done: Callable[[Trajectory], Awaitable[None]]) -> int:
+        """Work once on all that is queued, whatever failed before, and return how many there were.
+
+        Args:
+            done: Told of each trajectory as it is afterwards.
+        """
+        async with self._store.queue_lock:
+            self._paused_until = None
+            waiting = await self._store.queued()
+            await self._work_on(waiting, done)
+            return len(waiting)
+
+    async def _work_if_free(self) -> float:
+        """Work on what is due, unless another process does; return in how many seconds to look again."""
+        if not await self._store.queued():
+            return LOOK_AGAIN_S
+        async with self._store.queue_lock.unless_held() as ours:
+            if not ours:
+                return LOOK_AFTER_OTHER_S
+            while due := [one for one in await self._store.queued() if self._is_due(one)]:
+                await self._work_on(due, _nobody)
+        return min([self._seconds_left(one) for one in await self._store.queued()], default=LOOK_AGAIN_S)
+
+    def _is_due(self, trajectory: Trajectory) -> bool:
+        return self._seconds_left(trajectory) <= 0
+
+    def _seconds_left(self, trajectory: Trajectory) -> float:
+        """Return in how many seconds a trajectory is due."""
+        if trajectory.retry_at is None and trajectory.tries:
+            return LOOK_AGAIN_S
+        moments = [at for at in (trajectory.retry_at, self._paused_until) if at is not None]
+        return max([(at - now()).total_seconds() for at in moments], default=0.0)
+
+    async def _work_on(self, trajectories: Sequence[Trajectory], done: Callable[[Trajectory], Awaitable[None]]) -> None:
+        """Work on several at a time; the model's own limit says how many questions are under way."""
+        turns = anyio.CapacityLimiter(self._settings.llm.concurrency)
+
+        async def work(trajectory: Trajectory) -> None:
+            async with turns:
+                if self._paused_until is None or self._paused_until <= now():
+                    await self._work_off_or_keep(trajectory)
+            await done(await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory)
+
+        async with anyio.create_task_group() as tasks:
+            for trajectory in trajectories:
+                tasks.start_soon(work, trajectory)
+
+    async def _work_off_or_keep(self, trajectory: Trajectory) -> None:
+        """Work a trajectory off; whatever goes wrong, it stays queued and the others go on."""
+        try:
+            await self._work_off(trajectory)
+        except EndpointError as exc:
+            logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
+            await self._put_off(trajectory, exc)
+        except StoreError as exc:
+            logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
+        except Exception:
+            logger.exception("%s could not be distilled", trajectory.id)
+            await self._put_off(trajectory, AnswerError("it failed inside the server; its log (stderr) says why"))
+
+    async def _work_off(self, trajectory: Trajectory) -> None:
+        judged = await self._judged(trajectory)
+        prepared = await intake.prepare(judged, self._vectors)
+        async with self._store.writing() as writer:
+            await writer.add_spent(self._take_spent())
+            if await self._is_as_it_was(trajectory):
+                # Stored with its drafts first: a process that dies now finishes with these, and asks nobody again.
+                await writer.put_trajectory(judged)
+                await intake.learn(prepared, self._store, writer, self._settings)
+        self.wake()
+
+    async def _judged(self, trajectory: Trajectory) -> Trajectory:
+        """Return the trajectory with drafts that a judge has accepted.
+
+        Raises:
+            EndpointError: The model failed.
+        """
+        drafts = distill.from_stored(trajectory.drafts)
+        rejected: list[Rejected] = []
+        if not drafts:
+            attempts = await self._attempts(trajectory)
+            drafts, rejected = await self._distiller.distil(trajectory, attempts)
+        accepted = [draft for draft in drafts if draft.judged]
+        for draft in drafts:
+            if draft.judged:
+                continue
+            verdict = await self._distiller.judge(
+                trajectory,
+                draft,
+                await self._neighbours(trajectory, draft),
+                threshold=self._settings.llm.min_verdict,
+            )
+            if isinstance(verdict, Rejected):
+                rejected.append(verdict)
+            else:
+                accepted.append(verdict)
+        return replace(
+            trajectory,
+            drafts=distill.to_json(accepted),
+            rejected=intake.dump_rejected([*intake.rejected_of(trajectory), *rejected]),
+        )
+
+    async def _attempts(self, trajectory: Trajectory) -> list[Trajectory]:
+        """Return earlier attempts at the same task, newest first: the same by its words, or by what they mean."""
+        workspace, task = trajectory.workspace, trajectory.task
+        recent = dict(await self._store.tasks(workspace, limit=RECENT_TASKS))
+        recent.pop(trajectory.id, None)
+        likely = sorted(recent, key=lambda id: -distill.text_overlap(task, recent[id]))[:LIKELY_TASKS]
+        vectors = await self._vectors.embed_tasks([task, *(recent[id] for id in likely)])
+        same = [
+            id
+            for row, id in enumerate(likely, start=1)
+            if distill.is_same_task(
+                task, recent[id], None if vectors is None else float(vectors[0] @ vectors[row]), self._settings.dedup
+            )
+        ]
+        return await self._store.trajectories(workspace, same)
+
+    async def _neighbours(self, trajectory: Trajectory, draft: distill.NamedDraft) -> list[Experience]:
+        """Return what the pool says about the same."""
+        words = spell_out(f"{draft.draft.when_to_use}\n{draft.draft.content}")
+        hits = await self._store.match_text(trajectory.workspace, words, statuses=["active"], limit=NEIGHBOURS)
+        return list((await self._store.experiences(trajectory.workspace, [id for id, _ in hits])).values())
+
+    async def _put_off(self, trajectory: Trajectory, exc: EndpointError) -> None:
+        """Keep the trajectory for later, with the reason."""
+        tries = trajectory.tries + 1
+        pause_s = max(exc.retry_after_s or 0.0, min(FIRST_PAUSE_S * 2**trajectory.tries, LONGEST_PAUSE_S))
+        if exc.is_permanent:
+            pause_s = LONGEST_PAUSE_S
+        retry_at: datetime | None = now() + timedelta(seconds=pause_s)
+        if isinstance(exc, AnswerError):
+            # Only this trajectory is at fault; the others need not wait.
+            retry_at = None if tries >= MAX_TRIES else retry_at
+        else:
+            self._paused_until = retry_at
+        async with self._store.writing() as writer:
+            await writer.add_spent(self._take_spent())
+            if await self._is_as_it_was(trajectory):
+                await writer.put_trajectory(replace(trajectory, tries=tries, retry_at=retry_at, trouble=str(exc)))
+        self.wake()
+
+    async def _is_as_it_was(self, trajectory: Trajectory) -> bool:
+        """Return whether nobody has sent experiences for it, or worked it off, since it was read."""
+        stored = await self._store.trajectory(trajectory.workspace, trajectory.id)
+        return stored is not None and (stored.status, stored.drafts_digest) == ("queued", trajectory.drafts_digest)
+
+
+async def _nobody(trajectory: Trajectory) -> None:
+    """Tell nobody."""

@@ -27,7 +27,8 @@ To read: `solved` counts first attempts, so that a retry is no advantage in itse
 half of the tasks; `retry` counts the retry in. `harmful` is the share among the active lessons, `handed` the same among
 those on the receipts of first attempts; `on trial` are the provisional lessons, and those with a minus the archived
 ones. All settings of one seed have the same tasks and the same luck. That is all that a seed settles: the product's ids
-are random and decide between equals in its ranking, so that two runs of one seed may drift apart.
+are random and decide between equals in its ranking, and it merges its index when there is time, so that two runs of
+one seed drift apart, as two seeds do.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def test_the_simulation_plays_its_settings_and_accounts_for_every_lesson(
     assert refine.main([*options, "--json", str(file)]) == 0
 
     figures = json.loads(file.read_text(encoding="utf-8"))
-    assert [run["system"] for run in figures["runs"]] == ["full addition, no φ", "selective addition, φ, retry"]
+    assert [run["system"] for run in figures["runs"]] == ["full, no φ", "selective, φ, retry"]
     planted = 3 * refine.FAMILIES * refine.PLANTED_OF_EACH
     for run in figures["runs"]:
         assert [block["tasks"] for block in run["blocks"]] == [1] * 10
@@ -235,8 +235,8 @@ def test_the_simulation_plays_its_settings_and_accounts_for_every_lesson(
         assert planted < sum(run["blocks"][-1]["pool"].values()) <= planted + 20
     full, selective = (run["summary"] for run in figures["runs"])
     # Hardly an attempt succeeds without a base: what they teach is provisional where only successes add.
-    assert (full["provisional"], full["with retry %"]) == (0, full["solved %"])
-    assert selective["provisional"] > 0
+    assert (full["on trial"], full["retry %"]) == (0, full["solved %"])
+    assert selective["on trial"] > 0
     drawn = capsys.readouterr().out
     assert "Active lessons, by tasks played" in drawn
     assert "After 10 tasks" in drawn

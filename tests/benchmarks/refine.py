@@ -24,10 +24,11 @@ through a bad lesson. The probabilities are chosen, not measured: the figures sa
 not how much better a real agent gets.
 
 To read: `solved` counts first attempts, so that a retry is no advantage in itself, and `2nd half` those of the second
-half of the tasks; `harmful` is the share among the active lessons, `handed out` the same among those on the receipts
-of first attempts; `gone` are the archived ones. All settings of one seed have the same tasks and the same luck.
-The product's ids are random and decide between equals: two runs of a seed differ a little, in the order of the
-spread that `--seeds` shows.
+half of the tasks; `retry` counts the retry in. `harmful` is the share among the active lessons, `handed` the same among
+those on the receipts of first attempts; `on trial` are the provisional lessons, and those with a minus the archived
+ones. All settings of one seed have the same tasks and the same luck. That is all that a seed settles: the product's ids
+are random and decide between equals in its ranking, and it merges its index when there is time, so that two runs of
+one seed drift apart, as two seeds do.
 """
 
 from __future__ import annotations
@@ -86,11 +87,11 @@ class System:
 NO_PRUNING = {"refine.min_frequency": "1000", "refine.max_utility_ratio": "0"}
 SELECTIVE = {"refine.add_from": "success"}
 SYSTEMS = {
-    "full": System("full addition, no φ", NO_PRUNING),
-    "full-phi": System("full addition, φ", {}),
-    "full-phi-retry": System("full addition, φ, retry", {}, retries=True),
-    "selective-phi": System("selective addition, φ", SELECTIVE),
-    "selective-phi-retry": System("selective addition, φ, retry", SELECTIVE, retries=True),
+    "full": System("full, no φ", NO_PRUNING),
+    "full-phi": System("full, φ", {}),
+    "full-phi-retry": System("full, φ, retry", {}, retries=True),
+    "selective-phi": System("selective, φ", SELECTIVE),
+    "selective-phi-retry": System("selective, φ, retry", SELECTIVE, retries=True),
 }
 DEFAULT_SYSTEMS = ["full", "full-phi", "selective-phi", "selective-phi-retry"]
 
@@ -281,12 +282,12 @@ def summary(blocks: Sequence[Block]) -> dict[str, float]:
     return {
         "solved %": percent(sum(one.solved for one in blocks), tasks),
         "2nd half %": percent(sum(one.solved for one in late), sum(one.tasks for one in late)),
-        "with retry %": percent(sum(one.solved_in_the_end for one in blocks), tasks),
+        "retry %": percent(sum(one.solved_in_the_end for one in blocks), tasks),
         "active": last.active(),
         "harmful %": percent(last.pool.get("active harmful", 0), last.active()),
-        "handed out %": percent(handed_out["harmful"], handed_out.total()),
-        "provisional": sum(last.pool.get(f"provisional {worth}", 0) for worth in LESSONS),
-        **{f"gone: {worth}": last.pool.get(f"archived {worth}", 0) for worth in LESSONS},
+        "handed %": percent(handed_out["harmful"], handed_out.total()),
+        "on trial": sum(last.pool.get(f"provisional {worth}", 0) for worth in LESSONS),
+        **{f"- {worth}": last.pool.get(f"archived {worth}", 0) for worth in LESSONS},
     }
 
 

@@ -28,7 +28,7 @@ from reme_mcp.errors import EmbedderError
 from reme_mcp.schema import Experience
 from reme_mcp.searchable import lesson_text, request_text
 from reme_mcp.store import Store
-from reme_mcp.words import mostly_latin
+from reme_mcp.words import mostly_latin, unquoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,8 +105,10 @@ class Vectors:
         """Return (dim,) float32, unit norm; `None` while there is no model, if it fails, or can't read the query."""
         if not self.reads(query):
             return None
-        embedded = await self._embed([self._profile.query_prefix + query])
-        return None if embedded is None else embedded[0]
+        # Quoted literals say little about what kind of task it is, but not nothing: the middle of with and without.
+        readings = dict.fromkeys((query, unquoted(query)))
+        embedded = await self._embed([self._profile.query_prefix + reading for reading in readings])
+        return None if embedded is None else unit(embedded.sum(axis=0, keepdims=True))[0]
 
     async def embed_experiences(self, experiences: Sequence[Experience]) -> Embedded | None:
         """Return the vectors of the experiences, in order; `None` while there is no model, or if it fails."""

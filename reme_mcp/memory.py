@@ -620,6 +620,7 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         relevance=round(item.relevance, 4),
         text_relevance=round(item.text_relevance, 4),
         vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
+        neighbour_relevance=round(item.neighbour_relevance, 4),
         similarity=None if item.similarity is None else round(item.similarity, 4),
         confidence=experience.confidence,
         frequency=experience.frequency,

@@ -226,6 +226,7 @@ class RecalledExperience(BaseModel):
     relevance: float
     text_relevance: float
     vector_relevance: float | None
+    neighbour_relevance: float
     similarity: float | None
     confidence: float
     frequency: int

@@ -30,6 +30,7 @@ WHOLE_NUMBERS = [
 NUMBERS = [
     ("recall.min_similarity", 0.0, 1.0),
     ("recall.vector_weight", 0.0, 1.0),
+    ("recall.neighbour_weight", 0.0, 0.5),
     ("recall.helpfulness_weight", 0.0, 0.5),
     ("recall.confidence_weight", 0.0, 0.5),
     ("recall.freshness_weight", 0.0, 0.5),

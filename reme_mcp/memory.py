@@ -28,8 +28,9 @@ from anyio.abc import TaskGroup
 
 from reme_mcp import distill, guidance, intake, ledger, prompts, recall, refine, transcript
 from reme_mcp.config import Settings
-from reme_mcp.embed import load_embedder
+from reme_mcp.embed import load_cross_encoder, load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
+from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
     MAX_LABEL_CHARS,
     MAX_TASK_CHARS,
@@ -41,6 +42,7 @@ from reme_mcp.schema import (
     RecallResult,
     ReceiptLine,
     RecordResult,
+    SearchMode,
     Status,
     Trajectory,
     clean_text,
@@ -48,6 +50,7 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
+from reme_mcp.searchable import search_text
 from reme_mcp.store import Store, Tally
 from reme_mcp.vectors import LoadEmbedder, Vectors
 from reme_mcp.words import spell_out, unquoted
@@ -76,29 +79,39 @@ class PoolStats:
 class Memory:
     """An open pool with its search and its rules. Make one with `Memory.open`."""
 
-    def __init__(self, settings: Settings, background: TaskGroup, load: LoadEmbedder) -> None:
+    def __init__(
+        self, settings: Settings, background: TaskGroup, load: LoadEmbedder, load_cross: LoadCrossEncoder
+    ) -> None:
         self.settings = settings
         self._background = background
         self._store: Store | None = None
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
+        self._rereader = Rereader(settings, load_cross)
         self._last_call = 0.0
         self._looking_after = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, *, load: LoadEmbedder = load_embedder) -> AsyncIterator[Memory]:
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        load: LoadEmbedder = load_embedder,
+        load_cross: LoadCrossEncoder = load_cross_encoder,
+    ) -> AsyncIterator[Memory]:
         """Open the memory of `settings.home`; nothing is read or loaded yet.
 
         Args:
             settings: Where the pool is, and every rule's numbers.
             load: What loads the embedder.
+            load_cross: What loads the cross-encoder, if the settings name one.
 
         Leaving the block stops background work; what it had not finished is taken up at the next start.
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as background:
-            memory = cls(settings, background, load)
+            memory = cls(settings, background, load, load_cross)
             try:
                 yield memory
             except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
@@ -135,6 +148,7 @@ class Memory:
         for trajectory in await store.pending():
             await self._resume(store, trajectory)
         await self._vectors.load(download=download)
+        await self._rereader.load(download=download)
         await self._vectors.fill(store)
         await store.count_leftovers()
         self._look_after_pool()
@@ -194,6 +208,12 @@ class Memory:
         if settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=min_similarity):
             candidates = []
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=settings, at=now())
+        read = ranked[: recall.REREAD]
+        modes: list[SearchMode] = ["text"] if vector is None else ["text", "vector"]
+        numbers = await self._rereader.compare(query, [search_text(item.experience) for item in read])
+        if numbers is not None:
+            ranked = recall.reread(read, numbers, settings=settings)
+            modes.append("cross_encoder")
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
 
         receipt = new_id("r")
@@ -204,8 +224,8 @@ class Memory:
             guidance=f"{words}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
             experiences=[_recalled(item) for item in shown],
             receipt=receipt,
-            search=["text"] if vector is None else ["text", "vector"],
-            note=self._vectors.tell_once(),
+            search=modes,
+            note=" ".join(note for note in (self._vectors.tell_once(), self._rereader.tell_once()) if note),
         )
 
     async def record(
@@ -621,6 +641,7 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         text_relevance=round(item.text_relevance, 4),
         vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
         neighbour_relevance=round(item.neighbour_relevance, 4),
+        reread_relevance=None if item.reread_relevance is None else round(item.reread_relevance, 4),
         similarity=None if item.similarity is None else round(item.similarity, 4),
         confidence=experience.confidence,
         frequency=experience.frequency,

@@ -84,7 +84,7 @@ class Vectors:
     async def load(self, *, download: bool) -> None:
         """Load the embedder in a thread; one that can't be had leaves its reason in `state`."""
         try:
-            embedder = await _in_daemon_thread(lambda: self._load(self._settings, download))
+            embedder = await in_daemon_thread(lambda: self._load(self._settings, download))
         except EmbedderError as exc:
             self._fail(exc)
             return
@@ -165,7 +165,7 @@ class Vectors:
         self.state = str(exc)
 
 
-async def _in_daemon_thread(work: Callable[[], Result]) -> Result:
+async def in_daemon_thread(work: Callable[[], Result]) -> Result:
     """Run `work` in a thread that a process which ends does not wait for: a download may hang for a minute."""
     done = anyio.Event()
     token = current_token()

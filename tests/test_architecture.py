@@ -16,7 +16,7 @@ LAYERS = (
     ("demo", "server"),
     ("arguments",),
     ("memory",),
-    ("intake",),
+    ("intake", "rereader"),
     ("ledger", "vectors", "distill", "guidance"),
     ("recall", "refine"),
     ("store", "embed", "prompts", "transcript"),

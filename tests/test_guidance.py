@@ -35,6 +35,7 @@ def ranked(id: str = "e-bcdfghjkmn", *, missing_tools: tuple[str, ...] = (), **c
         text_relevance=1.0,
         vector_relevance=None,
         neighbour_relevance=1.0,
+        reread_relevance=None,
         similarity=None,
         relevance=1.0,
         ranking=1.0,

@@ -366,6 +366,7 @@ async def test_the_numbers_of_a_recall_recompute_to_its_ranking(settings: Settin
                 text_relevance=shown.text_relevance,
                 vector_relevance=shown.vector_relevance,
                 neighbour_relevance=shown.neighbour_relevance,
+                reread_relevance=shown.reread_relevance,
                 similarity=shown.similarity,
                 relevance=shown.relevance,
                 ranking=shown.ranking,

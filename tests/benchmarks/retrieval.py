@@ -17,7 +17,8 @@ Measured: R@5, MRR@10 and nDCG@10 per track and pool, the latter with the plain 
 95 % interval over queries) and with 2^gain-1; each with the floor, and nDCG without it. As the floor turns an answer
 into none and changes no order, only what gets nothing is asked again without it. False recalls are off-topic questions
 that get anything. Times are those of a recall less what it took to embed: a text is embedded once, however many systems
-ask for it. `--distractors N` plays everything again with up to N experiences of the other pools among those of each.
+ask for it. `--distractors N` plays with up to N experiences of the other pools among those of each, which is a run of
+its own.
 The last table is a small check of languages without spaces between their words.
 
 To read: `mean` is over the pools, but for those named by `--tuned-on`. A track is marked `verbatim` and is in no mean
@@ -650,7 +651,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pools", nargs="+", default=[], metavar="NAME", help="only these (all)")
     parser.add_argument("--tracks", nargs="+", default=[], metavar="NAME", help="only these (all)")
     parser.add_argument("--tuned-on", nargs="+", default=[], metavar="NAME", help="pools that are in no mean")
-    parser.add_argument("--distractors", type=int, default=0, metavar="N", help="play again with N of the other pools")
+    parser.add_argument("--distractors", type=int, default=0, metavar="N", help="put N of the others into each pool")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME", help="(all)")
     arguments = parser.parse_args(argv)
     systems = [SYSTEMS[name] for name in arguments.systems if arguments.models or not SYSTEMS[name].uses_model]
@@ -672,7 +673,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f", {strangers[pool.name]} distractors" if arguments.distractors else "")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), settings, embedder)
-        anyio.run(_play_all, bench, pools, crowded, systems, max(strangers.values()))
+        anyio.run(_play_all, bench, crowded, systems, max(strangers.values()))
     figures = bench.figures
     lines = lines_of(figures.played, tuned_on=arguments.tuned_on)
     milliseconds = [
@@ -700,12 +701,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _play_all(
-    bench: Bench, pools: Sequence[Pool], crowded: Sequence[Pool], systems: Sequence[System], distractors: int
-) -> None:
-    await bench.play(pools, systems, distractors=0)
-    if distractors:
-        await bench.play(crowded, systems, distractors=distractors)
+async def _play_all(bench: Bench, pools: Sequence[Pool], systems: Sequence[System], distractors: int) -> None:
+    await bench.play(pools, systems, distractors=distractors)
     # One of each kind: the notes have no source task.
     kinds = {system.uses_model: system for system in reversed(systems) if system is not PAPER}
     await bench.play_languages(NOTES, list(kinds.values()))

@@ -157,7 +157,9 @@ class RecallSettings(_Section):
     limit: Annotated[int, _between(1, 20)] = 5
     token_budget: Annotated[int, _between(100, 20_000)] = 1_000
     candidates: Annotated[int, _between(10, 500)] = 50
-    vector_weight: Annotated[float, _between(0, 1)] = 0.5
+    cross_encoder: str = ""
+    vector_weight: Annotated[float, _between(0, 1)] = 0.6
+    neighbour_weight: Annotated[float, _between(0, 0.5)] = 0.2
     floor: bool = True
     min_similarity: Annotated[float, _between(0, 1)] = 0.0
     helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.05

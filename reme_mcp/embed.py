@@ -1,7 +1,7 @@
-"""Embedding models: text in, unit vectors out. The only file that imports `fastembed`.
+"""Embedding models: text in, unit vectors out; and cross-encoders. The only file that imports `fastembed`.
 
-In:  the `[embedder]` settings.
-Out: an `Embedder`, or an `EmbedderError` that says what to do.
+In:  the `[embedder]` settings, and the name of a cross-encoder.
+Out: an `Embedder` or a `CrossEncoder`, or an `EmbedderError` that says what to do.
 Does not know: what is embedded or where vectors go.
 
 A model that is not on this machine is fetched from its hub. Without a network `fastembed` tries for most of a minute
@@ -11,13 +11,14 @@ before it gives up, so the hub is asked for a sign of life first.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from reme_mcp.config import EmbedderSettings
 from reme_mcp.errors import EmbedderError, EndpointError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from fastembed import TextEmbedding
+    from fastembed.rerank.cross_encoder import TextCrossEncoder
 
     from reme_mcp.llm import Endpoint
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 5.0
+
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,23 @@ class Embedder(Protocol):
         ...
 
 
+class CrossEncoder(Protocol):
+    """What reads a query and a text together and says how well they fit."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    def compare(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return a number for each text, the higher the better it fits the query. Blocks; call it in a thread.
+
+        Raises:
+            EmbedderError: The model failed.
+        """
+        ...
+
+
 def load_embedder(settings: EmbedderSettings, download: bool) -> Embedder | None:
     """Load the embedder that the settings name; blocks for as long as that takes.
 
@@ -99,7 +120,28 @@ def load_embedder(settings: EmbedderSettings, download: bool) -> Embedder | None
             Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), settings.timeout_s),
             settings.batch_size,
         )
-    return LocalEmbedder(_load_local(settings, download=download and settings.download), settings)
+    return LocalEmbedder(_load_embedding(settings, download=download and settings.download), settings)
+
+
+def load_cross_encoder(name: str, settings: EmbedderSettings, download: bool) -> CrossEncoder:
+    """Load the cross-encoder of this name; blocks for as long as that takes.
+
+    Args:
+        name: As fastembed knows it.
+        settings: The `[embedder]` section: cache folder, threads, and whether anything may be fetched.
+        download: Whether a model that is not on this machine may be fetched now.
+
+    Raises:
+        EmbedderError: It can't be had; the message says why and what to do.
+    """
+    from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+    known = [model["model"] for model in TextCrossEncoder.list_supported_models()]
+    _check_known(name, known, "Set [recall] cross_encoder to one of its names, or to nothing")
+    load = partial(TextCrossEncoder, name, cache_dir=settings.cache_dir, threads=settings.threads, cuda=False)
+    may_fetch = download and settings.download
+    model = _load_local(load, name, settings, download=may_fetch, instead="set [recall] cross_encoder to nothing")
+    return LocalCrossEncoder(model, name, settings.batch_size)
 
 
 class LocalEmbedder:
@@ -123,6 +165,29 @@ class LocalEmbedder:
         except Exception as exc:  # onnxruntime and the tokenizer raise kinds of their own
             raise EmbedderError(f"{self.name} can't embed: {exc}") from exc
         return unit(np.asarray(vectors, dtype=np.float32))
+
+
+class LocalCrossEncoder:
+    """A cross-encoder that runs in this process through `fastembed`."""
+
+    def __init__(self, model: TextCrossEncoder, name: str, batch_size: int) -> None:
+        self.name = name
+        self._model = model
+        self._batch_size = batch_size
+
+    def compare(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return a number for each text, the higher the better it fits the query.
+
+        Raises:
+            EmbedderError: The model failed.
+        """
+        try:
+            numbers = list(self._model.rerank(query, list(texts), batch_size=self._batch_size))
+        except Exception as exc:  # onnxruntime and the tokenizer raise kinds of their own
+            raise EmbedderError(f"{self.name} can't compare: {exc}") from exc
+        if not all(math.isfinite(number) for number in numbers):
+            raise EmbedderError(f"{self.name} answered {numbers[:3]}…; choose another [recall] cross_encoder")
+        return numbers
 
 
 class EndpointEmbedder:
@@ -165,19 +230,11 @@ def unit(vectors: Vectors) -> Vectors:
     return unit
 
 
-def _load_local(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
+def _load_embedding(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
     from fastembed import TextEmbedding
-    from loguru import logger as fastembed_log
 
-    # It reports every cache lookup; what matters comes as an exception.
-    fastembed_log.disable("fastembed")
-    known = {model["model"].lower() for model in TextEmbedding.list_supported_models()}
-    if settings.model.lower() not in known:
-        near = difflib.get_close_matches(settings.model.lower(), known, n=3, cutoff=0.3)
-        raise EmbedderError(
-            f"fastembed knows no model {settings.model!r}; near ones are {', '.join(near) or 'none'}. "
-            "Set [embedder] model to one of its names, or provider to endpoint or none"
-        )
+    known = [model["model"] for model in TextEmbedding.list_supported_models()]
+    _check_known(settings.model, known, "Set [embedder] model to one of its names, or provider to endpoint or none")
     load = partial(
         TextEmbedding,
         settings.model,
@@ -186,24 +243,41 @@ def _load_local(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
         cuda=False,
         specific_model_path=settings.path or None,
     )
+    instead = "set [embedder] path to a local copy, or provider to endpoint or none"
+    return _load_local(load, settings.model, settings, path=settings.path, download=download, instead=instead)
+
+
+def _check_known(name: str, known: Sequence[str], hint: str) -> None:
+    lower = [one.lower() for one in known]
+    if name.lower() not in lower:
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.3)
+        raise EmbedderError(f"fastembed knows no model {name!r}; near ones are {', '.join(near) or 'none'}. {hint}")
+
+
+def _load_local(
+    load: Callable[..., Model], name: str, settings: EmbedderSettings, *, path: str = "", download: bool, instead: str
+) -> Model:
+    from loguru import logger as fastembed_log
+
+    # It reports every cache lookup; what matters comes as an exception.
+    fastembed_log.disable("fastembed")
     try:
         return load(local_files_only=True)
     except Exception as exc:  # fastembed and onnxruntime raise a dozen kinds, and none of their own
-        if settings.path:
-            raise EmbedderError(f"can't load {settings.model} from {settings.path}: {exc}") from exc
+        if path:
+            raise EmbedderError(f"can't load {name} from {path}: {exc}") from exc
         if not download:
             raise EmbedderError(
-                f"{settings.model} is not in {settings.cache_dir}; start the server once with a network, "
-                "or set [embedder] path"
+                f"{name} is not in {settings.cache_dir}; start the server once with a network, or {instead}"
             ) from exc
-    _ask_hub(settings.model)
+    _ask_hub(name, instead)
     try:
         return load()
     except Exception as exc:
-        raise EmbedderError(f"can't fetch {settings.model}: {exc}; it is tried again at the next start") from exc
+        raise EmbedderError(f"can't fetch {name}: {exc}; it is tried again at the next start") from exc
 
 
-def _ask_hub(model: str) -> None:
+def _ask_hub(model: str, instead: str) -> None:
     """Raise `EmbedderError` unless the model hub answers at all."""
     hub = os.environ.get("HF_ENDPOINT", HUB)
     try:
@@ -212,6 +286,6 @@ def _ask_hub(model: str) -> None:
         return  # An answer, whatever it says.
     except (OSError, ValueError) as exc:
         raise EmbedderError(
-            f"{model} is not on this machine and {hub} can't be reached ({exc}); recall goes by words until it can. "
-            "Set [embedder] path to a local copy, or provider to endpoint or none"
+            f"{model} is not on this machine and {hub} can't be reached ({exc}); recall goes without it until it can. "
+            f"{instead[0].upper()}{instead[1:]}"
         ) from exc

@@ -23,21 +23,20 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp import distill, guidance, intake, ledger, prompts, recall, refine, transcript
+from reme_mcp import distill, intake, ledger, prompts, recall, refine, transcript
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
 from reme_mcp.costs import Allowance, Cost, Spent, total
 from reme_mcp.distiller import Distiller
-from reme_mcp.embed import load_embedder
-from reme_mcp.errors import EndpointError, InvalidInput, NotFound, StoreError
+from reme_mcp.embed import load_cross_encoder, load_embedder
+from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.llm import LLM, EndpointLLM
 from reme_mcp.queue import Queue
-from reme_mcp.recall import Hits, Ranked
+from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
     MAX_LABEL_CHARS,
     MAX_TASK_CHARS,
@@ -56,21 +55,18 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
+from reme_mcp.search import Search
 from reme_mcp.store import Store, Tally, Writer
 from reme_mcp.vectors import LoadEmbedder, Vectors
-from reme_mcp.words import spell_out, unquoted
 
 logger = logging.getLogger(__name__)
 
 # The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
-# How many notes the model chooses from, where it orders them.
-RERANKED = 10
 MAX_WRITES_WITHOUT_UPKEEP = 60
 SUCCESS_REWARD = 1.0
 
 
-Answer = TypeVar("Answer")
 # Makes the model that the settings name. The seam at which a test puts its own.
 ConnectLLM = Callable[[LLMSettings, Allowance, Callable[[Spent], None]], LLM]
 Tell = Callable[[str], Awaitable[None]]
@@ -97,7 +93,14 @@ class PoolStats:
 class Memory:
     """An open pool with its search and its rules. Make one with `Memory.open`."""
 
-    def __init__(self, settings: Settings, background: TaskGroup, load: LoadEmbedder, connect: ConnectLLM) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        background: TaskGroup,
+        load: LoadEmbedder,
+        load_cross: LoadCrossEncoder,
+        connect: ConnectLLM,
+    ) -> None:
         self.settings = settings
         self._background = background
         self._store: Store | None = None
@@ -107,6 +110,8 @@ class Memory:
         self._allowance = Allowance(settings.llm.tokens_per_day)
         self._llm = connect(settings.llm, self._allowance, self._spent.append) if settings.llm.base_url else None
         self._distiller = Distiller(self._llm, settings.llm.model, settings.llm) if self._llm is not None else None
+        self._rereader = Rereader(settings, load_cross)
+        self._search = Search(self._vectors, self._rereader, self._distiller, settings)
         self._queue: Queue | None = None
         self._queue_is_run = False
         self._last_call = 0.0
@@ -115,20 +120,26 @@ class Memory:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, *, load: LoadEmbedder = load_embedder, connect: ConnectLLM = EndpointLLM
+        cls,
+        settings: Settings,
+        *,
+        load: LoadEmbedder = load_embedder,
+        load_cross: LoadCrossEncoder = load_cross_encoder,
+        connect: ConnectLLM = EndpointLLM,
     ) -> AsyncIterator[Memory]:
         """Open the memory of `settings.home`; nothing is read or loaded yet.
 
         Args:
             settings: Where the pool is, and every rule's numbers.
             load: What loads the embedder.
+            load_cross: What loads the cross-encoder, if the settings name one.
             connect: What makes the model behind the server, where the settings name one.
 
         Leaving the block stops background work; what it had not finished is taken up at the next start.
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as background:
-            memory = cls(settings, background, load, connect)
+            memory = cls(settings, background, load, load_cross, connect)
             try:
                 yield memory
             except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
@@ -168,6 +179,7 @@ class Memory:
         for trajectory in await store.pending():
             await self._resume(store, trajectory)
         await self._vectors.load(download=download)
+        await self._rereader.load(download=download)
         await self._vectors.fill(store)
         await store.count_leftovers()
         self._look_after_pool()
@@ -209,34 +221,18 @@ class Memory:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
         store = await self._open_store()
 
-        # Those of this very task are searched like active ones.
-        own = [one.id for one in await ledger.provisional_for(store, workspace, task)]
-        query = f"{task}\n{context}" if context else task
-        text, vector = await both(
-            partial(self._search_text, store, workspace, query, own),
-            partial(self._search_vectors, store, workspace, query, own),
-        )
-        ids = recall.shortlist(text, vector, limit=limit, settings=settings)
-        found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
-        candidates = [found[id] for id in ids if id in found]
-        min_similarity = settings.min_similarity or self._vectors.min_similarity
-        if settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=min_similarity):
-            candidates = []
-        ranked = recall.rank(candidates, text, vector, tools=tools, settings=settings, at=now())
-        ranked, trouble = await self._reranked(task, ranked[: max(limit, RERANKED)])
-        words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
-        words, more_trouble = await self._rewritten(task, words, shown)
-
+        notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
         receipt = new_id("r")
-        lines = ledger.receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
+        ids = [item.experience.id for item in notes.shown]
+        lines = ledger.receipt_lines(receipt, ids, workspace, task, source)
         await store.add_receipt(lines)
         self._look_after_pool()
         return RecallResult(
-            guidance=f"{words}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
-            experiences=[_recalled(item) for item in shown],
+            guidance=f"{notes.guidance}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
+            experiences=[_recalled(item) for item in notes.shown],
             receipt=receipt,
-            search=["text"] if vector is None else ["text", "vector"],
-            note=" ".join(note for note in (self._vectors.tell_once(), trouble or more_trouble) if note),
+            search=list(notes.modes),
+            note=notes.trouble,
         )
 
     async def record(
@@ -512,50 +508,6 @@ class Memory:
 
     # --- inside ---
 
-    async def _reranked(self, task: str, ranked: list[Ranked]) -> tuple[list[Ranked], str]:
-        """Return the notes as the model orders them, or as they were and why."""
-        if self._distiller is None or not self.settings.recall.rerank or len(ranked) < 2:
-            return ranked, ""
-        by_id = {item.experience.id: item for item in ranked}
-        asked = partial(self._distiller.rerank, task, [item.experience for item in ranked])
-        order, trouble = await self._in_time(asked)
-        return (ranked, trouble) if order is None else ([by_id[one.id] for one in order], "")
-
-    async def _rewritten(self, task: str, words: str, shown: Sequence[Ranked]) -> tuple[str, str]:
-        """Return the guidance with the model's advice before it, or as it was and why."""
-        if self._distiller is None or not self.settings.recall.rewrite or not shown:
-            return words, ""
-        advice, trouble = await self._in_time(
-            partial(self._distiller.rewrite, task, [item.experience for item in shown])
-        )
-        return (words, trouble) if advice is None else (guidance.with_advice(advice, words), "")
-
-    async def _in_time(self, ask: Callable[[], Awaitable[Answer]]) -> tuple[Answer | None, str]:
-        """Return the model's answer; `None` and a sentence where it failed or took too long."""
-        deadline_s = self.settings.recall.llm_deadline_s
-        try:
-            with anyio.move_on_after(deadline_s):
-                return await ask(), ""
-        except EndpointError as exc:
-            return None, f"The notes are as they were found: {exc}"
-        return None, f"The notes are as they were found: the model took longer than {deadline_s:g} s."
-
-    async def _search_text(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
-        reach = self.settings.recall.candidates
-        words = spell_out(unquoted(query))
-        return Hits.of_text(
-            await store.match_text(workspace, words, statuses=["active"], also=also, limit=reach), reach=reach
-        )
-
-    async def _search_vectors(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits | None:
-        embedded = await self._vectors.embed_query(query)
-        if embedded is None or (space := self._vectors.space) is None:
-            return None
-        reach = self.settings.recall.candidates
-        return Hits.of_vectors(
-            await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=reach)
-        )
-
     async def _open_store(self) -> Store:
         async with self._opening:
             if self._store is None:
@@ -760,6 +712,8 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         relevance=round(item.relevance, 4),
         text_relevance=round(item.text_relevance, 4),
         vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
+        neighbour_relevance=round(item.neighbour_relevance, 4),
+        reread_relevance=None if item.reread_relevance is None else round(item.reread_relevance, 4),
         similarity=None if item.similarity is None else round(item.similarity, 4),
         confidence=experience.confidence,
         frequency=experience.frequency,

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reme_mcp.config import RecallSettings
 from reme_mcp.schema import Experience
 from reme_mcp.searchable import search_text
-from reme_mcp.words import stems, unquoted, words_needed
+from reme_mcp.words import likeness, stems, unquoted, words_needed
 
 # Words in common make up for this much cosine.
 WORDS_FOR_SIMILARITY = 0.12
 # Corrections move an experience by a few per cent, so that only those near the top can come to the top.
 SHORTLIST_FACTOR = 6
+NEIGHBOURS = 2
+# What a cross-encoder reads: as many as can be handed out at most.
+REREAD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Hits:
         return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
 
     @classmethod
+    def of_readings(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
+        """Make hits from a cross-encoder's numbers, whose scale is its own."""
+        return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
+
+    @classmethod
     def _of(cls, pairs: Sequence[tuple[str, float]], *, lowest: float) -> Hits:
         values = dict(pairs)
         span = max(values.values(), default=0.0) - lowest
@@ -61,8 +69,10 @@ class Ranked:
     Attributes:
         text_relevance: 0 to 1, from full-text search.
         vector_relevance: 0 to 1, from vector search; `None` if that did not answer.
+        neighbour_relevance: 0 to 1, what the two candidates that are most like it have of those two, on average.
+        reread_relevance: 0 to 1, from the cross-encoder; `None` where it did not read it.
         similarity: Cosine to the query; `None` if it was not among the nearest.
-        relevance: 0 to 1, the weighted mean of both.
+        relevance: 0 to 1, the weighted mean of the first three, or what the cross-encoder says.
         ranking: `relevance` with the small corrections; the order goes by it.
         age_days: Since the lesson was learned.
         missing_tools: What it used and the agent said it lacks.
@@ -71,6 +81,8 @@ class Ranked:
     experience: Experience
     text_relevance: float
     vector_relevance: float | None
+    neighbour_relevance: float
+    reread_relevance: float | None
     similarity: float | None
     relevance: float
     ranking: float
@@ -79,7 +91,7 @@ class Ranked:
 
 
 def relevance(id: str, text: Hits, vector: Hits | None, settings: RecallSettings) -> float:
-    """Return how relevant an experience is to the query, 0 to 1."""
+    """Return how relevant an experience is to the query by the two searches, 0 to 1."""
     by_text = text.relative.get(id, 0.0)
     if vector is None:
         return by_text
@@ -90,6 +102,24 @@ def shortlist(text: Hits, vector: Hits | None, *, limit: int, settings: RecallSe
     """Return the ids that can come into the first `limit`, most relevant first."""
     ids = {*text.values, *(vector.values if vector is not None else ())}
     return sorted(ids, key=lambda id: (-relevance(id, text, vector, settings), id))[: SHORTLIST_FACTOR * limit]
+
+
+def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]) -> list[float]:
+    """Return for each experience what the two that are most like it, in their words, have on average.
+
+    Args:
+        experiences: n candidates.
+        own: How relevant each is by the two searches; one that is alone has its own for its neighbours'.
+    """
+    if len(experiences) < 2:
+        return list(own)
+    alike = likeness([search_text(experience) for experience in experiences])
+    means = []
+    for row, one in enumerate(alike.tolist()):
+        others = sorted((-value, place) for place, value in enumerate(one) if place != row)[:NEIGHBOURS]
+        # Without a word in common it is no neighbour, but its place stays empty.
+        means.append(sum(own[place] for value, place in others if value) / len(others))
+    return means
 
 
 def is_answered(query: str, experiences: Iterable[Experience], vector: Hits | None, *, min_similarity: float) -> bool:
@@ -122,7 +152,7 @@ def is_answered(query: str, experiences: Iterable[Experience], vector: Hits | No
 
 
 def rank(
-    experiences: Iterable[Experience],
+    experiences: Sequence[Experience],
     text: Hits,
     vector: Hits | None,
     *,
@@ -132,7 +162,8 @@ def rank(
 ) -> list[Ranked]:
     """Rank the experiences, best first.
 
-        relevance = (1 - vector_weight) × text_relevance + vector_weight × vector_relevance
+        own       = (1 - vector_weight) × text_relevance + vector_weight × vector_relevance
+        relevance = (1 - neighbour_weight) × own + neighbour_weight × neighbour_relevance
         ranking   = relevance × (1 + helpfulness_weight × (2 (u + 1) / (f + 2) - 1)
                                    + confidence_weight × (2 c - 1)
                                    + freshness_weight × (2 × 0.5 ^ (age_days / half_life_days) - 1))
@@ -146,29 +177,62 @@ def rank(
         settings: The weights.
         at: Now.
     """
+    own = [relevance(experience.id, text, vector, settings) for experience in experiences]
     ranked = []
-    for experience in experiences:
+    for experience, alone, around in zip(experiences, own, neighbour_relevances(experiences, own), strict=True):
         age_days = max(0, (at - experience.created_at).days)
         missing = tuple(tool for tool in experience.tools_used if tool not in tools) if tools else ()
-        helpfulness = 2 * (experience.utility + 1) / (experience.frequency + 2) - 1
-        freshness = 2 * math.pow(0.5, age_days / settings.half_life_days) - 1
-        correction = (
-            settings.helpfulness_weight * helpfulness
-            + settings.confidence_weight * (2 * experience.confidence - 1)
-            + settings.freshness_weight * freshness
-        )
-        missing_share = len(missing) / len(experience.tools_used) if missing else 0.0
-        relevant = relevance(experience.id, text, vector, settings)
+        relevant = (1 - settings.neighbour_weight) * alone + settings.neighbour_weight * around
         ranked.append(
             Ranked(
                 experience=experience,
                 text_relevance=text.relative.get(experience.id, 0.0),
                 vector_relevance=None if vector is None else vector.relative.get(experience.id, 0.0),
+                neighbour_relevance=around,
+                reread_relevance=None,
                 similarity=None if vector is None else vector.values.get(experience.id),
                 relevance=relevant,
-                ranking=relevant * (1 + correction) * (1 - 0.5 * missing_share),
+                ranking=relevant * _correction(experience, age_days, missing, settings),
                 age_days=age_days,
                 missing_tools=missing,
             )
         )
+    return _in_order(ranked)
+
+
+def reread(ranked: Sequence[Ranked], numbers: Sequence[float], *, settings: RecallSettings) -> list[Ranked]:
+    """Rank anew by what a cross-encoder says, best first: from 1 for its best to 0 for its last.
+
+    Args:
+        ranked: n of them.
+        numbers: n, the higher the better; on any scale.
+        settings: The weights of the corrections, which are the same as before.
+    """
+    pairs = sorted(
+        ((item.experience.id, number) for item, number in zip(ranked, numbers, strict=True)),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
+    relevances = Hits.of_readings(pairs).relative
+    again = []
+    for item in ranked:
+        relevant = relevances[item.experience.id]
+        correction = _correction(item.experience, item.age_days, item.missing_tools, settings)
+        again.append(replace(item, reread_relevance=relevant, relevance=relevant, ranking=relevant * correction))
+    return _in_order(again)
+
+
+def _correction(experience: Experience, age_days: int, missing: Sequence[str], settings: RecallSettings) -> float:
+    """Return what relevance is multiplied by."""
+    helpfulness = 2 * (experience.utility + 1) / (experience.frequency + 2) - 1
+    freshness = 2 * math.pow(0.5, age_days / settings.half_life_days) - 1
+    correction = (
+        settings.helpfulness_weight * helpfulness
+        + settings.confidence_weight * (2 * experience.confidence - 1)
+        + settings.freshness_weight * freshness
+    )
+    missing_share = len(missing) / len(experience.tools_used) if missing else 0.0
+    return (1 + correction) * (1 - 0.5 * missing_share)
+
+
+def _in_order(ranked: Iterable[Ranked]) -> list[Ranked]:
     return sorted(ranked, key=lambda item: (-item.ranking, item.experience.id))

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
+SearchMode = Literal["text", "vector", "cross_encoder"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
 RecordStatus = Literal["queued", "awaiting_experiences", "distilled", "nothing_to_learn"]
 
@@ -232,6 +233,8 @@ class RecalledExperience(BaseModel):
     relevance: float
     text_relevance: float
     vector_relevance: float | None
+    neighbour_relevance: float
+    reread_relevance: float | None
     similarity: float | None
     confidence: float
     frequency: int
@@ -248,7 +251,7 @@ class RecallResult(BaseModel):
     guidance: str
     experiences: list[RecalledExperience]
     receipt: str
-    search: list[Literal["text", "vector"]]
+    search: list[SearchMode]
     note: str
 
 

@@ -22,12 +22,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import json
+import logging
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from reme_mcp import home as folder
 from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
@@ -55,9 +56,12 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = 1
-# What another process may be making at this very moment, besides what is left of it.
-HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts|-upkeep|-queue)?\.lock")
+logger = logging.getLogger(__name__)
+
+# Columns that came with a version, and what they hold in rows from before: SQL, or a null of this type.
+COLUMNS_SINCE = {
+    2: {"trajectories": {"tries": "cast(0 as bigint)", "retry_at": None, "trouble": "''"}},
+}
 UPKEEP_EVERY_WRITES = 20
 UPKEEP_BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
@@ -168,10 +172,10 @@ class Store:
         await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
         import lancedb
 
-        _prepare_home(home)
+        found = folder.prepare(home)
         with _mapped(f"open the pool in {home}"):
             connection = await lancedb.connect_async(
-                str(home / "pool"),
+                str(home / folder.POOL),
                 read_consistency_interval=timedelta(0),
                 storage_options={"new_table_enable_stable_row_ids": "true"},
                 session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
@@ -179,13 +183,45 @@ class Store:
             store = cls(home, connection, {})
             schemas = _schemas()
             present = set((await connection.list_tables()).tables or [])
-            if missing := [name for name in schemas if name not in present]:
+            if (missing := [name for name in schemas if name not in present]) or found < folder.SCHEMA_VERSION:
                 async with store._pool_lock:
+                    if folder.version(home) < folder.SCHEMA_VERSION:
+                        await store._upgrade()
                     for name in missing:
                         await _create_table(connection, name, schemas[name])
             for name in schemas:
                 store._tables[name] = await connection.open_table(name)
         return store
+
+    async def _upgrade(self) -> None:
+        """Bring a home of an older version up to date, with a backup beside it; may be repeated after a crash."""
+        found = folder.version(self.home)
+        backup = folder.beside(self.home, f"schema-{found}", ".tar")
+        async with self._receipts_lock, self._upkeep_lock:
+            await anyio.to_thread.run_sync(folder.pack, self.home, backup)
+            present = (await self._connection.list_tables()).tables or []
+            for version in range(found + 1, folder.SCHEMA_VERSION + 1):
+                for name, columns in COLUMNS_SINCE.get(version, {}).items():
+                    if name in present:
+                        await _add_columns(await self._connection.open_table(name), columns, _schemas()[name])
+            folder.set_version(self.home)
+        logger.warning("upgraded %s from schema %d to %d; what it was is in %s", self.home, found, version, backup)
+
+    async def backup(self, archive: Path) -> dict[str, int]:
+        """Write the whole home into one file while nobody writes, and return how many rows each table has in it.
+
+        Raises:
+            StoreError: The file is there already, or can't be written.
+        """
+        async with self._pool_lock, self._receipts_lock, self._upkeep_lock:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(folder.pack, self.home, archive)
+            return await self.rows()
+
+    async def rows(self) -> dict[str, int]:
+        """Return how many rows each table has."""
+        with _mapped("count rows"):
+            return {name: await table.count_rows() for name, table in self._tables.items()}
 
     def close(self) -> None:
         """Close the tables and the connection."""
@@ -517,6 +553,8 @@ class Store:
         One process at a time does it, and calls go on meanwhile. Where one of them writes, it comes first and the table
         is left as it is; the next time, writers wait.
         """
+        if self.writes_since_upkeep() < UPKEEP_EVERY_WRITES:
+            return
         async with self._upkeep_lock:
             for name, table in self._open_tables().items():
                 if self._writes[name] < await self._writes_until_upkeep(table):
@@ -729,38 +767,6 @@ def space_name(embedder: str) -> str:
     return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
 
 
-def _prepare_home(home: Path) -> None:
-    """Make the folder and its version mark, or check that this version can read what is there."""
-    mark = home / "home.json"
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not mark.exists():
-            if any(not HOME_FILES.fullmatch(entry.name) for entry in home.iterdir()):
-                raise StoreError(f"{home} is not empty and not a home of reme-mcp; choose another with --home")
-            _write_whole(mark, json.dumps({"schema": SCHEMA_VERSION}))
-        content = mark.read_bytes()
-    except OSError as exc:
-        raise StoreError(f"can't use {home} as home: {exc.strerror}; choose another with --home") from exc
-    try:
-        found = json.loads(content)["schema"]
-    except (ValueError, KeyError, TypeError) as exc:
-        raise StoreError(
-            f'{mark} is damaged: {content[:60].decode(errors="replace")!r}; it should be {{"schema": {SCHEMA_VERSION}}}'
-        ) from exc
-    if found != SCHEMA_VERSION:
-        raise StoreError(
-            f"{home} was written with schema {found}, this reme-mcp reads schema {SCHEMA_VERSION}; "
-            "use the version that wrote it, or another --home"
-        )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees all of it or nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 # LanceDB's messages end with a place in its own source.
 _SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
 
@@ -783,6 +789,16 @@ async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: 
         words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
         await table.create_index("search_text", config=words)
     return table
+
+
+async def _add_columns(table: lancedb.AsyncTable, columns: Mapping[str, str | None], schema: pa.Schema) -> None:
+    """Add those of the columns that are not there yet."""
+    present = (await table.schema()).names
+    missing = {name: value for name, value in columns.items() if name not in present}
+    if nulls := [schema.field(name) for name, value in missing.items() if value is None]:
+        await table.add_columns(nulls)
+    if values := {name: value for name, value in missing.items() if value is not None}:
+        await table.add_columns(values)
 
 
 async def _index_vectors(table: lancedb.AsyncTable) -> None:

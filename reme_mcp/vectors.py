@@ -28,7 +28,7 @@ from reme_mcp.errors import EmbedderError
 from reme_mcp.schema import Experience
 from reme_mcp.searchable import lesson_text, request_text
 from reme_mcp.store import Store
-from reme_mcp.words import mostly_latin
+from reme_mcp.words import mostly_latin, unquoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +84,7 @@ class Vectors:
     async def load(self, *, download: bool) -> None:
         """Load the embedder in a thread; one that can't be had leaves its reason in `state`."""
         try:
-            embedder = await _in_daemon_thread(lambda: self._load(self._settings, download))
+            embedder = await in_daemon_thread(lambda: self._load(self._settings, download))
         except EmbedderError as exc:
             self._fail(exc)
             return
@@ -105,8 +105,10 @@ class Vectors:
         """Return (dim,) float32, unit norm; `None` while there is no model, if it fails, or can't read the query."""
         if not self.reads(query):
             return None
-        embedded = await self._embed([self._profile.query_prefix + query])
-        return None if embedded is None else embedded[0]
+        # Quoted literals say little about what kind of task it is, but not nothing: the middle of with and without.
+        readings = dict.fromkeys((query, unquoted(query)))
+        embedded = await self._embed([self._profile.query_prefix + reading for reading in readings])
+        return None if embedded is None else unit(embedded.sum(axis=0, keepdims=True))[0]
 
     async def embed_tasks(self, tasks: Sequence[str]) -> Matrix | None:
         """Return (n, dim) float32, unit norm, to compare with each other; `None` while that can't be done."""
@@ -167,7 +169,7 @@ class Vectors:
         self.state = str(exc)
 
 
-async def _in_daemon_thread(work: Callable[[], Result]) -> Result:
+async def in_daemon_thread(work: Callable[[], Result]) -> Result:
     """Run `work` in a thread that a process which ends does not wait for: a download may hang for a minute."""
     done = anyio.Event()
     token = current_token()

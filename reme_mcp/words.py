@@ -1,7 +1,7 @@
 """The words of a text, as full-text search and the relevance floor see them. The only file that imports the stemmer.
 
 In:  text in any language.
-Out: stems without function words; text made fit for the index.
+Out: stems without function words; how alike texts are in them; text made fit for the index.
 Does not know: what is searched.
 
 English is stemmed (Porter2), as the index does it. Chinese, Japanese and Korean have no spaces, or particles on their
@@ -14,7 +14,13 @@ import functools
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # What carries grammar or politeness, not the subject. The index's own list is not used: it takes words of other
 # languages for English ones, and "door" or "end" can't be found any more.
@@ -32,6 +38,8 @@ STOP_WORDS = tuple(
 )
 MIN_WORDS = 2
 MIN_WORD_SHARE = 0.12
+# Texts whose words are remembered: those of one topic come up again and again. About 10 kB each.
+REMEMBERED_TEXTS = 512
 
 _STOP = frozenset(STOP_WORDS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -58,16 +66,40 @@ def unquoted(text: str) -> str:
 
 def stems(text: str) -> frozenset[str]:
     """Return the distinct words of `text`: stems of English words, character pairs of East Asian runs."""
-    folded = "".join(
-        letter
-        for letter in unicodedata.normalize("NFKD", _CAMEL.sub(" ", text).lower())
-        if not unicodedata.combining(letter)
-    )
-    folded = unicodedata.normalize("NFC", folded)
-    pairs = {pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run)}
+    return frozenset(_counts(text))
+
+
+def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Return how alike n texts are in their words, (n, n) float32, 0 to 1: the cosines of their tf-idf vectors.
+
+    How rare a word is, is counted among these texts.
+    """
+    import numpy as np
+
+    counted = [_counts(text) for text in texts]
+    columns = {word: column for column, word in enumerate(dict.fromkeys(word for words in counted for word in words))}
+    times = np.zeros((len(texts), len(columns)), dtype=np.float32)
+    for row, words in enumerate(counted):
+        times[row, [columns[word] for word in words]] = list(words.values())
+    holders = (times > 0).sum(axis=0)
+    weights = times * np.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5)).astype(np.float32)
+    weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    alike: npt.NDArray[np.float32] = weights @ weights.T
+    return alike
+
+
+@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
+def _counts(text: str) -> Mapping[str, int]:
+    """Return the words of `text` and how often they stand in it."""
+    folded = _CAMEL.sub(" ", text).lower()
     stem = _stemmer()
-    words = {stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP}
-    return frozenset(pairs | words)
+    if folded.isascii():
+        return Counter(stem(word) for word in _WORD.findall(folded) if word not in _STOP)
+    folded = "".join(letter for letter in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(letter))
+    folded = unicodedata.normalize("NFC", folded)
+    counts = Counter(stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP)
+    counts.update(pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run))
+    return counts
 
 
 def words_needed(distinct: int) -> int:

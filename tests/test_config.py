@@ -38,6 +38,7 @@ NUMBERS = [
     ("llm.temperature", 0.0, 2.0),
     ("recall.min_similarity", 0.0, 1.0),
     ("recall.vector_weight", 0.0, 1.0),
+    ("recall.neighbour_weight", 0.0, 0.5),
     ("recall.helpfulness_weight", 0.0, 0.5),
     ("recall.confidence_weight", 0.0, 0.5),
     ("recall.freshness_weight", 0.0, 0.5),

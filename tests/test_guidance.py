@@ -34,6 +34,8 @@ def ranked(id: str = "e-bcdfghjkmn", *, missing_tools: tuple[str, ...] = (), **c
         experience=experience(id, **changes),
         text_relevance=1.0,
         vector_relevance=None,
+        neighbour_relevance=1.0,
+        reread_relevance=None,
         similarity=None,
         relevance=1.0,
         ranking=1.0,

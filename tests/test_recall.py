@@ -22,6 +22,7 @@ from tests.fakes import LEARNED, draft, experience
 
 NOW = LEARNED + timedelta(days=30)
 DEFAULTS = RecallSettings()
+NO_NEIGHBOURS = RecallSettings(neighbour_weight=0)
 NO_CORRECTIONS = RecallSettings(helpfulness_weight=0, confidence_weight=0, freshness_weight=0)
 MOST = DEFAULTS.helpfulness_weight + DEFAULTS.confidence_weight + DEFAULTS.freshness_weight
 
@@ -60,6 +61,7 @@ def recomputed(item: Ranked, settings: RecallSettings = DEFAULTS) -> tuple[float
     relevance = item.text_relevance
     if item.vector_relevance is not None:
         relevance = (1 - settings.vector_weight) * relevance + settings.vector_weight * item.vector_relevance
+    relevance = (1 - settings.neighbour_weight) * relevance + settings.neighbour_weight * item.neighbour_relevance
     one = item.experience
     correction = (
         settings.helpfulness_weight * (2 * (one.utility + 1) / (one.frequency + 2) - 1)
@@ -93,6 +95,7 @@ def rankings(draw: st.DrawFn) -> list[Ranked]:
     return ranking(candidates, text, draw(st.none() | found), tools=tools)
 
 
+BLANK = {"when_to_use": "", "generalized_task": "", "keywords": (), "task": ""}
 A, B, C = (experience(id) for id in ("e-a", "e-b", "e-c"))
 
 # --- hits ---
@@ -126,7 +129,7 @@ def test_no_hits_are_no_error() -> None:
 
 
 def test_the_shortlist_begins_with_the_most_relevant_of_both_searches() -> None:
-    found = shortlist(words(a=8.0, b=2.0), meanings(b=0.9, c=0.8, d=0.1), limit=5, settings=DEFAULTS)
+    found = shortlist(words(a=8.0, b=2.0), meanings(b=0.9, c=0.4, d=0.1), limit=5, settings=DEFAULTS)
     assert found == ["e-b", "e-a", "e-c", "e-d"]
 
 
@@ -141,9 +144,26 @@ def test_the_shortlist_is_longer_than_the_answer_but_not_endless(limit: int, len
 
 
 def test_the_best_of_every_search_is_first_with_relevance_one() -> None:
-    ranked = ranking([A, B], words(b=9.0, a=1.0), meanings(b=0.9, a=0.2))
+    ranked = ranking([A, B], words(b=9.0, a=1.0), meanings(b=0.9, a=0.2), settings=NO_NEIGHBOURS)
     assert order(ranked) == ["e-b", "e-a"]
     assert ranked[0].relevance == 1
+    assert ranking([B], words(b=9.0))[0].relevance == 1
+
+
+def test_one_that_stands_among_relevant_ones_is_above_an_equal_that_does_not() -> None:
+    zebras = [experience(f"e-{name}", content=f"Feed zebras {name}", **BLANK) for name in ("b", "c", "d")]
+    eggs = experience("e-a", content="Boil eggs", **BLANK)
+    found = words(a=5.0, b=5.0, c=3.0, d=2.0)
+    ranked = ranking([eggs, *zebras], found)
+    assert order(ranked) == ["e-b", "e-a", "e-c", "e-d"]
+    assert ranked[0].neighbour_relevance == pytest.approx((0.6 + 0.4) / 2)
+    assert ranked[1].neighbour_relevance == 0
+    assert order(ranking([eggs, *zebras], found, settings=NO_NEIGHBOURS)) == ["e-a", "e-b", "e-c", "e-d"]
+
+
+def test_one_that_is_alone_has_its_own_relevance_around_it() -> None:
+    [item] = ranking([A], words(a=3.0, b=6.0))
+    assert item.neighbour_relevance == item.relevance == 0.5
 
 
 def test_what_both_searches_found_is_above_what_one_found() -> None:
@@ -201,7 +221,7 @@ def test_no_correction_lifts_a_clearly_less_relevant_one_above(ranked: list[Rank
             assert below.relevance * (1 - MOST) <= item.relevance * (1 + MOST) + 1e-9
 
 
-@pytest.mark.parametrize(("relevance", "first"), [(0.8, "e-a"), (0.99, "e-b")])
+@pytest.mark.parametrize(("relevance", "first"), [(0.7, "e-a"), (0.99, "e-b")])
 def test_the_best_record_overtakes_only_what_is_about_as_relevant(relevance: float, first: str) -> None:
     worst = experience("e-a", frequency=50, utility=0, confidence=0.0, created_at=NOW - timedelta(days=2000))
     best = experience("e-b", frequency=50, utility=50, confidence=1.0, created_at=NOW)
@@ -248,7 +268,6 @@ def test_an_agent_that_names_no_tools_is_missing_none() -> None:
 
 # --- the floor ---
 
-BLANK = {"when_to_use": "", "generalized_task": "", "keywords": (), "task": ""}
 ZEBRAS = experience("e-a", content="Feed the zebras hay at dawn", **BLANK)
 
 
@@ -346,6 +365,8 @@ async def test_the_numbers_of_a_recall_recompute_to_its_ranking(settings: Settin
                 experience=stored,
                 text_relevance=shown.text_relevance,
                 vector_relevance=shown.vector_relevance,
+                neighbour_relevance=shown.neighbour_relevance,
+                reread_relevance=shown.reread_relevance,
                 similarity=shown.similarity,
                 relevance=shown.relevance,
                 ranking=shown.ranking,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from reme_mcp.config import Settings
 from reme_mcp.memory import Memory
-from reme_mcp.words import mostly_latin, spell_out, stems, unquoted, words_needed
+from reme_mcp.words import likeness, mostly_latin, spell_out, stems, unquoted, words_needed
 
 LESSONS = {
     "zh": ("启动发动机之前", "先锁好所有车门并踩住刹车。"),
@@ -43,6 +44,16 @@ def test_east_asian_runs_count_by_pairs() -> None:
 )
 def test_quoted_literals_are_left_out_unless_nothing_else_is_there(text: str, rest: str) -> None:
     assert unquoted(text) == rest
+
+
+def test_texts_are_alike_by_the_words_that_few_of_them_have() -> None:
+    alike = likeness(["start the engine", "the engine starts now", "start a loop", "发动机", ""])
+    assert np.allclose(np.diag(alike), [1, 1, 1, 1, 0])
+    assert np.allclose(alike, alike.T)
+    assert alike[0, 1] == pytest.approx(1)
+    assert 0 < alike[0, 2] < 0.9
+    assert alike[0, 3] == alike[3, 4] == 0
+    assert likeness([]).shape == (0, 0)
 
 
 @pytest.mark.parametrize(("distinct", "needed"), [(0, 0), (1, 1), (2, 2), (16, 2), (17, 3), (50, 6)])

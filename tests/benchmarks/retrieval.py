@@ -4,9 +4,9 @@
         [--tuned-on bfcl_qwen3_8b] [--pools NAME ...] [--tracks B3 B4] [--systems hybrid+task ...] [--json FILE]
 
 Read: DIR/*.jsonl, pools in upstream's format, one experience a line with its extras flat in `metadata`; and
-DIR/qrels.jsonl, one `{"track", "pool", "query", "relevant": {memory_id: gain}}` a line. Every pool becomes a workspace
-of one temporary home, written by the package's own store and embedded by the memory itself, and every query goes
-through `Memory.recall`, receipt and all, with limit 10 and a token budget that cuts nothing. Systems:
+DIR/qrels.jsonl, one `{"track", "pool", "query", "relevant": {memory_id: gain}}` a line. Every pool becomes a temporary
+home, written by the package's own store and embedded by the memory itself, and every query goes through
+`Memory.recall`, receipt and all, with limit 10 and a token budget that cuts nothing. Systems:
 
     paper         the vector of `when_to_use` alone, plain cosine, no prefix; the only code of our own
     lexical       provider none
@@ -14,15 +14,19 @@ through `Memory.recall`, receipt and all, with limit 10 and a token budget that 
     …+task        with the task that the lesson was learned from; without `+task` it is imported as if it were not known
 
 Measured: R@5, MRR@10 and nDCG@10 per track and pool, the latter with the plain gain (the headline, with a bootstrap
-95 % interval over queries) and with 2^gain-1; each with the floor, and nDCG without it. False recalls are off-topic
-questions that get anything. `--distractors N` plays everything again with up to N experiences of the other pools in
-each workspace. The last table is a small check of languages without spaces between their words.
+95 % interval over queries) and with 2^gain-1; each with the floor, and nDCG without it. As the floor turns an answer
+into none and changes no order, only what gets nothing is asked again without it. False recalls are off-topic questions
+that get anything. Times are those of a recall less what it took to embed: a text is embedded once, however many systems
+ask for it. `--distractors N` plays with up to N experiences of the other pools among those of each, which is a run of
+its own.
+The last table is a small check of languages without spaces between their words.
 
 To read: `mean` is over the pools, but for those named by `--tuned-on`. A track is marked `verbatim` and is in no mean
 where, in some pool, a tenth of its queries stand word for word in the task of a relevant experience. Lessons are judged
 relevant to the task that they came from, so absolute values are lower bounds, the more so with distractors: other pools
-may hold the same lesson in other words. BM25 counts words over the whole home, so pools played together differ a little
-from pools played alone. Queries of one conversation depend on each other; the interval is rather too narrow.
+may hold the same lesson in other words. BM25 counts words over the whole home; as each pool has a home of its own, one
+pool's figures don't depend on which others are played. Queries of one conversation depend on each other; the interval
+is rather too narrow.
 """
 
 from __future__ import annotations
@@ -318,6 +322,29 @@ def interval(pools: Sequence[Floats]) -> tuple[float, float]:
 # --- the benchmark ---
 
 
+class Remembering:
+    """An embedder that embeds a text once, however often it is asked for.
+
+    Attributes:
+        name: Of the vector space.
+        seconds: Spent on embedding so far.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.name = embedder.name
+        self.seconds = 0.0
+        self._embedder = embedder
+        self._vectors: dict[str, npt.NDArray[np.float32]] = {}
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return (n, dim) float32, unit norm."""
+        started = time.perf_counter()
+        if new := [text for text in dict.fromkeys(texts) if text not in self._vectors]:
+            self._vectors.update(zip(new, self._embedder.embed(new), strict=True))
+        self.seconds += time.perf_counter() - started
+        return np.stack([self._vectors[text] for text in texts])
+
+
 class Bench:
     """Plays pools to the memory and to the paper's method, and keeps what it finds."""
 
@@ -333,7 +360,7 @@ class Bench:
         self._verbatim: set[str] = set()
         self._folder = folder
         self._settings = settings
-        self._embedder = embedder
+        self._embedder = None if embedder is None else Remembering(embedder)
 
     async def play(self, pools: Sequence[Pool], systems: Sequence[System], *, distractors: int) -> None:
         """Play every query of the pools to every system.
@@ -352,17 +379,15 @@ class Bench:
             chosen = [system for system in systems if system is not PAPER and system.with_task == with_task]
             if not chosen:
                 continue
-            home = self._folder / f"{distractors}-{'with' if with_task else 'without'}-task"
-            known = [one if with_task else replace(one, task="") for pool in pools for one in pool.experiences]
-            await fill(home, known)
-            with_model = [system for system in chosen if system.uses_model]
-            if with_model:
-                async with self._open(home, with_model[0], floor=True):
-                    pass  # Now the vectors are there.
-            for system in chosen:
-                for floor in (True, False):
-                    for pool in pools:
-                        await self._play_product(home, pool, system, floor=floor, distractors=distractors)
+            for pool in pools:
+                home = self._folder / f"{pool.name}-{distractors}-{'with' if with_task else 'without'}-task"
+                await fill(home, [one if with_task else replace(one, task="") for one in pool.experiences])
+                with_model = [system for system in chosen if system.uses_model]
+                if with_model:
+                    async with self._open(home, with_model[0], floor=True):
+                        pass  # Now the vectors are there.
+                for system in chosen:
+                    await self._play_product(home, pool, system, distractors=distractors)
 
     async def play_languages(self, notes: Sequence[Note], systems: Sequence[System]) -> None:
         """Ask the questions of the notes, all in one workspace; their source task is not known to any system."""
@@ -378,7 +403,7 @@ class Bench:
                 places: dict[str, list[int]] = {}
                 for wanted, note in zip(experiences, notes, strict=True):
                     for question in note.questions:
-                        ids, _ = await _recall(memory, question, "languages")
+                        ids, _ = await self._recall(memory, question, "languages")
                         place = ids.index(wanted.id) if wanted.id in ids else DEPTH
                         places.setdefault(note.language, []).append(place)
             for language, seen in places.items():
@@ -397,27 +422,34 @@ class Bench:
             # It does not see the task.
             self._keep(PAPER, None, distractors, pool.name, track, queries, rankings, verbatim=False)
 
-    async def _play_product(self, filled: Path, pool: Pool, system: System, *, floor: bool, distractors: int) -> None:
+    async def _play_product(self, filled: Path, pool: Pool, system: System, *, distractors: int) -> None:
         # A copy, as receipts of thousands of recalls in a few minutes would slow down those that come later.
         home = Path(tempfile.mkdtemp(dir=self._folder)) / "home"
         shutil.copytree(filled, home)
         workspace = pool.experiences[0].workspace
-        async with self._open(home, system, floor=floor) as memory:
+        rankings: dict[str, list[list[str]]] = {}
+        async with self._open(home, system, floor=True) as memory:
             for track in pool.tracks():
-                queries = pool.of_track(track)
-                rankings = []
-                for query in _shown(queries, f"{system.name}, {pool.name}, {track}"):
-                    ids, took = await _recall(memory, query.text, workspace)
-                    rankings.append(ids)
-                    if floor:
-                        self.figures.seconds.setdefault((system.name, distractors), []).append(took)
-                verbatim = system.with_task and track in self._verbatim
-                self._keep(system, floor, distractors, pool.name, track, queries, rankings, verbatim=verbatim)
-            for length, questions in OFF_TOPIC.items() if floor else ():
-                answered = [bool((await _recall(memory, question, workspace))[0]) for question in questions]
+                rankings[track] = []
+                for query in _shown(pool.of_track(track), f"{system.name}, {pool.name}, {track}"):
+                    ids, took = await self._recall(memory, query.text, workspace)
+                    rankings[track].append(ids)
+                    self.figures.seconds.setdefault((system.name, distractors), []).append(took)
+            for length, questions in OFF_TOPIC.items():
+                answered = [bool((await self._recall(memory, question, workspace))[0]) for question in questions]
                 self.figures.off_topic.append(
                     OffTopic(system.name, distractors, pool.name, length, len(questions), sum(answered))
                 )
+        async with self._open(home, system, floor=False) as memory:
+            for track, floored in rankings.items():
+                queries = pool.of_track(track)
+                free = [
+                    ids or (await self._recall(memory, query.text, workspace))[0]
+                    for ids, query in zip(floored, queries, strict=True)
+                ]
+                verbatim = system.with_task and track in self._verbatim
+                for floor, found in ((True, floored), (False, free)):
+                    self._keep(system, floor, distractors, pool.name, track, queries, found, verbatim=verbatim)
         shutil.rmtree(home)
 
     def _keep(
@@ -437,6 +469,16 @@ class Bench:
         self.figures.played.append(
             Played(system.name, floor, distractors, track, pool, verbatim, np.array(measures), unanswered)
         )
+
+    async def _recall(self, memory: Memory, query: str, workspace: str) -> tuple[list[str], float]:
+        """Return the ids that the query gets, best first, and the seconds that it took, less the embedding."""
+        started, embedding = time.perf_counter(), self._embedding_seconds()
+        result = await memory.recall(query, workspace=workspace, source="benchmark")
+        took = time.perf_counter() - started - (self._embedding_seconds() - embedding)
+        return [one.id for one in result.experiences], took
+
+    def _embedding_seconds(self) -> float:
+        return 0.0 if self._embedder is None else self._embedder.seconds
 
     @asynccontextmanager
     async def _open(self, home: Path, system: System, *, floor: bool) -> AsyncIterator[Memory]:
@@ -462,13 +504,6 @@ async def fill(home: Path, experiences: Sequence[Experience]) -> None:
             await writer.put_experiences(experiences[start : start + chunk])
     await store.upkeep()
     store.close()
-
-
-async def _recall(memory: Memory, query: str, workspace: str) -> tuple[list[str], float]:
-    """Return the ids that the query gets, best first, and the seconds that it took."""
-    started = time.perf_counter()
-    result = await memory.recall(query, workspace=workspace, source="benchmark")
-    return [one.id for one in result.experiences], time.perf_counter() - started
 
 
 def _shown(queries: Sequence[Query], title: str) -> Iterable[Query]:
@@ -589,7 +624,7 @@ def _show_rest(figures: Figures, milliseconds: Sequence[Mapping[str, Any]]) -> N
         "system",
         "distractors",
         *(f"{length} off-topic, by pool" for length in OFF_TOPIC),
-        "recall ms p50 / p95",
+        "recall ms p50 / p95, less embedding",
     )
     report.show("False recalls and times, with the floor", columns, rows)
     columns = ("language", "system", "questions", "recall@1", "recall@3")
@@ -616,7 +651,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pools", nargs="+", default=[], metavar="NAME", help="only these (all)")
     parser.add_argument("--tracks", nargs="+", default=[], metavar="NAME", help="only these (all)")
     parser.add_argument("--tuned-on", nargs="+", default=[], metavar="NAME", help="pools that are in no mean")
-    parser.add_argument("--distractors", type=int, default=0, metavar="N", help="play again with N of the other pools")
+    parser.add_argument("--distractors", type=int, default=0, metavar="N", help="put N of the others into each pool")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="NAME", help="(all)")
     arguments = parser.parse_args(argv)
     systems = [SYSTEMS[name] for name in arguments.systems if arguments.models or not SYSTEMS[name].uses_model]
@@ -638,7 +673,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f", {strangers[pool.name]} distractors" if arguments.distractors else "")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), settings, embedder)
-        anyio.run(_play_all, bench, pools, crowded, systems, max(strangers.values()))
+        anyio.run(_play_all, bench, crowded, systems, max(strangers.values()))
     figures = bench.figures
     lines = lines_of(figures.played, tuned_on=arguments.tuned_on)
     milliseconds = [
@@ -666,12 +701,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _play_all(
-    bench: Bench, pools: Sequence[Pool], crowded: Sequence[Pool], systems: Sequence[System], distractors: int
-) -> None:
-    await bench.play(pools, systems, distractors=0)
-    if distractors:
-        await bench.play(crowded, systems, distractors=distractors)
+async def _play_all(bench: Bench, pools: Sequence[Pool], systems: Sequence[System], distractors: int) -> None:
+    await bench.play(pools, systems, distractors=distractors)
     # One of each kind: the notes have no source task.
     kinds = {system.uses_model: system for system in reversed(systems) if system is not PAPER}
     await bench.play_languages(NOTES, list(kinds.values()))

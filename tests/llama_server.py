@@ -1,13 +1,15 @@
-"""llama.cpp's OpenAI-compatible server: `python -m tests.llama_server WEIGHTS PORT`, on loopback, until it is ended."""
+"""llama.cpp's OpenAI-compatible server: `python -m tests.llama_server WEIGHTS PORT`, on loopback.
+
+It ends with its stdin, so that it does not outlive the tests, however those end.
+"""
 
 from __future__ import annotations
 
 import sys
-import time
 
 
 def serve(weights: str, port: int) -> None:
-    """Serve the weights until the process ends."""
+    """Serve the weights until stdin ends."""
     from xllamacpp import CommonParams, Server
 
     params = CommonParams()
@@ -25,8 +27,7 @@ def serve(weights: str, port: int) -> None:
         cpu.poll = 0
     server = Server(params)
     print(server.listening_address, flush=True)
-    while True:
-        time.sleep(3_600)
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

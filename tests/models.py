@@ -73,7 +73,7 @@ def llama_server(smollm_weights: Path, tmp_path_factory: pytest.TempPathFactory)
     log = tmp_path_factory.mktemp("llama") / "log"
     command = [sys.executable, "-m", "tests.llama_server", str(smollm_weights), str(port)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + SERVER_STARTS_WITHIN_S
         while not _is_healthy(port):
@@ -83,7 +83,7 @@ def llama_server(smollm_weights: Path, tmp_path_factory: pytest.TempPathFactory)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _is_healthy(port: int) -> bool:

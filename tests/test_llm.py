@@ -748,25 +748,27 @@ def test_without_a_limit_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_only_so_many_questions_are_asked_at_once(chat: Chat, server: Server, concurrency: int) -> None:
-    lock = threading.Lock()
-    full = threading.Barrier(concurrency)
-    now_inside: list[int] = [0]
-    most: list[int] = [0]
+    over = threading.Event()
 
-    def inside(asked: Asked) -> Reply:
-        with lock:
-            now_inside[0] += 1
-            most[0] = max(most[0], now_inside[0])
-        full.wait(20)  # until as many as may be are here
-        with lock:
-            now_inside[0] -= 1
+    def held(asked: Asked) -> Reply:
+        over.wait(20)
         return said(json.dumps(GOOD))
 
-    chat.script = [inside] * 6
+    async def more_than(asked: int) -> None:
+        while len(server.asked) <= asked:
+            await anyio.lowlevel.checkpoint()
+
+    chat.script = [held] * 6
     async with opened(at(server.base_url, concurrency=concurrency)) as llm, anyio.create_task_group() as tasks:
         for _ in range(6):
             tasks.start_soon(llm.answer, "judge", SYSTEM, USER, Verdict)
-    assert most[0] == concurrency
+        with anyio.fail_after(20):
+            await more_than(concurrency - 1)
+        with anyio.move_on_after(0.5) as scope:  # the time that one more would have to show up
+            await more_than(concurrency)
+        over.set()
+    assert scope.cancelled_caught
+    assert len(server.asked) == 6
 
 
 async def test_a_deadline_ends_a_question_at_once_and_it_is_entered(chat: Chat, server: Server) -> None:

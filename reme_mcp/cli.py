@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -27,11 +28,12 @@ from reme_mcp.errors import ConfigError, InvalidInput, ReMeError
 
 if TYPE_CHECKING:
     from reme_mcp.memory import Memory
-    from reme_mcp.schema import Experience, Status
+    from reme_mcp.schema import Experience, Status, Trajectory
 
 SOURCE = "cli"
 SHOWN_CHARS = 70
 STATUSES = ("active", "provisional", "quarantined", "archived")
+QUEUE_COLUMNS = ("id", "task", "outcome", "created_at", "tries", "retry_at", "trouble")
 EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
 
 Result = TypeVar("Result")
@@ -283,6 +285,94 @@ def delete(settings: Settings, experience_id: str, dry_run: bool, yes: bool, as_
 @cli.command()
 @as_json_option
 @click.pass_obj
+def queue(settings: Settings, as_json: bool) -> None:
+    """List what waits for the model behind the server, oldest first."""
+    waiting = _with_memory(settings, lambda memory: memory.queued())
+    if as_json:
+        click.echo(_dump([{name: getattr(one, name) for name in QUEUE_COLUMNS} for one in waiting]))
+        return
+    rows = [
+        (one.id, one.outcome, f"{one.created_at:%Y-%m-%d %H:%M}", str(one.tries), _next_try(one), _short(one.task))
+        for one in waiting
+    ]
+    _table(("id", "outcome", "recorded", "tries", "next", "task"), rows)
+    for one in waiting:
+        if one.trouble:
+            click.echo(f"{one.id}: {one.trouble}", err=True)
+
+
+@cli.command("distill")
+@as_json_option
+@click.pass_obj
+def distill_queue(settings: Settings, as_json: bool) -> None:
+    """Let the model work on all that is queued, now; exit status 1 if anything is left."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    left: list[Trajectory] = []
+
+    async def run(memory: Memory) -> int:
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("distilling", total=len(await memory.queued()))
+
+            async def done(trajectory: Trajectory) -> None:
+                progress.advance(bar)
+                if trajectory.status == "queued":
+                    left.append(trajectory)
+
+            return await memory.distill(done)
+
+    worked_on = _with_memory(settings, run)
+    if as_json:
+        click.echo(_dump({"distilled": worked_on - len(left), "left": {one.id: one.trouble for one in left}}))
+    else:
+        click.echo(f"{worked_on - len(left)} distilled, {len(left)} left.")
+        for one in left:
+            click.echo(f"{one.id}: {one.trouble}", err=True)
+    if left:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@as_json_option
+@click.pass_obj
+def backup(settings: Settings, file: Path | None, as_json: bool) -> None:
+    """Write the whole home into FILE, a new tar archive; without FILE, beside the home. Servers may go on."""
+    archive, rows = _with_memory(settings, lambda memory: memory.backup(file))
+    if as_json:
+        click.echo(_dump({"file": archive, "rows": rows}))
+    else:
+        click.echo(f"{archive}: {_plain(rows)}")
+
+
+@cli.command("restore-backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Also where the home is not empty; what it holds is kept beside it.")
+@click.option("--dry-run", is_flag=True, help="Only show what the backup holds.")
+@as_json_option
+@click.pass_obj
+def restore_from_backup(settings: Settings, file: Path, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Put what FILE holds in the place of the home. Stop the servers on it first."""
+    import anyio
+
+    from reme_mcp.store import restore_backup
+
+    try:
+        rows, kept = anyio.run(partial(restore_backup, file, Path(settings.home), force=force, dry_run=dry_run))
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+    if as_json:
+        click.echo(_dump({"rows": rows, "kept": kept, "dry_run": dry_run}))
+        return
+    click.echo(f"{'It holds' if dry_run else f'{settings.home} holds'} {_plain(rows)}.")
+    if kept is not None:
+        click.echo(f"What was there before is in {kept}.")
+
+
+@cli.command()
+@as_json_option
+@click.pass_obj
 def stats(settings: Settings, as_json: bool) -> None:
     """Show the state of the pool in numbers."""
 
@@ -380,6 +470,12 @@ def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(str(item) for item in value)
     return "" if value is None else " ".join(str(value).split())
+
+
+def _next_try(trajectory: Trajectory) -> str:
+    if trajectory.retry_at is not None:
+        return f"{trajectory.retry_at:%Y-%m-%d %H:%M}"
+    return "when asked" if trajectory.tries else "now"
 
 
 def _short(text: str) -> str:

@@ -140,15 +140,26 @@ def replace(home: Path, folder: Path) -> Path | None:
         return kept
 
 
+def is_used(home: Path) -> bool:
+    """Return whether anything lies in a home."""
+    return home.exists() and any(home.iterdir())
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _failing(what: str, leftover: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        if leftover is not None and leftover.is_dir():
-            shutil.rmtree(leftover)
-        elif leftover is not None:
-            leftover.unlink(missing_ok=True)
+        if leftover is not None:
+            remove(leftover)
         if isinstance(exc, tarfile.TarError):
             raise StoreError(f"can't {what}: it is no tar archive, or damaged ({exc})") from exc
         if isinstance(exc, OSError):

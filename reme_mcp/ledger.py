@@ -17,8 +17,8 @@ from functools import partial
 from reme_mcp import refine
 from reme_mcp.both import both
 from reme_mcp.config import RefineSettings
-from reme_mcp.schema import Experience, ReceiptLine, Settled, Trajectory, now, task_key
-from reme_mcp.store import Attempt, Store, Writer
+from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Trajectory, now, task_key
+from reme_mcp.store import Store, Writer
 
 
 @dataclass(frozen=True, slots=True)

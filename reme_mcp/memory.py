@@ -27,7 +27,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp import distill, intake, ledger, prompts, recall, refine, transcript
+from reme_mcp import distill, home, intake, ledger, prompts, recall, refine, transcript
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
 from reme_mcp.costs import Allowance, Cost, Spent, total
@@ -49,6 +49,7 @@ from reme_mcp.schema import (
     ReceiptLine,
     RecordResult,
     Status,
+    Tally,
     Trajectory,
     clean_text,
     new_id,
@@ -56,7 +57,7 @@ from reme_mcp.schema import (
     task_key,
 )
 from reme_mcp.search import Search
-from reme_mcp.store import Store, Tally, Writer
+from reme_mcp.store import Store, Writer
 from reme_mcp.vectors import LoadEmbedder, Vectors
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ ConnectLLM = Callable[[LLMSettings, Allowance, Callable[[Spent], None]], LLM]
 Tell = Callable[[str], Awaitable[None]]
 
 
-async def _tell_nobody(what: str) -> None:
+async def tell_nobody(what: str) -> None:
     """Tell nobody."""
 
 
@@ -165,9 +166,10 @@ class Memory:
         self._start(partial(self.warm_up, download=True), delay_s=delay_s)
 
     async def warm_up(self, *, download: bool) -> None:
-        """Load store and model, finish what an earlier process left, fill in missing vectors.
+        """Load store and model, finish what an earlier process left, fill in missing vectors, work on the queue.
 
-        A model that can't be had is not an error: recall goes on by words.
+        A model that can't be had is not an error: recall goes on by words. Without it nothing is distilled in the
+        background, but for a call of `distill`.
 
         Args:
             download: Whether a model may be fetched from its hub, if the settings allow it, too.
@@ -209,7 +211,7 @@ class Memory:
 
         Raises:
             InvalidInput: An argument is out of its range.
-            StoreError: The pool can't be read, or the receipt not be written.
+            StoreError: The pool can't be read. A receipt that can't be written is empty, and the note says why.
         """
         task = _text("task", task)
         context = _text("context", context, optional=True)
@@ -225,14 +227,20 @@ class Memory:
         receipt = new_id("r")
         ids = [item.experience.id for item in notes.shown]
         lines = ledger.receipt_lines(receipt, ids, workspace, task, source)
-        await store.add_receipt(lines)
+        footer, trouble = prompts.RECALL_FOOTER.format(receipt=receipt), notes.trouble
+        try:
+            await store.add_receipt(lines)
+        except StoreError as exc:
+            # A full disk or a home that may only be read does not make the notes worse.
+            receipt, footer = "", prompts.RECALL_FOOTER_WITHOUT_RECEIPT
+            trouble = f"{trouble} There is no receipt, so this recall can't be credited: {exc}".strip()
         self._look_after_pool()
         return RecallResult(
-            guidance=f"{notes.guidance}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
+            guidance=f"{notes.guidance}\n\n{footer}",
             experiences=[_recalled(item) for item in notes.shown],
             receipt=receipt,
             search=list(notes.modes),
-            note=notes.trouble,
+            note=trouble,
         )
 
     async def record(
@@ -248,7 +256,7 @@ class Memory:
         trajectory_id: str | None = None,
         workspace: str | None = None,
         source: str,
-        tell: Tell = _tell_nobody,
+        tell: Tell = tell_nobody,
     ) -> RecordResult:
         """Store what was tried and how it ended, settle the receipt, and learn from it.
 
@@ -449,6 +457,19 @@ class Memory:
         await self._vectors.load(download=False)
         return await self._queue.work_all(done)
 
+    async def backup(self, archive: Path | None = None) -> tuple[Path, dict[str, int]]:
+        """Write the whole home into one new file; return where it is and how many rows each table has in it.
+
+        Args:
+            archive: The file; without it one beside the home that is named after it and the time.
+
+        Raises:
+            StoreError: The file is there already, or can't be written; nothing is left of it.
+        """
+        store = await self._open_store()
+        archive = home.beside(store.home, "backup", ".tar") if archive is None else archive
+        return archive, await store.backup(archive)
+
     async def workspaces(self) -> list[str]:
         """Return the names of the workspaces that hold experiences."""
         return await (await self._open_store()).workspaces()
@@ -519,12 +540,11 @@ class Memory:
                 self._store = store
             return self._store
 
-    def _run_queue(self) -> Queue | None:
+    def _run_queue(self) -> None:
         """Have the queue worked on in the background, where there is a model to do it."""
         if self._queue is not None and not self._queue_is_run:
             self._queue_is_run = True
             self._start(self._queue.run)
-        return self._queue
 
     def _take_spent(self) -> list[Spent]:
         spent = self._spent[:]
@@ -651,14 +671,16 @@ class Memory:
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""
         self._look_after_pool()
-        queue = self._run_queue()
-        if result.status != "queued" or queue is None:
+        if result.status != "queued" or self._queue is None:
             return result
-        queue.wake()
+        self._queue.wake()
+        if not self.settings.llm.wait:
+            return result
+        self._run_queue()
         trajectory = await store.trajectory(workspace, result.trajectory_id)
-        if trajectory is None or not self.settings.llm.wait:
+        if trajectory is None:
             return result
-        return RecordResult.model_validate_json((await queue.worked_off(trajectory, tell)).answer)
+        return RecordResult.model_validate_json((await self._queue.worked_off(trajectory, tell)).answer)
 
     async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
         """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""

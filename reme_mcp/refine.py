@@ -13,8 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from reme_mcp.schema import Experience, Outcome, ReceiptLine
-from reme_mcp.store import Attempt, Tally
+from reme_mcp.schema import Attempt, Experience, Outcome, ReceiptLine, Tally
 
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
 

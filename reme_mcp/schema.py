@@ -183,6 +183,32 @@ class ReceiptLine:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the receipts say of one experience.
+
+    Attributes:
+        recalled: All recalls since `counted_since`, known outcome or not.
+        frequency: Those with a known outcome.
+        utility: Those that helped.
+        last_recalled_at: `None` where it never was.
+    """
+
+    recalled: int = 0
+    frequency: int = 0
+    utility: int = 0
+    last_recalled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one trajectory ended, without what was done in it."""
+
+    id: str
+    outcome: Outcome
+    created_at: datetime
+
+
 def task_key(task: str) -> str:
     """Return `task` folded for comparison: two texts with one key are the same task."""
     return " ".join(unicodedata.normalize("NFKC", task).casefold().split())

@@ -18,6 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -60,7 +61,7 @@ from reme_mcp.arguments import Arguments, RateArguments, RecallArguments, Record
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, ReMeError
-from reme_mcp.memory import Memory
+from reme_mcp.memory import Memory, Tell
 from reme_mcp.schema import Experience, RateResult, RecallResult, RecordResult
 from reme_mcp.vectors import LoadEmbedder
 
@@ -95,19 +96,19 @@ class State:
 # --- tools ---
 
 
-async def _recall(state: State, arguments: RecallArguments, source: str) -> tuple[str, RecallResult]:
+async def _recall(state: State, arguments: RecallArguments, source: str, _: Tell) -> tuple[str, RecallResult]:
     result = await arguments.run(state.memory, source=source)
     return "\n\n".join(part for part in (result.guidance, result.note) if part), result
 
 
-async def _record(state: State, arguments: RecordArguments, source: str) -> tuple[str, RecordResult]:
-    result = await arguments.run(state.memory, source=source)
+async def _record(state: State, arguments: RecordArguments, source: str, tell: Tell) -> tuple[str, RecordResult]:
+    result = await arguments.run(state.memory, source=source, tell=tell)
     changed = [*result.added, *(one.id for one in result.merged), *(one.id for one in result.settled)]
     await _announce(state, changed, new=bool(result.added))
     return guidance.record_summary(result), result
 
 
-async def _rate(state: State, arguments: RateArguments, source: str) -> tuple[str, RateResult]:
+async def _rate(state: State, arguments: RateArguments, source: str, _: Tell) -> tuple[str, RateResult]:
     result = await arguments.run(state.memory, source=source)
     await _announce(state, [result.experience_id], new=False)
     return guidance.rate_summary(result), result
@@ -123,7 +124,7 @@ class _Tool:
     arguments: type[Arguments]
     result: type[BaseModel]
     annotations: ToolAnnotations
-    run: Callable[[State, Any, str], Awaitable[tuple[str, BaseModel]]]
+    run: Callable[[State, Any, str, Tell], Awaitable[tuple[str, BaseModel]]]
 
     def listing(self) -> Tool:
         """Return what `tools/list` shows."""
@@ -204,7 +205,7 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         arguments = tool.arguments.read(params.arguments or {})
         if not state.memory.is_open:
             await context.session.report_progress(0, 1, "opening the pool")
-        text, result = await tool.run(state, arguments, _source(context))
+        text, result = await tool.run(state, arguments, _source(context), partial(_tell, context))
     except ReMeError as exc:
         return _tool_error(f"{tool.name}: {exc}")
     except Exception:
@@ -215,6 +216,11 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=result.model_dump(mode="json")
     )
+
+
+async def _tell(context: Context, what: str) -> None:
+    """Tell the client what is waited for, so that it does not take the server for dead."""
+    await context.session.report_progress(0, 1, what)
 
 
 def _tool_error(text: str) -> CallToolResult:

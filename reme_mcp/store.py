@@ -20,19 +20,17 @@ a recall never waits for somebody who records or compacts. LanceDB is imported o
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import logging
 import os
-import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -41,15 +39,30 @@ from reme_mcp import home as folder
 from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
-from reme_mcp.schema import Experience, Outcome, ReceiptLine, Status, Trajectory
+from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
 from reme_mcp.searchable import search_text
-from reme_mcp.words import STOP_WORDS
+from reme_mcp.tables import (
+    COLUMNS_SINCE,
+    Row,
+    add_columns,
+    among,
+    create_table,
+    equals,
+    every,
+    from_row,
+    index_vectors,
+    mapped,
+    of_status,
+    schemas,
+    space_name,
+    to_arrow,
+    vector_schema,
+)
 
 if TYPE_CHECKING:
     import lancedb
     import numpy as np
     import numpy.typing as npt
-    import pyarrow as pa
     from lancedb.expr import Expr
 
     from reme_mcp.matrix import Matrix
@@ -58,10 +71,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Columns that came with a version, and what they hold in rows from before: SQL, or a null of this type.
-COLUMNS_SINCE = {
-    2: {"trajectories": {"tries": "cast(0 as bigint)", "retry_at": None, "trouble": "''"}},
-}
 UPKEEP_EVERY_WRITES = 20
 UPKEEP_BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
@@ -71,32 +80,6 @@ ROWS_IN_MEMORY = 100_000
 # LanceDB would keep whatever it has read, of every version of a table.
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What the receipts say of one experience.
-
-    Attributes:
-        recalled: All recalls since `counted_since`, known outcome or not.
-        frequency: Those with a known outcome.
-        utility: Those that helped.
-        last_recalled_at: `None` where it never was.
-    """
-
-    recalled: int = 0
-    frequency: int = 0
-    utility: int = 0
-    last_recalled_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """How one trajectory ended, without what was done in it."""
-
-    id: str
-    outcome: Outcome
-    created_at: datetime
 
 
 @dataclass(slots=True)
@@ -141,9 +124,6 @@ class _Directory:
         self.provisional.clear()
 
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
-
-
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
@@ -173,7 +153,7 @@ class Store:
         import lancedb
 
         found = folder.prepare(home)
-        with _mapped(f"open the pool in {home}"):
+        with mapped(f"open the pool in {home}"):
             connection = await lancedb.connect_async(
                 str(home / folder.POOL),
                 read_consistency_interval=timedelta(0),
@@ -181,15 +161,15 @@ class Store:
                 session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
             )
             store = cls(home, connection, {})
-            schemas = _schemas()
+            wanted = schemas()
             present = set((await connection.list_tables()).tables or [])
-            if (missing := [name for name in schemas if name not in present]) or found < folder.SCHEMA_VERSION:
+            if (missing := [name for name in wanted if name not in present]) or found < folder.SCHEMA_VERSION:
                 async with store._pool_lock:
                     if folder.version(home) < folder.SCHEMA_VERSION:
                         await store._upgrade()
                     for name in missing:
-                        await _create_table(connection, name, schemas[name])
-            for name in schemas:
+                        await create_table(connection, name, wanted[name])
+            for name in wanted:
                 store._tables[name] = await connection.open_table(name)
         return store
 
@@ -203,7 +183,7 @@ class Store:
             for version in range(found + 1, folder.SCHEMA_VERSION + 1):
                 for name, columns in COLUMNS_SINCE.get(version, {}).items():
                     if name in present:
-                        await _add_columns(await self._connection.open_table(name), columns, _schemas()[name])
+                        await add_columns(await self._connection.open_table(name), columns, schemas()[name])
             folder.set_version(self.home)
         logger.warning("upgraded %s from schema %d to %d; what it was is in %s", self.home, found, version, backup)
 
@@ -220,7 +200,7 @@ class Store:
 
     async def rows(self) -> dict[str, int]:
         """Return how many rows each table has."""
-        with _mapped("count rows"):
+        with mapped("count rows"):
             return {name: await table.count_rows() for name, table in self._tables.items()}
 
     def close(self) -> None:
@@ -239,7 +219,7 @@ class Store:
             return {}
         places = await self._places()
         if places is None:
-            where = _all(_equals("workspace", workspace), _among("id", ids), _of_status(statuses))
+            where = every(equals("workspace", workspace), among("id", ids), of_status(statuses))
             rows = await self._rows("experiences", Experience, where)
         else:
             taken = await self._take([places[id].row for id in ids if id in places])
@@ -250,19 +230,19 @@ class Store:
         self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
     ) -> list[Experience]:
         """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
-        where = _all(_equals("workspace", workspace), _of_status(statuses))
+        where = every(equals("workspace", workspace), of_status(statuses))
         return await self._rows("experiences", Experience, where, newest_first=True, offset=offset, limit=limit)
 
     async def count(self, workspace: str) -> dict[Status, int]:
         """Return how many experiences of each status `workspace` holds."""
-        with _mapped("count experiences"):
-            query = self._tables["experiences"].query().where(_equals("workspace", workspace)).select(["status"])
+        with mapped("count experiences"):
+            query = self._tables["experiences"].query().where(equals("workspace", workspace)).select(["status"])
             statuses: list[Status] = (await query.to_arrow()).column("status").to_pylist()
         return {status: statuses.count(status) for status in sorted(set(statuses))}
 
     async def workspaces(self) -> list[str]:
         """Return the names of all workspaces that hold an experience, sorted."""
-        with _mapped("list workspaces"):
+        with mapped("list workspaces"):
             names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
             return sorted(names.unique().to_pylist())
 
@@ -277,7 +257,7 @@ class Store:
         from lancedb import lit
 
         # LanceDB's expressions know no lists, its SQL does.
-        where = _all(_equals("workspace", workspace), _of_status(["provisional"])).to_sql()
+        where = every(equals("workspace", workspace), of_status(["provisional"])).to_sql()
         among = ", ".join(lit(id).to_sql() for id in trajectory_ids)
         return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{among}])")
 
@@ -288,12 +268,12 @@ class Store:
 
         Those of other statuses are not searched, but for the ids in `also`.
         """
-        with _mapped("search the text"):
+        with mapped("search the text"):
             rows = await (
                 self._tables["experiences"]
                 .query()
                 .nearest_to_text(query, columns="search_text")
-                .where(_all(_equals("workspace", workspace), _of_status(statuses, also)))
+                .where(every(equals("workspace", workspace), of_status(statuses, also)))
                 .select(["id", "_score"])
                 .limit(limit)
                 .to_list()
@@ -335,10 +315,10 @@ class Store:
         space = await self._space(embedder)
         if space is None:
             return []
-        with _mapped("search the vectors"):
+        with mapped("search the vectors"):
             rows = await space.table.count_rows()
             if rows > ROWS_IN_MEMORY:
-                query = space.table.query().where(_equals("workspace", workspace)).nearest_to(vector).column("vector")
+                query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
                 hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
                 return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
             return (await self._matrix(space, rows)).nearest(workspace, vector, limit)
@@ -350,8 +330,8 @@ class Store:
         if places is not None:
             known = [(id, cosine) for id, cosine in hits if id in places]
             return [(id, cosine) for id, cosine in known if places[id].status in statuses or id in also]
-        where = _all(_equals("workspace", workspace), _among("id", [id for id, _ in hits]), _of_status(statuses, also))
-        with _mapped("search the vectors"):
+        where = every(equals("workspace", workspace), among("id", [id for id, _ in hits]), of_status(statuses, also))
+        with mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
         ids = set(rows.column("id").to_pylist())
         return [(id, cosine) for id, cosine in hits if id in ids]
@@ -361,10 +341,10 @@ class Store:
         space = await self._space(embedder)
         if space is None or not ids:
             return {}
-        with _mapped("read the vectors"):
+        with mapped("read the vectors"):
             count = await space.table.count_rows()
             if count > ROWS_IN_MEMORY:
-                rows = await space.table.query().where(_among("id", ids)).select(["id", "lesson"]).to_arrow()
+                rows = await space.table.query().where(among("id", ids)).select(["id", "lesson"]).to_arrow()
             else:
                 places = (await self._matrix(space, count)).places(ids)
                 rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
@@ -374,7 +354,7 @@ class Store:
     async def without_vector(self, embedder: str) -> list[str]:
         """Return the ids of all experiences, of every workspace, that `embedder` has not embedded yet."""
         space = await self._space(embedder)
-        with _mapped("look for missing vectors"):
+        with mapped("look for missing vectors"):
             experiences = self._tables["experiences"]
             if space is not None and await space.table.count_rows() >= await experiences.count_rows():
                 return []
@@ -388,60 +368,60 @@ class Store:
 
     async def experiences_to_embed(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace: the only read that crosses workspaces."""
-        return await self._rows("experiences", Experience, _among("id", ids))
+        return await self._rows("experiences", Experience, among("id", ids))
 
     # --- trajectories ---
 
     async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
         """Return one trajectory of `workspace`, or `None`."""
-        where = _all(_equals("workspace", workspace), _equals("id", trajectory_id))
+        where = every(equals("workspace", workspace), equals("id", trajectory_id))
         return next(iter(await self._rows("trajectories", Trajectory, where)), None)
 
     async def trajectories(self, workspace: str, ids: Sequence[str]) -> list[Trajectory]:
         """Return those of `workspace` among `ids`, newest first."""
-        where = _all(_equals("workspace", workspace), _among("id", ids))
+        where = every(equals("workspace", workspace), among("id", ids))
         return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
 
     async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
         """Return the trajectory that was recorded from exactly the same call, or `None`."""
-        where = _all(_equals("workspace", workspace), _equals("digest", digest))
+        where = every(equals("workspace", workspace), equals("digest", digest))
         return next(iter(await self._rows("trajectories", Trajectory, where)), None)
 
     async def attempts(self, workspace: str, key: str, *, limit: int) -> list[Trajectory]:
         """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
-        where = _all(_equals("workspace", workspace), _equals("task_key", key))
+        where = every(equals("workspace", workspace), equals("task_key", key))
         return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
 
     async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
         """Return how all attempts at the task with this `task_key` ended, oldest first."""
-        where = _all(_equals("workspace", workspace), _equals("task_key", key))
+        where = every(equals("workspace", workspace), equals("task_key", key))
         return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
 
     async def pending(self) -> list[Trajectory]:
         """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
-        return await self._rows("trajectories", Trajectory, _equals("status", "pending"))
+        return await self._rows("trajectories", Trajectory, equals("status", "pending"))
 
     async def queued(self, workspace: str | None = None) -> list[Trajectory]:
         """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
-        where = _equals("status", "queued")
+        where = equals("status", "queued")
         if workspace is not None:
-            where = _all(where, _equals("workspace", workspace))
+            where = every(where, equals("workspace", workspace))
         return (await self._rows("trajectories", Trajectory, where, newest_first=True))[::-1]
 
     async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
         """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
         from lancedb.query import ColumnOrdering
 
-        with _mapped("read trajectories"):
-            query = self._tables["trajectories"].query().where(_equals("workspace", workspace)).select(["id", "task"])
+        with mapped("read trajectories"):
+            query = self._tables["trajectories"].query().where(equals("workspace", workspace)).select(["id", "task"])
             newest = ColumnOrdering(column_name="created_at", ascending=False)
             rows = await query.order_by([newest, ColumnOrdering(column_name="id")]).limit(limit).to_list()
         return [(row["id"], row["task"]) for row in rows]
 
     async def count_trajectories(self, workspace: str) -> dict[str, int]:
         """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""
-        with _mapped("count trajectories"):
-            query = self._tables["trajectories"].query().where(_equals("workspace", workspace))
+        with mapped("count trajectories"):
+            query = self._tables["trajectories"].query().where(equals("workspace", workspace))
             rows = await query.select(["outcome", "status"]).to_list()
         undistilled = sum(row["status"] in ("pending", "queued", "awaiting_experiences") for row in rows)
         outcomes = [row["outcome"] for row in rows]
@@ -451,25 +431,23 @@ class Store:
 
     async def receipt(self, workspace: str, receipt: str) -> list[ReceiptLine]:
         """Return the lines of one receipt of `workspace` in rank order; empty where there is no such receipt."""
-        where = _all(_equals("workspace", workspace), _equals("receipt", receipt))
+        where = every(equals("workspace", workspace), equals("receipt", receipt))
         return sorted(await self._rows("receipts", ReceiptLine, where), key=lambda line: line.rank)
 
     async def latest_line(self, workspace: str, experience_id: str, source: str) -> ReceiptLine | None:
         """Return the newest receipt line that handed `experience_id` to `source`, or `None`."""
-        where = _all(
-            _equals("workspace", workspace), _equals("experience_id", experience_id), _equals("source", source)
-        )
+        where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
         return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
 
     async def tally(self, experiences: Sequence[Experience]) -> dict[str, Tally]:
         """Return what the receipts since each experience's `counted_since` say, by experience id."""
         if not experiences:
             return {}
-        with _mapped("count receipts"):
+        with mapped("count receipts"):
             lines = await (
                 self._tables["receipts"]
                 .query()
-                .where(_among("experience_id", [experience.id for experience in experiences]))
+                .where(among("experience_id", [experience.id for experience in experiences]))
                 .select(["experience_id", "helped", "created_at"])
                 .to_list()
             )
@@ -490,8 +468,8 @@ class Store:
 
     async def count_receipts(self, workspace: str) -> dict[str, int]:
         """Return how many recalls, recalled experiences and settled ones `workspace` has had."""
-        with _mapped("count receipts"):
-            query = self._tables["receipts"].query().where(_equals("workspace", workspace))
+        with mapped("count receipts"):
+            query = self._tables["receipts"].query().where(equals("workspace", workspace))
             rows = await query.select(["receipt", "experience_id", "helped"]).to_list()
         handed_out = [row for row in rows if row["experience_id"]]
         return {
@@ -526,8 +504,8 @@ class Store:
         rows = [dataclasses.asdict(line) for line in lines]
         table = self._tables["receipts"]
         async with self._receipts_lock:
-            with anyio.CancelScope(shield=True), _mapped("write the receipt"):
-                await table.add(_arrow(rows, await table.schema()))
+            with anyio.CancelScope(shield=True), mapped("write the receipt"):
+                await table.add(to_arrow(rows, await table.schema()))
         self._writes["receipts"] += 1
 
     def writes_since_upkeep(self) -> int:
@@ -536,7 +514,7 @@ class Store:
 
     async def count_leftovers(self) -> None:
         """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
-        with anyio.CancelScope(shield=True), _mapped("look at the tables"):
+        with anyio.CancelScope(shield=True), mapped("look at the tables"):
             for name, table in self._open_tables().items():
                 # Annotated as an object, it is a dictionary.
                 stats: Any = await table.stats()
@@ -544,7 +522,7 @@ class Store:
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes."""
-        with _mapped("look at the tables"):
+        with mapped("look at the tables"):
             return {name: await table.version() for name, table in self._open_tables().items()}
 
     async def upkeep(self) -> None:
@@ -567,18 +545,18 @@ class Store:
 
     async def _writes_until_upkeep(self, table: lancedb.AsyncTable) -> int:
         """Return after how many writes a table is compacted: the larger it is, the rarer, as all of it is rewritten."""
-        with _mapped("look at the tables"):
+        with mapped("look at the tables"):
             stats: Any = await table.stats()
         return max(UPKEEP_EVERY_WRITES, int(stats["total_bytes"]) // UPKEEP_BYTES_PER_WRITE)
 
     async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
         """Compact one table; `alone`, also remove what a compaction that was preempted left behind."""
         writes = self._writes[name]
-        with anyio.CancelScope(shield=True), _mapped(f"compact {name}"):
+        with anyio.CancelScope(shield=True), mapped(f"compact {name}"):
             try:
                 await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
                 if "vector" in (await table.schema()).names and await table.count_rows() > ROWS_IN_MEMORY:
-                    await _index_vectors(table)
+                    await index_vectors(table)
             except RuntimeError as exc:
                 if alone or "commit conflict" not in str(exc):
                     raise
@@ -603,7 +581,7 @@ class Store:
         from lancedb.query import ColumnOrdering
 
         columns = [field.name for field in dataclasses.fields(kind)]
-        with _mapped(f"read {table}"):
+        with mapped(f"read {table}"):
             query = self._tables[table].query().select(columns)
             if where is not None:
                 query = query.where(where)
@@ -614,21 +592,21 @@ class Store:
             if limit is not None:
                 query = query.limit(limit).offset(offset)
             rows = await query.to_list()
-        return [_from_row(kind, row) for row in rows]
+        return [from_row(kind, row) for row in rows]
 
     async def _take(self, rows: Sequence[int]) -> list[Experience]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
         if not rows:
             return []
         columns = [field.name for field in dataclasses.fields(Experience)]
-        with _mapped("read experiences"):
+        with mapped("read experiences"):
             taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
-        return [_from_row(Experience, row) for row in taken]
+        return [from_row(Experience, row) for row in taken]
 
     async def _places(self) -> dict[str, _Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
         table, directory = self._tables["experiences"], self._directory
-        with _mapped("read experiences"):
+        with mapped("read experiences"):
             rows = await table.count_rows()
             if rows > ROWS_IN_MEMORY:
                 return None
@@ -651,7 +629,7 @@ class Store:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
         name = space_name(embedder)
         if name not in self._spaces:
-            with _mapped("open the vectors"):
+            with mapped("open the vectors"):
                 if name not in ((await self._connection.list_tables()).tables or []):
                     return None
                 self._spaces[name] = _Space(await self._connection.open_table(name))
@@ -706,8 +684,8 @@ class Writer:
             return
         name = space_name(embedder)
         if await self._store._space(embedder) is None:
-            with _mapped("make the vectors"):
-                table = await _create_table(self._store._connection, name, _vector_schema(vectors.shape[1]))
+            with mapped("make the vectors"):
+                table = await create_table(self._store._connection, name, vector_schema(vectors.shape[1]))
                 self._store._spaces[name] = _Space(table)
         rows = [
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
@@ -717,8 +695,8 @@ class Writer:
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors for good; its receipts stay."""
-        where = _all(_equals("workspace", workspace), _equals("id", experience_id))
-        with _mapped("delete the experience"):
+        where = every(equals("workspace", workspace), equals("id", experience_id))
+        with mapped("delete the experience"):
             await self._store._tables["experiences"].delete(where)
             for name in (await self._store._connection.list_tables()).tables or []:
                 if name.startswith("vectors_"):
@@ -728,8 +706,8 @@ class Writer:
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
         table = self._store._tables["trajectories"]
-        with _mapped("write trajectories"):
-            await table.add(_arrow([dataclasses.asdict(trajectory)], await table.schema()))
+        with mapped("write trajectories"):
+            await table.add(to_arrow([dataclasses.asdict(trajectory)], await table.schema()))
         self._store._writes["trajectories"] += 1
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
@@ -740,8 +718,8 @@ class Writer:
         """Append what questions to the model behind the server have cost."""
         if spent:
             table = self._store._tables["costs"]
-            with _mapped("write costs"):
-                await table.add(_arrow([dataclasses.asdict(one) for one in spent], await table.schema()))
+            with mapped("write costs"):
+                await table.add(to_arrow([dataclasses.asdict(one) for one in spent], await table.schema()))
             self._store._writes["costs"] += 1
 
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
@@ -753,123 +731,44 @@ class Writer:
         if not rows:
             return
         target = self._store._open_tables()[table]
-        with _mapped(f"write {table}"):
+        with mapped(f"write {table}"):
             # Not through an index: one on the key would hide rows of other processes and double them.
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            await merge.execute(_arrow(rows, await target.schema()))
+            await merge.execute(to_arrow(rows, await target.schema()))
         self._store._writes[table] += 1
 
 
-def space_name(embedder: str) -> str:
-    """Return the name of the vector table of `embedder`: readable, and one for each name."""
-    digest = hashlib.sha256(embedder.encode()).hexdigest()[:8]
-    return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
+async def restore_backup(
+    archive: Path, home: Path, *, force: bool = False, dry_run: bool = False
+) -> tuple[dict[str, int], Path | None]:
+    """Put what a backup holds in the place of a home; what was there is kept beside it.
 
+    No process may use the home meanwhile.
 
-# LanceDB's messages end with a place in its own source.
-_SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
+    Args:
+        archive: The file.
+        home: The place.
+        force: Also where the home holds something already.
+        dry_run: Only look at the backup.
 
+    Returns:
+        How many rows each table of the backup has, and where what was there lies now; `None` where nothing was.
 
-@contextmanager
-def _mapped(what: str) -> Iterator[None]:
-    """Turn LanceDB's and the system's errors into a `StoreError` that says what could not be done."""
+    Raises:
+        StoreError: The home is not empty, or the file is no backup, of a newer version, or can't be unpacked; the home
+            is as it was.
+    """
+    if not force and not dry_run and folder.is_used(home):
+        raise StoreError(f"{home} holds something already; with --force it is kept beside it")
+    unpacked = folder.beside(home, "restoring")
+    await anyio.to_thread.run_sync(folder.unpack, archive, unpacked)
     try:
-        yield
-    except (OSError, RuntimeError, ValueError) as exc:
-        raise StoreError(f"can't {what}: {_SOURCE_PLACE.sub('', str(exc))}") from exc
-
-
-async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:
-    from lancedb.index import FTS
-
-    table = await connection.create_table(name, schema=schema, exist_ok=True)
-    if "search_text" in schema.names and not await table.list_indices():
-        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
-        words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
-        await table.create_index("search_text", config=words)
-    return table
-
-
-async def _add_columns(table: lancedb.AsyncTable, columns: Mapping[str, str | None], schema: pa.Schema) -> None:
-    """Add those of the columns that are not there yet."""
-    present = (await table.schema()).names
-    missing = {name: value for name, value in columns.items() if name not in present}
-    if nulls := [schema.field(name) for name, value in missing.items() if value is None]:
-        await table.add_columns(nulls)
-    if values := {name: value for name, value in missing.items() if value is not None}:
-        await table.add_columns(values)
-
-
-async def _index_vectors(table: lancedb.AsyncTable) -> None:
-    """Index the vectors, once: searching all of them takes seconds for a million. What comes later, upkeep adds."""
-    from lancedb.index import IvfFlat
-
-    if not await table.list_indices():
-        await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
-
-
-def _schemas() -> dict[str, pa.Schema]:
-    import pyarrow as pa
-
-    text = pa.string()
-    texts = pa.list_(pa.string())
-    time = pa.timestamp("us", tz="UTC")
-    types: dict[str, pa.DataType] = {
-        "str": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "bool | None": pa.bool_(),
-        "tuple[str, ...]": texts, "datetime": time, "datetime | None": time,
-    }  # fmt: skip
-
-    def columns(kind: type[Row]) -> list[pa.Field]:
-        # Literal types are texts to the table.
-        return [pa.field(field.name, types.get(str(field.type), text)) for field in dataclasses.fields(kind)]
-
-    return {
-        "experiences": pa.schema([*columns(Experience), pa.field("search_text", text)]),
-        "trajectories": pa.schema(columns(Trajectory)),
-        "receipts": pa.schema(columns(ReceiptLine)),
-        "costs": pa.schema(columns(Spent)),
-    }
-
-
-def _vector_schema(dim: int) -> pa.Schema:
-    import pyarrow as pa
-
-    text, vector = pa.string(), pa.list_(pa.float32(), dim)
-    return pa.schema({"id": text, "workspace": text, "vector": vector, "lesson": vector})
-
-
-def _arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _from_row(kind: Callable[..., Row], row: dict[str, Any]) -> Row:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
-
-
-def _equals(column: str, value: str) -> Expr:
-    from lancedb import col, lit
-
-    return col(column) == lit(value)
-
-
-def _among(column: str, values: Sequence[str]) -> Expr:
-    from lancedb import col
-
-    return col(column).isin(list(values))
-
-
-def _of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
-    if statuses is None:
-        return None
-    return _among("status", statuses) | _among("id", also) if also else _among("status", statuses)
-
-
-def _all(first: Expr, *rest: Expr | None) -> Expr:
-    """Return the conjunction; `None` stands for no condition."""
-    for condition in rest:
-        if condition is not None:
-            first = first & condition
-    return first
+        store = await Store.open(unpacked)
+        try:
+            rows = await store.rows()
+        finally:
+            store.close()
+        return rows, None if dry_run else folder.replace(home, unpacked)
+    finally:
+        await anyio.to_thread.run_sync(folder.remove, unpacked)

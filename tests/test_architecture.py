@@ -21,15 +21,15 @@ LAYERS = (
     ("ledger", "vectors", "distill", "guidance", "excerpt"),
     ("recall", "refine"),
     ("store", "embed", "llm", "prompts", "transcript"),
-    ("wire", "answers", "costs", "home", "lock", "matrix", "budget", "searchable", "both"),
+    ("tables", "wire", "answers", "costs", "home", "lock", "matrix", "budget", "searchable", "both"),
     ("words", "config"),
     ("schema",),
     ("errors", "__init__"),
 )
 OWNERS = {
     "mcp": {"server", "demo"},
-    "lancedb": {"store"},
-    "pyarrow": {"store"},
+    "lancedb": {"store", "tables"},
+    "pyarrow": {"tables"},
     "fastembed": {"embed"},
     "loguru": {"embed"},
     "openai": {"llm"},

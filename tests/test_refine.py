@@ -23,8 +23,7 @@ from reme_mcp.refine import (
     settle_by_rating,
     should_prune,
 )
-from reme_mcp.schema import Experience, Kind, Outcome, Status
-from reme_mcp.store import Attempt, Tally
+from reme_mcp.schema import Attempt, Experience, Kind, Outcome, Status, Tally
 from tests.fakes import LEARNED, experience, line
 
 LATER = LEARNED + timedelta(days=1)

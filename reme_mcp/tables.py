@@ -1,0 +1,154 @@
+"""How values stand in LanceDB's tables: columns, rows, conditions, indexes, and what its errors say.
+
+In:  values of `schema.py` and `costs.py`.
+Out: Arrow schemas and rows, and the values again; conditions that no text can break out of.
+Does not know: which tables are read or written when; `store.py` does. The two are the only files that import LanceDB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from reme_mcp.costs import Spent
+from reme_mcp.errors import StoreError
+from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Trajectory
+from reme_mcp.words import STOP_WORDS
+
+if TYPE_CHECKING:
+    import lancedb
+    import pyarrow as pa
+    from lancedb.expr import Expr
+
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
+
+# Columns that came with a version, and what they hold in rows from before: SQL, or a null of this type.
+COLUMNS_SINCE = {
+    2: {"trajectories": {"tries": "cast(0 as bigint)", "retry_at": None, "trouble": "''"}},
+}
+
+
+def space_name(embedder: str) -> str:
+    """Return the name of the vector table of `embedder`: readable, and one for each name."""
+    digest = hashlib.sha256(embedder.encode()).hexdigest()[:8]
+    return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
+
+
+# LanceDB's messages end with a place in its own source.
+_SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
+
+
+@contextmanager
+def mapped(what: str) -> Iterator[None]:
+    """Turn LanceDB's and the system's errors into a `StoreError` that says what could not be done."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise StoreError(f"can't {what}: {_SOURCE_PLACE.sub('', str(exc))}") from exc
+
+
+async def create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:
+    """Return the table of this name; it is made where it is not there yet, with its full-text index."""
+    from lancedb.index import FTS
+
+    table = await connection.create_table(name, schema=schema, exist_ok=True)
+    if "search_text" in schema.names and not await table.list_indices():
+        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
+        words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
+        await table.create_index("search_text", config=words)
+    return table
+
+
+async def add_columns(table: lancedb.AsyncTable, columns: Mapping[str, str | None], schema: pa.Schema) -> None:
+    """Add those of the columns that are not there yet."""
+    present = (await table.schema()).names
+    missing = {name: value for name, value in columns.items() if name not in present}
+    if nulls := [schema.field(name) for name, value in missing.items() if value is None]:
+        await table.add_columns(nulls)
+    if values := {name: value for name, value in missing.items() if value is not None}:
+        await table.add_columns(values)
+
+
+async def index_vectors(table: lancedb.AsyncTable) -> None:
+    """Index the vectors, once: searching all of them takes seconds for a million. What comes later, upkeep adds."""
+    from lancedb.index import IvfFlat
+
+    if not await table.list_indices():
+        await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
+
+
+def schemas() -> dict[str, pa.Schema]:
+    """Return the columns of every table but those of vectors."""
+    import pyarrow as pa
+
+    text = pa.string()
+    texts = pa.list_(pa.string())
+    time = pa.timestamp("us", tz="UTC")
+    types: dict[str, pa.DataType] = {
+        "str": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "bool | None": pa.bool_(),
+        "tuple[str, ...]": texts, "datetime": time, "datetime | None": time,
+    }  # fmt: skip
+
+    def columns(kind: type[Row]) -> list[pa.Field]:
+        # Literal types are texts to the table.
+        return [pa.field(field.name, types.get(str(field.type), text)) for field in dataclasses.fields(kind)]
+
+    return {
+        "experiences": pa.schema([*columns(Experience), pa.field("search_text", text)]),
+        "trajectories": pa.schema(columns(Trajectory)),
+        "receipts": pa.schema(columns(ReceiptLine)),
+        "costs": pa.schema(columns(Spent)),
+    }
+
+
+def vector_schema(dim: int) -> pa.Schema:
+    """Return the columns of a table of vectors of `dim` dimensions."""
+    import pyarrow as pa
+
+    text, vector = pa.string(), pa.list_(pa.float32(), dim)
+    return pa.schema({"id": text, "workspace": text, "vector": vector, "lesson": vector})
+
+
+def to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows as Arrow takes them."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def from_row(kind: Callable[..., Row], row: dict[str, Any]) -> Row:
+    """Return the value that a row holds."""
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+
+
+def equals(column: str, value: str) -> Expr:
+    """Return the condition that a column holds a value."""
+    from lancedb import col, lit
+
+    return col(column) == lit(value)
+
+
+def among(column: str, values: Sequence[str]) -> Expr:
+    """Return the condition that a column holds one of some values."""
+    from lancedb import col
+
+    return col(column).isin(list(values))
+
+
+def of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
+    """Return the condition on the status, or on the id being in `also`; `None` for no condition."""
+    if statuses is None:
+        return None
+    return among("status", statuses) | among("id", also) if also else among("status", statuses)
+
+
+def every(first: Expr, *rest: Expr | None) -> Expr:
+    """Return the conjunction; `None` stands for no condition."""
+    for condition in rest:
+        if condition is not None:
+            first = first & condition
+    return first

@@ -21,24 +21,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import json
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from reme_mcp import home as homes
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
 from reme_mcp.searchable import search_text
+from reme_mcp.upgrades import UPGRADES
 from reme_mcp.words import STOP_WORDS
 
 if TYPE_CHECKING:
@@ -49,12 +52,10 @@ if TYPE_CHECKING:
     from lancedb.expr import Expr
 
     from reme_mcp.matrix import Matrix
+    from reme_mcp.upgrades import Upgrade
 
     Vectors = npt.NDArray[np.float32]
 
-SCHEMA_VERSION = 1
-# What another process may be making at this very moment, besides what is left of it.
-HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts)?\.lock")
 UPKEEP_EVERY_WRITES = 20
 # Readers in other processes hold a version for milliseconds; ten minutes are safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=10)
@@ -93,8 +94,15 @@ class _Space:
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
-    def __init__(self, home: Path, connection: lancedb.AsyncConnection, tables: dict[str, lancedb.AsyncTable]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        mark: homes.Mark,
+        connection: lancedb.AsyncConnection,
+        tables: dict[str, lancedb.AsyncTable],
+    ) -> None:
         self.home = home
+        self._mark = mark
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
@@ -104,24 +112,26 @@ class Store:
         self._writes: Counter[str] = Counter()
 
     @classmethod
-    async def open(cls, home: Path) -> Store:
+    async def open(cls, home: Path, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
         """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
+
+        Tables of an older version are upgraded; a backup of them, `schema-<number>-<time>`, is in the home then. A home
+        that needs none of this is only read.
+
+        Args:
+            home: The folder.
+            upgrades: What leads from schema 1 to 2, and so on to the one that is asked for.
 
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
-        os.environ.setdefault("LANCEDB_LOG", "error")
-        await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
-        import lancedb
-
-        _prepare_home(home)
+        newest = 1 + len(upgrades)
+        mark = homes.prepare(home, schema=newest)
+        if mark.schema < newest:
+            mark = await _upgrade(home, upgrades)
         with _mapped(f"open the pool in {home}"):
-            connection = await lancedb.connect_async(
-                str(home / "pool"),
-                read_consistency_interval=timedelta(0),
-                storage_options={"new_table_enable_stable_row_ids": "true"},
-            )
-            store = cls(home, connection, {})
+            connection = await _connect(home / mark.pool)
+            store = cls(home, mark, connection, {})
             schemas = _schemas()
             present = set((await connection.list_tables()).tables or [])
             if missing := [name for name in schemas if name not in present]:
@@ -354,6 +364,7 @@ class Store:
         What happens inside is shielded from cancellation, because a cancelled write may still commit.
         """
         async with self._pool_lock:
+            self._check_mark()
             with anyio.CancelScope(shield=True):
                 yield Writer(self)
 
@@ -362,6 +373,7 @@ class Store:
         rows = [dataclasses.asdict(line) for line in lines]
         table = self._tables["receipts"]
         async with self._receipts_lock:
+            self._check_mark()
             with anyio.CancelScope(shield=True), _mapped("write the receipt"):
                 await table.add(_arrow(rows, await table.schema()))
         self._writes["receipts"] += 1
@@ -384,9 +396,17 @@ class Store:
             if self._writes[name] < UPKEEP_EVERY_WRITES:
                 continue
             async with self._receipts_lock if name == "receipts" else self._pool_lock:
+                self._check_mark()
                 self._writes[name] = 0
                 with anyio.CancelScope(shield=True), _mapped(f"compact {name}"):
                     await table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+    def _check_mark(self) -> None:
+        """Refuse to write into tables that another process has upgraded, or replaced by a backup, since `open`."""
+        if homes.read_mark(self.home, schema=sys.maxsize) != self._mark:
+            raise StoreError(
+                f"{self.home} was upgraded or restored from a backup by another process; start this one again"
+            )
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
@@ -528,38 +548,6 @@ def space_name(embedder: str) -> str:
     return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
 
 
-def _prepare_home(home: Path) -> None:
-    """Make the folder and its version mark, or check that this version can read what is there."""
-    mark = home / "home.json"
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not mark.exists():
-            if any(not HOME_FILES.fullmatch(entry.name) for entry in home.iterdir()):
-                raise StoreError(f"{home} is not empty and not a home of reme-mcp; choose another with --home")
-            _write_whole(mark, json.dumps({"schema": SCHEMA_VERSION}))
-        content = mark.read_bytes()
-    except OSError as exc:
-        raise StoreError(f"can't use {home} as home: {exc.strerror}; choose another with --home") from exc
-    try:
-        found = json.loads(content)["schema"]
-    except (ValueError, KeyError, TypeError) as exc:
-        raise StoreError(
-            f'{mark} is damaged: {content[:60].decode(errors="replace")!r}; it should be {{"schema": {SCHEMA_VERSION}}}'
-        ) from exc
-    if found != SCHEMA_VERSION:
-        raise StoreError(
-            f"{home} was written with schema {found}, this reme-mcp reads schema {SCHEMA_VERSION}; "
-            "use the version that wrote it, or another --home"
-        )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees all of it or nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 # LanceDB's messages end with a place in its own source.
 _SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
 
@@ -571,6 +559,72 @@ def _mapped(what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as exc:
         raise StoreError(f"can't {what}: {_SOURCE_PLACE.sub('', str(exc))}") from exc
+
+
+async def count_rows(pool: Path) -> dict[str, int]:
+    """Return how many rows each table in the folder `pool` has, having read all of them to the end.
+
+    Raises:
+        StoreError: One of them can't be read.
+    """
+    with _mapped(f"read the tables in {pool}"):
+        connection = await _connect(pool)
+        counts = {}
+        for name in sorted((await connection.list_tables()).tables or []):
+            table = await connection.open_table(name)
+            counts[name] = 0
+            async for batch in await table.query().to_batches():
+                counts[name] += batch.num_rows
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        connection.close()  # type: ignore[no-untyped-call]  # likewise
+    return counts
+
+
+async def _connect(pool: Path) -> lancedb.AsyncConnection:
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
+    import lancedb
+
+    return await lancedb.connect_async(
+        str(pool),
+        read_consistency_interval=timedelta(0),
+        storage_options={"new_table_enable_stable_row_ids": "true"},
+    )
+
+
+@asynccontextmanager
+async def all_still(home: Path) -> AsyncIterator[None]:
+    """Hold both locks of the pool in `home`: nobody writes anything meanwhile."""
+    async with ProcessLock(home / "pool.lock"), ProcessLock(home / "pool-receipts.lock"):
+        yield
+
+
+async def _upgrade(home: Path, upgrades: Sequence[Upgrade]) -> homes.Mark:
+    """Bring the tables up to the newest schema, unless another process just has, and return the mark.
+
+    The mark is rewritten last. It names the backup first, so that a repetition makes no second one.
+    """
+    newest = 1 + len(upgrades)
+    async with all_still(home):
+        mark = homes.read_mark(home, schema=newest)
+        if mark.schema == newest:
+            return mark
+        backups = home / homes.BACKUPS
+        with anyio.CancelScope(shield=True), _mapped(f"upgrade {home} from schema {mark.schema} to {newest}"):
+            if not mark.backup or not (backups / mark.backup).exists():
+                name = homes.new_name(backups, f"schema-{mark.schema}-", ".zip")
+                tables = await count_rows(home / mark.pool)
+                pack = partial(homes.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
+                await anyio.to_thread.run_sync(pack)
+                mark = dataclasses.replace(mark, backup=name)
+                homes.write_mark(home, mark)
+            connection = await _connect(home / mark.pool)
+            for upgrade in upgrades[mark.schema - 1 :]:
+                await upgrade(connection)
+            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+            mark = dataclasses.replace(mark, schema=newest, backup="")
+            homes.write_mark(home, mark)
+    return mark
 
 
 async def _create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:

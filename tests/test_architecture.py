@@ -20,7 +20,7 @@ LAYERS = (
     ("ledger", "vectors", "distill", "guidance"),
     ("recall", "refine"),
     ("store", "embed", "prompts", "transcript"),
-    ("llm", "lock", "matrix", "budget", "searchable"),
+    ("llm", "lock", "home", "upgrades", "matrix", "budget", "searchable"),
     ("words", "config"),
     ("schema",),
     ("errors", "__init__"),

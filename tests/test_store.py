@@ -17,7 +17,8 @@ import pytest
 
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
-from reme_mcp.store import SCHEMA_VERSION, UPKEEP_EVERY_WRITES, Store, space_name
+from reme_mcp.store import UPKEEP_EVERY_WRITES, Store, space_name
+from reme_mcp.upgrades import SCHEMA_VERSION
 from tests.fakes import LEARNED, experience, line, trajectory
 
 pytestmark = pytest.mark.anyio

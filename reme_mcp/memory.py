@@ -26,6 +26,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
+from reme_mcp import backup as backups
 from reme_mcp import distill, guidance, intake, ledger, prompts, recall, refine, transcript
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
@@ -452,6 +453,31 @@ class Memory:
         async with store.writing() as writer:
             await writer.delete_experience(experience.workspace, experience.id)
         return experience
+
+    async def backup(self, target: Path | None = None) -> backups.Backup:
+        """Write a copy of the whole pool, of every workspace, into one file; others go on working meanwhile.
+
+        Args:
+            target: A new file, or a folder for one; the home's own `backups` where `None`.
+
+        Raises:
+            StoreError: The home can't be read, or the file not be written; nothing is left of it.
+        """
+        return await backups.make(Path(self.settings.home), target)
+
+    async def restore_backup(self, what: str, *, force: bool = False, dry_run: bool = False) -> backups.Restored:
+        """Put a backup in the place of the pool; every memory that is open on it, this one too, has to be opened anew.
+
+        Args:
+            what: A file, or the name of one of the home's own backups.
+            force: Whether a pool that holds something may be replaced; a backup of it is kept.
+            dry_run: Only look.
+
+        Raises:
+            InvalidInput: There is no such backup, it is damaged, or the pool holds something and `force` is off.
+            StoreError: It is of a newer version, or there is no room for it; the pool is as it was.
+        """
+        return await backups.restore(Path(self.settings.home), what, force=force, dry_run=dry_run)
 
     # --- inside ---
 

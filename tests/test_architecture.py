@@ -17,7 +17,7 @@ LAYERS = (
     ("arguments",),
     ("memory",),
     ("intake",),
-    ("ledger", "vectors", "distill", "guidance"),
+    ("ledger", "vectors", "distill", "guidance", "backup"),
     ("recall", "refine"),
     ("store", "embed", "prompts", "transcript"),
     ("llm", "lock", "home", "upgrades", "matrix", "budget", "searchable"),

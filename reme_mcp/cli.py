@@ -15,8 +15,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -334,43 +333,6 @@ def distill_queue(settings: Settings, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
-@as_json_option
-@click.pass_obj
-def backup(settings: Settings, file: Path | None, as_json: bool) -> None:
-    """Write the whole home into FILE, a new tar archive; without FILE, beside the home. Servers may go on."""
-    archive, rows = _with_memory(settings, lambda memory: memory.backup(file))
-    if as_json:
-        click.echo(_dump({"file": archive, "rows": rows}))
-    else:
-        click.echo(f"{archive}: {_plain(rows)}")
-
-
-@cli.command("restore-backup")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Also where the home is not empty; what it holds is kept beside it.")
-@click.option("--dry-run", is_flag=True, help="Only show what the backup holds.")
-@as_json_option
-@click.pass_obj
-def restore_from_backup(settings: Settings, file: Path, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Put what FILE holds in the place of the home. Stop the servers on it first."""
-    import anyio
-
-    from reme_mcp.store import restore_backup
-
-    try:
-        rows, kept = anyio.run(partial(restore_backup, file, Path(settings.home), force=force, dry_run=dry_run))
-    except ReMeError as exc:
-        raise click.ClickException(str(exc)) from exc
-    if as_json:
-        click.echo(_dump({"rows": rows, "kept": kept, "dry_run": dry_run}))
-        return
-    click.echo(f"{'It holds' if dry_run else f'{settings.home} holds'} {_plain(rows)}.")
-    if kept is not None:
-        click.echo(f"What was there before is in {kept}.")
-
-
-@cli.command()
 @as_json_option
 @click.pass_obj
 def stats(settings: Settings, as_json: bool) -> None:
@@ -387,7 +349,57 @@ def stats(settings: Settings, as_json: bool) -> None:
         _table(("what", "value"), [(name, _plain(value)) for name, value in found.items()])
 
 
+@cli.command("backup")
+@click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[FILE|DIR]")
+@as_json_option
+@click.pass_obj
+def make_backup(settings: Settings, target: Path | None, as_json: bool) -> None:
+    """Copy the pool, all its workspaces, into one file; clients may go on working.
+
+    FILE must be new; in DIR the file is named after the time. Without either it goes into the `backups` folder of the
+    home, which helps against mistakes, but not against the loss of the disk. The copy is read back before it is named.
+    """
+    made = _with_memory(settings, lambda memory: memory.backup(target))
+    if as_json:
+        click.echo(_dump(dataclasses.asdict(made)))
+        return
+    rows = [("file", str(made.file)), ("bytes", f"{made.size}"), *_counts(made.tables)]
+    _table(("what", "value"), rows)
+
+
+@cli.command("restore-backup")
+@click.argument("what", metavar="WHAT")
+@click.option("--force", is_flag=True, help="Replace a pool that holds something; a backup of it is kept.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be replaced by what.")
+@as_json_option
+@click.pass_obj
+def restore_backup(settings: Settings, what: str, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Put the backup WHAT, a file or its name in the home's `backups`, in the place of the pool.
+
+    Running clients are told to start their server again when they next write.
+    """
+    done = _with_memory(settings, lambda memory: memory.restore_backup(what, force=force, dry_run=dry_run))
+    if as_json:
+        click.echo(_dump(dataclasses.asdict(done)))
+        return
+    replaced = [("can't be read", "")] if done.replaced is None else _counts(done.replaced)
+    rows = [
+        ("file", str(done.file)),
+        *_counts(done.tables),
+        *((f"replaced: {name}", count) for name, count in replaced),
+    ]
+    _table(("what", "value"), rows)
+    if done.undo is not None:
+        click.echo(f"To undo it: reme-mcp restore-backup --force {done.undo.name}", err=True)
+    elif dry_run:
+        click.echo("Nothing was changed.", err=True)
+
+
 # --- inside ---
+
+
+def _counts(tables: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(name, str(count)) for name, count in tables.items()]
 
 
 def _with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) -> Result:

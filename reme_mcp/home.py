@@ -1,167 +1,319 @@
-"""The home folder as a whole: its version mark, what may lie in it, its backups.
+"""The home: the folder that holds the pool, its mark, its locks and its backups.
 
 In:  a path.
-Out: a folder that a store may open, and the version that it was written with; one file that holds all of it.
-Does not know: tables.
+Out: the mark of a home, a folder of files packed into one backup and back.
+Does not know: tables, and who holds which lock; callers hold them.
 
-A backup is an uncompressed tar archive: one file to carry, which any system unpacks, and as fast as the disk. Whoever
-makes one holds the store's locks meanwhile.
+    home.json            the mark: the schema it is written with, and which folder is the pool
+    pool/                LanceDB's tables; pool-<time>/ once a backup was restored
+    pool.lock, pool-receipts.lock, backups.lock
+    backups/<name>.zip   backups, unless they were sent elsewhere
+    snapshot-<…>/        a backup that is being made; what a killed one left goes with the next
+
+A backup is one zip file, because one file is there or not (it gets its name when it is whole), is easily sent
+elsewhere, and carries a checksum of each of its parts. Nothing is compressed: vectors don't get smaller.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
-import tarfile
-from collections.abc import Iterator
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 
-from reme_mcp.errors import StoreError
-from reme_mcp.schema import now
+from reme_mcp.errors import InvalidInput, StoreError
 
-SCHEMA_VERSION = 2
 MARK = "home.json"
-POOL = "pool"
+BACKUPS = "backups"
+POOL_NAME = re.compile(r"pool(-\d{8}T\d{6}Z(-\d+)?)?")
 # What another process may be making at this very moment, besides what is left of it.
-HOME_FILES = re.compile(r"home\.json(\.\d+\.part)?|pool|pool(-receipts|-upkeep|-queue)?\.lock")
+HOME_FILES = re.compile(
+    rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups"
+)
 
 
-def prepare(home: Path) -> int:
-    """Make the folder (private, 0700) and its mark, or check them; return the version that it was written with.
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What `home.json` says.
+
+    Attributes:
+        schema: What the tables are written with; 1 or more.
+        pool: The folder of the tables, in the home.
+        backup: The name of the backup that the upgrade under way has made; mostly empty.
+    """
+
+    schema: int
+    pool: str = "pool"
+    backup: str = ""
+
+    def to_json(self) -> str:
+        """Return the text of `home.json`; what has its default is left out."""
+        named = {"pool": self.pool if self.pool != "pool" else "", "backup": self.backup}
+        return json.dumps({"schema": self.schema, **{name: value for name, value in named.items() if value}})
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a backup says of itself.
+
+    Attributes:
+        schema: What its tables are written with.
+        tables: How many rows each of them has; empty where nobody counted.
+        size: Of all files in bytes.
+    """
+
+    schema: int
+    tables: Mapping[str, int]
+    size: int
+
+
+# --- the mark ---
+
+
+def prepare(home: Path, *, schema: int) -> Mark:
+    """Make the folder (private, 0700) and its mark, or check that this version can read what is there.
+
+    An existing home is only read.
 
     Raises:
-        StoreError: It can't be made or read, holds something else, or was written by a newer version.
+        StoreError: The folder can't be made or read, is not a home, or was written with a schema above `schema`.
     """
-    mark = home / MARK
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not mark.exists():
-            if any(not HOME_FILES.fullmatch(entry.name) for entry in home.iterdir()):
-                raise StoreError(f"{home} is not empty and not a home of reme-mcp; choose another with --home")
-            set_version(home)
+        if is_free(home):
+            # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
+            write_mark(home, Mark(1 if (home / "pool").exists() else schema))
     except OSError as exc:
-        raise StoreError(f"can't use {home} as home: {exc.strerror}; choose another with --home") from exc
-    return version(home)
+        raise _unusable(home, exc) from exc
+    return read_mark(home, schema=schema)
 
 
-def version(home: Path) -> int:
-    """Return the version that a home was written with.
+def is_free(home: Path) -> bool:
+    """Return whether `home` may become one: it is not there, or holds nothing but what was left of one.
 
     Raises:
-        StoreError: The mark can't be read, or is of a newer version.
+        StoreError: It is a folder of something else, or can't be read.
     """
-    mark = home / MARK
     try:
-        content = mark.read_bytes()
+        if (home / MARK).exists():
+            return False
+        if home.exists() and any(not HOME_FILES.fullmatch(entry.name) for entry in home.iterdir()):
+            raise StoreError(f"{home} is not empty and not a home of reme-mcp; choose another with --home")
     except OSError as exc:
-        raise StoreError(f"can't use {home} as home: {exc.strerror}; choose another with --home") from exc
+        raise _unusable(home, exc) from exc
+    return True
+
+
+def read_mark(home: Path, *, schema: int) -> Mark:
+    """Return the mark of an existing home.
+
+    Raises:
+        StoreError: There is none, it is damaged, or written with a schema above `schema`.
+    """
+    file = home / MARK
     try:
-        found = json.loads(content)["schema"]
+        content = file.read_bytes()
+    except OSError as exc:
+        raise _unusable(home, exc) from exc
+    try:
+        said = json.loads(content)
+        mark = Mark(**{"schema": said["schema"]} | {name: said[name] for name in ("pool", "backup") if name in said})
+        if not POOL_NAME.fullmatch(mark.pool) or PurePosixPath(mark.backup).name != mark.backup:
+            raise ValueError(mark)
     except (ValueError, KeyError, TypeError) as exc:
         raise StoreError(
-            f'{mark} is damaged: {content[:60].decode(errors="replace")!r}; it should be {{"schema": {SCHEMA_VERSION}}}'
+            f'{file} is damaged: {content[:60].decode(errors="replace")!r}; it should be {{"schema": {schema}}}'
         ) from exc
-    if not isinstance(found, int) or not 1 <= found <= SCHEMA_VERSION:
+    if type(mark.schema) is not int or not 1 <= mark.schema <= schema:
         raise StoreError(
-            f"{home} was written with schema {found}, this reme-mcp reads schema {SCHEMA_VERSION}; "
+            f"{home} was written with schema {mark.schema}, this reme-mcp reads schema {schema}; "
             "use the version that wrote it, or another --home"
         )
-    return found
+    return mark
 
 
-def set_version(home: Path) -> None:
-    """Mark a home as written with the version of this program; a reader sees the old mark or the new one."""
-    mark = home / MARK
-    part = mark.with_name(f"{MARK}.{os.getpid()}.part")
-    part.write_text(json.dumps({"schema": SCHEMA_VERSION}), encoding="utf-8")
-    part.replace(mark)
+def write_mark(home: Path, mark: Mark) -> None:
+    """Replace the mark so that a reader sees all of it or nothing."""
+    part = home / f"{MARK}.{os.getpid()}.part"
+    part.write_text(mark.to_json(), encoding="utf-8")
+    part.replace(home / MARK)
 
 
-def beside(home: Path, what: str, suffix: str = "") -> Path:
-    """Return a free path beside a home, named after it, `what` it is and the time."""
-    stem = f"{home.name}-{what}-{now():%Y%m%d-%H%M%S}"
-    for number in range(1, 1000):
-        path = home.with_name(f"{stem}{'' if number == 1 else f'-{number}'}{suffix}")
-        if not path.exists():
-            return path
-    raise StoreError(f"there are a thousand files like {home.with_name(stem)}{suffix} already; remove some")
+# --- backups ---
 
 
-def pack(home: Path, archive: Path) -> None:
-    """Write all of a home that nobody writes meanwhile into one new file, readable by its owner alone.
-
-    Raises:
-        StoreError: The file is there already or can't be written; nothing is left of it.
-    """
-    part = archive.with_name(f"{archive.name}.{os.getpid()}.part")
-    with _failing(f"write the backup {archive}", part):
-        if archive.exists():
-            raise StoreError(f"{archive} is there already; name another file")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            with tarfile.open(fileobj=file, mode="w") as tar:
-                for name in (MARK, POOL):
-                    tar.add(home / name, arcname=name)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(archive)
-
-
-def unpack(archive: Path, folder: Path) -> int:
-    """Write a backup into a new folder, private, and return the version that it was written with.
-
-    Raises:
-        StoreError: It is no backup, of a newer version, or can't be unpacked; nothing is left of it.
-    """
-    with _failing(f"unpack {archive}", folder):
-        folder.mkdir(mode=0o700, parents=True)
-        with tarfile.open(archive, mode="r:") as tar:
-            members = tar.getmembers()
-            strange = [one.name for one in members if one.name.split("/")[0] not in (MARK, POOL)]
-            if strange or MARK not in [one.name for one in members]:
-                raise StoreError(f"{archive} is no backup of reme-mcp; one holds {MARK} and {POOL}, and nothing else")
-            tar.extractall(folder, filter="data")
-        return version(folder)
-
-
-def replace(home: Path, folder: Path) -> Path | None:
-    """Put a folder in the place of a home; return where what was there lies now, or `None` where nothing was.
-
-    Raises:
-        StoreError: A folder can't be renamed.
-    """
-    with _failing(f"put {folder} in the place of {home}", None):
-        kept = beside(home, "replaced") if home.exists() else None
-        if kept is not None:
-            home.rename(kept)
-        folder.rename(home)
-        return kept
-
-
-def is_used(home: Path) -> bool:
-    """Return whether anything lies in a home."""
-    return home.exists() and any(home.iterdir())
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all in it, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def new_name(folder: Path, stem: str, ending: str = "") -> str:
+    """Return a name that nothing in `folder` has: `stem`, the time in UTC, and a number where that is taken."""
+    name = f"{stem}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    number = 1
+    while (folder / f"{name}{f'-{number}' if number > 1 else ''}{ending}").exists():
+        number += 1
+    return f"{name}{f'-{number}' if number > 1 else ''}{ending}"
 
 
 @contextmanager
-def _failing(what: str, leftover: Path | None) -> Iterator[None]:
+def snapshot(home: Path, mark: Mark) -> Iterator[Path]:
+    """Give a folder with the tables as they are now, for as long as the block lasts, at the cost of their names.
+
+    Hard links are enough here: LanceDB never writes into a file that has its name, it replaces or deletes it.
+
+    Raises:
+        StoreError: There are no tables, or the folder can't be made.
+    """
+    pool = home / mark.pool
+    if not pool.is_dir():
+        raise StoreError(f"{home} holds no tables yet; there is nothing to back up")
+    folder = Path(tempfile.mkdtemp(prefix="snapshot-", dir=home))
     try:
-        yield
+        try:
+            shutil.copytree(pool, folder, copy_function=os.link, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as exc:
+            raise StoreError(f"can't take a snapshot of {pool}: {_reason(exc)}") from exc
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) -> int:
+    """Write the files of `pool` into the backup `target`, read them all back, and return its size in bytes.
+
+    Raises:
+        StoreError: `target` can't be written; nothing is left of it.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if target.exists():
+            raise StoreError(f"{target} exists already; name another file, or remove it")
+        # A clock before 1980 is no reason to fail.
+        with zipfile.ZipFile(part, "w", strict_timestamps=False) as archive:
+            os.chmod(part, 0o600)
+            archive.writestr(MARK, json.dumps({"schema": schema, "tables": dict(tables)}))
+            for file in sorted(pool.rglob("*")):
+                if file.is_file():
+                    archive.write(file, f"pool/{file.relative_to(pool).as_posix()}")
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        with zipfile.ZipFile(part) as archive:
+            if damaged := archive.testzip():
+                raise StoreError(f"can't write {target}: {damaged} reads back differently; is the disk all right?")
+        size = part.stat().st_size
+        part.replace(target)
+    except OSError as exc:
+        raise StoreError(f"can't write {target}: {_reason(exc)}") from exc
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def find_backup(home: Path, what: str) -> Path:
+    """Return the backup `what`: a path, or the name of one in the home's own folder of backups.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    for file in (Path(what), home / BACKUPS / what, home / BACKUPS / f"{what}.zip"):
+        if file.is_file():
+            return file
+    own = sorted(file.name for file in (home / BACKUPS).glob("*.zip"))
+    raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {', '.join(own) or 'none'}")
+
+
+def inspect(file: Path, *, schema: int) -> Contents:
+    """Return what a backup says of itself.
+
+    Raises:
+        InvalidInput: It is no backup, or damaged.
+        StoreError: It was written with a schema above `schema`, or can't be read.
+    """
+    with _reading(file) as archive:
+        try:
+            said = json.loads(archive.read(MARK))
+            contents = Contents(said["schema"], dict(said["tables"]), sum(one.file_size for one in archive.infolist()))
+        except (KeyError, ValueError, TypeError) as exc:
+            raise InvalidInput(f"{file} is no backup of reme-mcp: it holds no {MARK} that says so") from exc
+        strangers = [one for one in archive.namelist() if one != MARK and not _is_inside_pool(one)]
+    if strangers:
+        raise InvalidInput(f"{file} is no backup of reme-mcp: it holds {strangers[0]!r}")
+    if type(contents.schema) is not int or not 1 <= contents.schema <= schema:
+        raise StoreError(
+            f"{file} was written with schema {contents.schema}, this reme-mcp reads schema {schema}; "
+            "use the version that wrote it"
+        )
+    return contents
+
+
+def unpack(file: Path, into: Path) -> None:
+    """Write the tables of a backup, which `inspect` has seen, into the new folder `into`.
+
+    Raises:
+        InvalidInput: It is damaged; nothing is left of it.
+        StoreError: It can't be read, or `into` not be written; likewise.
+    """
+    try:
+        into.mkdir(mode=0o700)
+        with _reading(file) as archive:
+            for member in archive.infolist():
+                if member.filename == MARK or member.is_dir():
+                    continue
+                target = into.joinpath(*PurePosixPath(member.filename).parts[1:])
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("wb") as written:
+                    shutil.copyfileobj(source, written, 1 << 20)
     except BaseException as exc:
-        if leftover is not None:
-            remove(leftover)
-        if isinstance(exc, tarfile.TarError):
-            raise StoreError(f"can't {what}: it is no tar archive, or damaged ({exc})") from exc
+        shutil.rmtree(into, ignore_errors=True)
         if isinstance(exc, OSError):
-            raise StoreError(f"can't {what}: {exc.strerror or exc}") from exc
+            raise StoreError(f"can't write {into}: {_reason(exc)}") from exc
         raise
+
+
+def clear_leftovers(home: Path, mark: Mark) -> None:
+    """Remove what killed backups and restores left in the home, and pools that were replaced."""
+    for entry in home.iterdir():
+        if entry.name.startswith("snapshot-") or (POOL_NAME.fullmatch(entry.name) and entry.name != mark.pool):
+            shutil.rmtree(entry, ignore_errors=True)
+    for part in (home / BACKUPS).glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+# --- inside ---
+
+
+def _is_inside_pool(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parts[:1] == ("pool",) and ".." not in path.parts and "\\" not in name and ":" not in name
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file, and turn what is wrong with it into one clear error."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except OSError as exc:
+        raise StoreError(f"can't read {file}: {_reason(exc)}") from exc
+    except zipfile.BadZipFile as exc:
+        raise InvalidInput(f"{file} is no backup of reme-mcp, or damaged: {exc}") from exc
+    try:
+        with archive:
+            yield archive
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as exc:
+        raise InvalidInput(f"{file} is no backup of reme-mcp, or damaged: {exc}") from exc
+
+
+def _unusable(home: Path, exc: OSError) -> StoreError:
+    return StoreError(f"can't use {home} as home: {_reason(exc)}; choose another with --home")
+
+
+def _reason(exc: OSError) -> str:
+    if exc.errno == errno.ENOSPC:
+        return "there is no room left on the disk"
+    return exc.strerror or str(exc)

@@ -14,8 +14,6 @@ model are loaded by `warm_up` or by the first call that needs them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +25,8 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp import distill, home, intake, ledger, prompts, recall, refine, transcript
+from reme_mcp import backup as backups
+from reme_mcp import checks, distill, intake, ledger, prompts, recall, refine
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
 from reme_mcp.costs import Allowance, Cost, Spent, total
@@ -38,8 +37,6 @@ from reme_mcp.llm import LLM, EndpointLLM
 from reme_mcp.queue import Queue
 from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
-    MAX_LABEL_CHARS,
-    MAX_TASK_CHARS,
     WORKSPACE_PATTERN,
     Experience,
     Outcome,
@@ -51,7 +48,6 @@ from reme_mcp.schema import (
     Status,
     Tally,
     Trajectory,
-    clean_text,
     new_id,
     now,
     task_key,
@@ -65,7 +61,6 @@ logger = logging.getLogger(__name__)
 # The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
 MAX_WRITES_WITHOUT_UPKEEP = 60
-SUCCESS_REWARD = 1.0
 
 
 # Makes the model that the settings name. The seam at which a test puts its own.
@@ -213,10 +208,10 @@ class Memory:
             InvalidInput: An argument is out of its range.
             StoreError: The pool can't be read. A receipt that can't be written is empty, and the note says why.
         """
-        task = _text("task", task)
-        context = _text("context", context, optional=True)
+        task = checks.text("task", task)
+        context = checks.text("context", context, optional=True)
         workspace = self._workspace(workspace)
-        source = _label(source)
+        source = checks.label(source)
         settings = self.settings.recall
         limit = settings.limit if limit is None else limit
         if not 1 <= limit <= 20:
@@ -282,11 +277,11 @@ class Memory:
             StoreError: The pool can't be written.
         """
         workspace = self._workspace(workspace)
-        source = _label(source)
-        receipt = None if receipt is None else _label(receipt)
+        source = checks.label(source)
+        receipt = None if receipt is None else checks.label(receipt)
         store = await self._open_store()
         if trajectory_id is not None:
-            trajectory_id = _label(trajectory_id)
+            trajectory_id = checks.label(trajectory_id)
             if experiences is None:
                 raise InvalidInput("trajectory_id came without experiences; send the list, or [] if there are none")
             if steps is not None or messages is not None:
@@ -295,11 +290,13 @@ class Memory:
             result = await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
             return await self._after_recording(store, workspace, result, tell)
 
-        task = _text("task", task)
-        outcome, reward = _outcome(outcome, reward)
-        steps_taken = self._transcript(steps, messages)
+        task = checks.text("task", task)
+        outcome, reward = checks.outcome_and_reward(outcome, reward)
+        steps_taken = checks.transcript_text(steps, messages, max_chars=self.settings.record.max_transcript_chars)
         drafts, rejected = distill.read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
-        digest = _digest(workspace, task, reward, steps_taken, receipt or "", _digest_of_drafts(experiences))
+        digest = checks.digest(
+            workspace, task, reward, steps_taken, receipt or "", checks.digest_of_drafts(experiences)
+        )
         at = now()
         trajectory = Trajectory(
             id=new_id("t"),
@@ -310,7 +307,7 @@ class Memory:
             reward=reward,
             transcript=steps_taken,
             digest=digest,
-            drafts_digest=_digest_of_drafts(experiences),
+            drafts_digest=checks.digest_of_drafts(experiences),
             receipt=receipt or "",
             source=source,
             created_at=at,
@@ -328,7 +325,7 @@ class Memory:
             )
             if known is None:
                 if receipt is not None and not lines:
-                    raise NotFound(_unknown("receipt", receipt, workspace))
+                    raise NotFound(checks.unknown("receipt", receipt, workspace))
                 await writer.add_trajectory(trajectory)
                 result = await self._work_off(prepared, store, writer)
         if known is not None:
@@ -356,15 +353,15 @@ class Memory:
             StoreError: The pool can't be written.
         """
         workspace = self._workspace(workspace)
-        source = _label(source)
-        experience_id = _label(experience_id)
-        receipt = None if receipt is None else _label(receipt)
-        reason = _text("reason", reason, optional=True)
+        source = checks.label(source)
+        experience_id = checks.label(experience_id)
+        receipt = None if receipt is None else checks.label(receipt)
+        reason = checks.text("reason", reason, optional=True)
         store = await self._open_store()
         async with store.writing() as writer:
             experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
             if experience is None:
-                raise NotFound(_unknown("experience", experience_id, workspace))
+                raise NotFound(checks.unknown("experience", experience_id, workspace))
             line: ReceiptLine | None
             if receipt is not None:
                 line = await self._receipt_line(store, workspace, receipt, experience_id)
@@ -396,11 +393,11 @@ class Memory:
             NotFound: No such experience in this workspace.
         """
         workspace = self._workspace(workspace)
-        experience_id = _label(experience_id)
+        experience_id = checks.label(experience_id)
         store = await self._open_store()
         experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
         if experience is None:
-            raise NotFound(_unknown("experience", experience_id, workspace))
+            raise NotFound(checks.unknown("experience", experience_id, workspace))
         return experience, (await store.tally([experience]))[experience_id]
 
     async def page(
@@ -457,19 +454,6 @@ class Memory:
         await self._vectors.load(download=False)
         return await self._queue.work_all(done)
 
-    async def backup(self, archive: Path | None = None) -> tuple[Path, dict[str, int]]:
-        """Write the whole home into one new file; return where it is and how many rows each table has in it.
-
-        Args:
-            archive: The file; without it one beside the home that is named after it and the time.
-
-        Raises:
-            StoreError: The file is there already, or can't be written; nothing is left of it.
-        """
-        store = await self._open_store()
-        archive = home.beside(store.home, "backup", ".tar") if archive is None else archive
-        return archive, await store.backup(archive)
-
     async def workspaces(self) -> list[str]:
         """Return the names of the workspaces that hold experiences."""
         return await (await self._open_store()).workspaces()
@@ -504,7 +488,7 @@ class Memory:
         Raises:
             NotFound: No such experience in this workspace.
         """
-        reason = _text("reason", reason)
+        reason = checks.text("reason", reason)
         return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
 
     async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:
@@ -526,6 +510,31 @@ class Memory:
         async with store.writing() as writer:
             await writer.delete_experience(experience.workspace, experience.id)
         return experience
+
+    async def backup(self, target: Path | None = None) -> backups.Backup:
+        """Write a copy of the whole pool, of every workspace, into one file; others go on working meanwhile.
+
+        Args:
+            target: A new file, or a folder for one; the home's own `backups` where `None`.
+
+        Raises:
+            StoreError: The home can't be read, or the file not be written; nothing is left of it.
+        """
+        return await backups.make(Path(self.settings.home), target)
+
+    async def restore_backup(self, what: str, *, force: bool = False, dry_run: bool = False) -> backups.Restored:
+        """Put a backup in the place of the pool; every memory that is open on it, this one too, has to be opened anew.
+
+        Args:
+            what: A file, or the name of one of the home's own backups.
+            force: Whether a pool that holds something may be replaced; a backup of it is kept.
+            dry_run: Only look.
+
+        Raises:
+            InvalidInput: There is no such backup, it is damaged, or the pool holds something and `force` is off.
+            StoreError: It is of a newer version, or there is no room for it; the pool is as it was.
+        """
+        return await backups.restore(Path(self.settings.home), what, force=force, dry_run=dry_run)
 
     # --- inside ---
 
@@ -600,24 +609,6 @@ class Memory:
             )
         return workspace
 
-    def _transcript(self, steps: str | None, messages: Sequence[object] | None) -> str:
-        """Return the steps as JSON text, or nothing where none came."""
-        if steps is not None and messages is not None:
-            raise InvalidInput("both steps and messages came; send the messages, or a summary as steps")
-        if messages is not None:
-            text = transcript.to_json(transcript.parse_messages(messages))
-        elif steps is not None and steps.strip():
-            text = transcript.to_json(transcript.parse_steps(steps))
-        else:
-            return ""
-        if len(text) > (most := self.settings.record.max_transcript_chars):
-            name = "steps" if messages is None else "messages"
-            raise InvalidInput(
-                f"{name} come to {len(text):,} characters; at most {most:,} are kept ([record] max_transcript_chars). "
-                "Leave out long outputs, or send a summary as steps"
-            )
-        return text
-
     async def _add_drafts(
         self,
         store: Store,
@@ -630,10 +621,10 @@ class Memory:
     ) -> RecordResult:
         """Take the experiences for a trajectory that is stored already."""
         drafts, rejected = distill.read_drafts(experiences, max_drafts=self.settings.record.max_experiences)
-        digest = _digest_of_drafts(experiences)
+        digest = checks.digest_of_drafts(experiences)
         trajectory = await store.trajectory(workspace, trajectory_id)
         if trajectory is None:
-            raise NotFound(_unknown("trajectory", trajectory_id, workspace))
+            raise NotFound(checks.unknown("trajectory", trajectory_id, workspace))
         if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
             raise InvalidInput(
                 f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
@@ -642,7 +633,7 @@ class Memory:
         if receipt and trajectory.receipt and receipt != trajectory.receipt:
             raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
         if receipt and not await store.receipt(workspace, receipt):
-            raise NotFound(_unknown("receipt", receipt, workspace))
+            raise NotFound(checks.unknown("receipt", receipt, workspace))
         trajectory = replace(
             trajectory,
             status="pending",
@@ -695,7 +686,7 @@ class Memory:
     async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:
         lines = await store.receipt(workspace, receipt)
         if not lines:
-            raise NotFound(_unknown("receipt", receipt, workspace))
+            raise NotFound(checks.unknown("receipt", receipt, workspace))
         for line in lines:
             if line.experience_id == experience_id:
                 return line
@@ -706,12 +697,12 @@ class Memory:
     ) -> Experience:
         """Apply `change` to one experience under the lock, and store it."""
         workspace = self._workspace(workspace)
-        experience_id = _label(experience_id)
+        experience_id = checks.label(experience_id)
         store = await self._open_store()
         async with store.writing() as writer:
             experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
             if experience is None:
-                raise NotFound(_unknown("experience", experience_id, workspace))
+                raise NotFound(checks.unknown("experience", experience_id, workspace))
             changed = change(experience)
             await writer.put_experiences([changed])
         return changed
@@ -745,46 +736,3 @@ def _recalled(item: recall.Ranked) -> RecalledExperience:
         missing_tools=list(item.missing_tools),
         source=experience.source,
     )
-
-
-def _text(name: str, text: str, *, optional: bool = False) -> str:
-    """Return the text cleaned, or say why it can't be used."""
-    if len(text) > MAX_TASK_CHARS:
-        raise InvalidInput(f"{name} has {len(text):,} characters; at most {MAX_TASK_CHARS:,} are taken, so shorten it")
-    cleaned = clean_text(text)
-    if not cleaned and not optional:
-        raise InvalidInput(f"{name} is {text[:20]!r}, which says nothing; give the task in the user's words")
-    return cleaned
-
-
-def _outcome(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
-    """Return outcome and reward, the one filled in from the other."""
-    if outcome not in (None, "success", "failure"):
-        raise InvalidInput(f"outcome is {outcome!r}; it must be success or failure")
-    if reward is not None and not 0 <= reward <= 1:
-        raise InvalidInput(f"reward is {reward:g}; it must be from 0 to 1, where 1 is success")
-    if reward is None:
-        if outcome is None:
-            raise InvalidInput("neither outcome nor reward came; say how the attempt ended: outcome success or failure")
-        return outcome, SUCCESS_REWARD if outcome == "success" else 0.0
-    implied: Outcome = "success" if reward >= SUCCESS_REWARD else "failure"
-    if outcome not in (None, implied):
-        raise InvalidInput(f"outcome {outcome} contradicts reward {reward:g}, which is a {implied}; send one of them")
-    return implied, reward
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
-
-
-def _digest_of_drafts(experiences: Sequence[object] | None) -> str:
-    return "" if experiences is None else _digest(*experiences)
-
-
-def _label(text: str) -> str:
-    """Return an id or a name on one line, fit for a table; one that is too long names nothing."""
-    return " ".join(clean_text(text[:MAX_LABEL_CHARS]).split())
-
-
-def _unknown(what: str, id: str, workspace: str) -> str:
-    return f"no {what} {id!r} in workspace {workspace!r}; check the id, or name its workspace"

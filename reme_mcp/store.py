@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import logging
 import os
 import sys
 from collections import Counter
@@ -29,22 +28,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
-from reme_mcp import home as folder
+from reme_mcp import home as homes
 from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
 from reme_mcp.searchable import search_text
 from reme_mcp.tables import (
-    COLUMNS_SINCE,
     Row,
-    add_columns,
     among,
     create_table,
     equals,
@@ -58,6 +56,7 @@ from reme_mcp.tables import (
     to_arrow,
     vector_schema,
 )
+from reme_mcp.upgrades import UPGRADES
 
 if TYPE_CHECKING:
     import lancedb
@@ -66,10 +65,9 @@ if TYPE_CHECKING:
     from lancedb.expr import Expr
 
     from reme_mcp.matrix import Matrix
+    from reme_mcp.upgrades import Upgrade
 
     Vectors = npt.NDArray[np.float32]
-
-logger = logging.getLogger(__name__)
 
 UPKEEP_EVERY_WRITES = 20
 UPKEEP_BYTES_PER_WRITE = 5 * 2**20
@@ -127,8 +125,15 @@ class _Directory:
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
-    def __init__(self, home: Path, connection: lancedb.AsyncConnection, tables: dict[str, lancedb.AsyncTable]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        mark: homes.Mark,
+        connection: lancedb.AsyncConnection,
+        tables: dict[str, lancedb.AsyncTable],
+    ) -> None:
         self.home = home
+        self._mark = mark
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
@@ -142,66 +147,35 @@ class Store:
         self._preempted: set[str] = set()
 
     @classmethod
-    async def open(cls, home: Path) -> Store:
+    async def open(cls, home: Path, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
         """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
+
+        Tables of an older version are upgraded; a backup of them, `schema-<number>-<time>`, is in the home then. A home
+        that needs none of this is only read.
+
+        Args:
+            home: The folder.
+            upgrades: What leads from schema 1 to 2, and so on to the one that is asked for.
 
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
-        os.environ.setdefault("LANCEDB_LOG", "error")
-        await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
-        import lancedb
-
-        found = folder.prepare(home)
+        newest = 1 + len(upgrades)
+        mark = homes.prepare(home, schema=newest)
+        if mark.schema < newest:
+            mark = await _upgrade(home, upgrades)
         with mapped(f"open the pool in {home}"):
-            connection = await lancedb.connect_async(
-                str(home / folder.POOL),
-                read_consistency_interval=timedelta(0),
-                storage_options={"new_table_enable_stable_row_ids": "true"},
-                session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
-            )
-            store = cls(home, connection, {})
+            connection = await _connect(home / mark.pool)
+            store = cls(home, mark, connection, {})
             wanted = schemas()
             present = set((await connection.list_tables()).tables or [])
-            if (missing := [name for name in wanted if name not in present]) or found < folder.SCHEMA_VERSION:
+            if missing := [name for name in wanted if name not in present]:
                 async with store._pool_lock:
-                    if folder.version(home) < folder.SCHEMA_VERSION:
-                        await store._upgrade()
                     for name in missing:
                         await create_table(connection, name, wanted[name])
             for name in wanted:
                 store._tables[name] = await connection.open_table(name)
         return store
-
-    async def _upgrade(self) -> None:
-        """Bring a home of an older version up to date, with a backup beside it; may be repeated after a crash."""
-        found = folder.version(self.home)
-        backup = folder.beside(self.home, f"schema-{found}", ".tar")
-        async with self._receipts_lock, self._upkeep_lock:
-            await anyio.to_thread.run_sync(folder.pack, self.home, backup)
-            present = (await self._connection.list_tables()).tables or []
-            for version in range(found + 1, folder.SCHEMA_VERSION + 1):
-                for name, columns in COLUMNS_SINCE.get(version, {}).items():
-                    if name in present:
-                        await add_columns(await self._connection.open_table(name), columns, schemas()[name])
-            folder.set_version(self.home)
-        logger.warning("upgraded %s from schema %d to %d; what it was is in %s", self.home, found, version, backup)
-
-    async def backup(self, archive: Path) -> dict[str, int]:
-        """Write the whole home into one file while nobody writes, and return how many rows each table has in it.
-
-        Raises:
-            StoreError: The file is there already, or can't be written.
-        """
-        async with self._pool_lock, self._receipts_lock, self._upkeep_lock:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(folder.pack, self.home, archive)
-            return await self.rows()
-
-    async def rows(self) -> dict[str, int]:
-        """Return how many rows each table has."""
-        with mapped("count rows"):
-            return {name: await table.count_rows() for name, table in self._tables.items()}
 
     def close(self) -> None:
         """Close the tables and the connection."""
@@ -496,6 +470,7 @@ class Store:
         What happens inside is shielded from cancellation, because a cancelled write may still commit.
         """
         async with self._pool_lock:
+            self._check_mark()
             with anyio.CancelScope(shield=True):
                 yield Writer(self)
 
@@ -504,6 +479,7 @@ class Store:
         rows = [dataclasses.asdict(line) for line in lines]
         table = self._tables["receipts"]
         async with self._receipts_lock:
+            self._check_mark()
             with anyio.CancelScope(shield=True), mapped("write the receipt"):
                 await table.add(to_arrow(rows, await table.schema()))
         self._writes["receipts"] += 1
@@ -534,6 +510,7 @@ class Store:
         if self.writes_since_upkeep() < UPKEEP_EVERY_WRITES:
             return
         async with self._upkeep_lock:
+            self._check_mark()
             for name, table in self._open_tables().items():
                 if self._writes[name] < await self._writes_until_upkeep(table):
                     continue
@@ -564,6 +541,13 @@ class Store:
                 return
         self._preempted.discard(name)
         self._writes[name] -= writes
+
+    def _check_mark(self) -> None:
+        """Refuse to write into tables that another process has upgraded, or replaced by a backup, since `open`."""
+        if homes.read_mark(self.home, schema=sys.maxsize) != self._mark:
+            raise StoreError(
+                f"{self.home} was upgraded or restored from a backup by another process; start this one again"
+            )
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
@@ -739,36 +723,73 @@ class Writer:
         self._store._writes[table] += 1
 
 
-async def restore_backup(
-    archive: Path, home: Path, *, force: bool = False, dry_run: bool = False
-) -> tuple[dict[str, int], Path | None]:
-    """Put what a backup holds in the place of a home; what was there is kept beside it.
-
-    No process may use the home meanwhile.
-
-    Args:
-        archive: The file.
-        home: The place.
-        force: Also where the home holds something already.
-        dry_run: Only look at the backup.
-
-    Returns:
-        How many rows each table of the backup has, and where what was there lies now; `None` where nothing was.
+async def count_rows(pool: Path) -> dict[str, int]:
+    """Return how many rows each table in the folder `pool` has, having read all of them to the end.
 
     Raises:
-        StoreError: The home is not empty, or the file is no backup, of a newer version, or can't be unpacked; the home
-            is as it was.
+        StoreError: One of them can't be read.
     """
-    if not force and not dry_run and folder.is_used(home):
-        raise StoreError(f"{home} holds something already; with --force it is kept beside it")
-    unpacked = folder.beside(home, "restoring")
-    await anyio.to_thread.run_sync(folder.unpack, archive, unpacked)
-    try:
-        store = await Store.open(unpacked)
-        try:
-            rows = await store.rows()
-        finally:
-            store.close()
-        return rows, None if dry_run else folder.replace(home, unpacked)
-    finally:
-        await anyio.to_thread.run_sync(folder.remove, unpacked)
+    with mapped(f"read the tables in {pool}"):
+        connection = await _connect(pool)
+        counts = {}
+        for name in sorted((await connection.list_tables()).tables or []):
+            table = await connection.open_table(name)
+            counts[name] = 0
+            async for batch in await table.query().to_batches():
+                counts[name] += batch.num_rows
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        connection.close()  # type: ignore[no-untyped-call]  # likewise
+    return counts
+
+
+async def _connect(pool: Path) -> lancedb.AsyncConnection:
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
+    import lancedb
+
+    return await lancedb.connect_async(
+        str(pool),
+        read_consistency_interval=timedelta(0),
+        storage_options={"new_table_enable_stable_row_ids": "true"},
+        session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
+    )
+
+
+@asynccontextmanager
+async def all_still(home: Path) -> AsyncIterator[None]:
+    """Hold all locks of the pool in `home`: nobody writes or compacts anything meanwhile."""
+    # In the order in which upkeep takes them.
+    async with (
+        ProcessLock(home / "pool-upkeep.lock"),
+        ProcessLock(home / "pool.lock"),
+        ProcessLock(home / "pool-receipts.lock"),
+    ):
+        yield
+
+
+async def _upgrade(home: Path, upgrades: Sequence[Upgrade]) -> homes.Mark:
+    """Bring the tables up to the newest schema, unless another process just has, and return the mark.
+
+    The mark is rewritten last. It names the backup first, so that a repetition makes no second one.
+    """
+    newest = 1 + len(upgrades)
+    async with all_still(home):
+        mark = homes.read_mark(home, schema=newest)
+        if mark.schema == newest:
+            return mark
+        backups = home / homes.BACKUPS
+        with anyio.CancelScope(shield=True), mapped(f"upgrade {home} from schema {mark.schema} to {newest}"):
+            if not mark.backup or not (backups / mark.backup).exists():
+                name = homes.new_name(backups, f"schema-{mark.schema}-", ".zip")
+                tables = await count_rows(home / mark.pool)
+                pack = partial(homes.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
+                await anyio.to_thread.run_sync(pack)
+                mark = dataclasses.replace(mark, backup=name)
+                homes.write_mark(home, mark)
+            connection = await _connect(home / mark.pool)
+            for upgrade in upgrades[mark.schema - 1 :]:
+                await upgrade(connection)
+            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+            mark = dataclasses.replace(mark, schema=newest, backup="")
+            homes.write_mark(home, mark)
+    return mark

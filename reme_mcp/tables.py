@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from lancedb.expr import Expr
 
 Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
-
-# Columns that came with a version, and what they hold in rows from before: SQL, or a null of this type.
-COLUMNS_SINCE = {
-    2: {"trajectories": {"tries": "cast(0 as bigint)", "retry_at": None, "trouble": "''"}},
-}
 
 
 def space_name(embedder: str) -> str:
@@ -61,16 +56,6 @@ async def create_table(connection: lancedb.AsyncConnection, name: str, schema: p
         words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
         await table.create_index("search_text", config=words)
     return table
-
-
-async def add_columns(table: lancedb.AsyncTable, columns: Mapping[str, str | None], schema: pa.Schema) -> None:
-    """Add those of the columns that are not there yet."""
-    present = (await table.schema()).names
-    missing = {name: value for name, value in columns.items() if name not in present}
-    if nulls := [schema.field(name) for name, value in missing.items() if value is None]:
-        await table.add_columns(nulls)
-    if values := {name: value for name, value in missing.items() if value is not None}:
-        await table.add_columns(values)
 
 
 async def index_vectors(table: lancedb.AsyncTable) -> None:

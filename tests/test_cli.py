@@ -153,6 +153,42 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(run: Run, home: Pa
     assert [entry.name for entry in home.iterdir()] == ["photo.jpg"]
 
 
+def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Path) -> None:
+    first = learned(run)
+    made = json.loads(run("backup", "--json").stdout)
+    assert Path(made["file"]).parent == home / "backups"
+    assert made["tables"]["experiences"] == 1
+    assert f"file\t{tmp_path / 'mine.zip'}\n" in run("backup", str(tmp_path / "mine.zip")).stdout
+    run("delete", first, "--yes")
+    second = learned(run, RECORD | {"experiences": [{"when_to_use": "Boiling an egg", "content": "Six minutes."}]})
+
+    done = run("restore-backup", Path(made["file"]).name)
+    assert done.exit_code == 1
+    assert "--force replaces what it holds, and keeps a backup of that" in done.stderr
+    done = run("restore-backup", Path(made["file"]).name, "--force", "--dry-run")
+    assert "replaced: experiences\t1\n" in done.stdout
+    assert "Nothing was changed." in done.stderr
+    assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
+
+    done = run("restore-backup", str(tmp_path / "mine.zip"), "--force")
+    assert "experiences\t1\n" in done.stdout
+    assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [first]
+    undo = done.stderr.split()[-1]
+    undone = json.loads(run("restore-backup", "--force", undo, "--json").stdout)
+    assert undone["replaced"]["experiences"] == 1
+    assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
+
+
+@pytest.mark.parametrize("command", [["backup"], ["restore-backup", "nothing"]])
+def test_what_cant_be_backed_up_or_put_back_is_one_clear_sentence(run: Run, home: Path, command: list[str]) -> None:
+    done = run(*command)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+    assert str(home) in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not home.exists()
+
+
 def test_the_option_wins_over_the_environment(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REME_MCP_HOME", str(tmp_path / "from-environment"))
     monkeypatch.setenv("REME_MCP_EMBEDDER_PROVIDER", "none")

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pytest
 
 from reme_mcp.errors import StoreError
-from reme_mcp.home import SCHEMA_VERSION
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
 from reme_mcp.store import UPKEEP_EVERY_WRITES, Store
 from reme_mcp.tables import space_name
+from reme_mcp.upgrades import SCHEMA_VERSION
 from tests.fakes import LEARNED, experience, line, trajectory
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,499 @@
+"""The home as a folder: older and newer versions, backups, places where nothing can be written, clocks that jump."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reme_mcp import backup
+from reme_mcp import home as homes
+from reme_mcp.errors import InvalidInput, StoreError
+from reme_mcp.store import Store
+from reme_mcp.upgrades import new_column
+from tests.fakes import experience, line
+
+if TYPE_CHECKING:
+    from lancedb import AsyncConnection
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 60
+TWO_COLUMNS = (new_column("experiences", "mood", "'calm'"), new_column("receipts", "cost", "cast(0 as bigint)"))
+
+
+@asynccontextmanager
+async def opened(
+    home: Path, upgrades: Sequence[Callable[[AsyncConnection], Awaitable[None]]] = ()
+) -> AsyncIterator[Store]:
+    store = await Store.open(home, upgrades=upgrades)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture
+async def old_home(home: Path) -> Path:
+    """A home of schema 1, written by the code of today."""
+    async with opened(home) as store:
+        await fill(store, "e-a", "e-b")
+    return home
+
+
+async def fill(store: Store, *ids: str) -> None:
+    async with store.writing() as writer:
+        await writer.put_experiences([experience(id) for id in ids])
+    for id in ids:
+        await store.add_receipt([line(f"r-{id}", experience_id=id)])
+
+
+async def ids(home: Path) -> set[str]:
+    async with opened(home) as store:
+        return {one.id for one in await store.page("default")}
+
+
+async def column(home: Path, table: str, name: str) -> list[object]:
+    """Return what stands in one column, read as nobody but a later version would."""
+    import lancedb
+
+    connection = await lancedb.connect_async(str(home / homes.read_mark(home, schema=9).pool))
+    rows = await (await connection.open_table(table)).query().to_list()
+    connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+    return [row[name] for row in rows]
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    """Return every file of the folder, but for the locks."""
+    return {
+        str(file.relative_to(home)): file.read_bytes()
+        for file in home.rglob("*")
+        if file.is_file() and file.suffix != ".lock"
+    }
+
+
+def backups(home: Path) -> list[str]:
+    return sorted(file.name for file in (home / "backups").glob("*"))
+
+
+def lay(folder: Path, name: str, content: str) -> Path:
+    """Put a file into the folder, which is made if it is not there."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    return folder / name
+
+
+def start(script: str, *arguments: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def hear(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline()
+
+
+# --- versions ---
+
+
+async def test_an_older_home_is_upgraded_with_a_backup_in_it(old_home: Path) -> None:
+    async with opened(old_home, TWO_COLUMNS) as store:
+        assert {one.id for one in await store.page("default")} == {"e-a", "e-b"}
+    assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
+    assert json.loads((old_home / "home.json").read_text()) == {"schema": 3}
+    [kept] = backups(old_home)
+    assert kept.startswith("schema-1-")
+    # The backup is of before.
+    with zipfile.ZipFile(old_home / "backups" / kept) as archive:
+        assert json.loads(archive.read("home.json")) == {
+            "schema": 1,
+            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0},
+        }
+
+
+async def test_a_home_of_today_is_not_upgraded_and_not_backed_up(old_home: Path) -> None:
+    before = contents(old_home)
+    async with opened(old_home):
+        pass
+    assert contents(old_home) == before
+
+
+async def test_only_the_upgrades_that_are_due_are_done(old_home: Path) -> None:
+    done: list[int] = []
+
+    def noted(number: int) -> Callable[[AsyncConnection], Awaitable[None]]:
+        async def upgrade(_: AsyncConnection) -> None:
+            done.append(number)
+
+        return upgrade
+
+    for upgrades in ([noted(1)], [noted(1)], [noted(1), noted(2), noted(3)]):
+        async with opened(old_home, upgrades):
+            pass
+    assert done == [1, 2, 3]
+    assert [name[:9] for name in backups(old_home)] == ["schema-1-", "schema-2-"]
+
+
+async def test_a_new_home_starts_with_the_newest_schema(home: Path) -> None:
+    async with opened(home, TWO_COLUMNS):
+        pass
+    assert json.loads((home / "home.json").read_text()) == {"schema": 3}
+    assert backups(home) == []
+
+
+async def test_a_newer_home_is_refused_with_both_versions_and_untouched(old_home: Path) -> None:
+    async with opened(old_home, TWO_COLUMNS):
+        pass
+    before = contents(old_home)
+    with pytest.raises(StoreError, match="written with schema 3, this reme-mcp reads schema 1"):
+        await Store.open(old_home)
+    assert contents(old_home) == before
+
+
+async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(old_home: Path) -> None:
+    async def fail(_: AsyncConnection) -> None:
+        raise OSError("the disk is on fire")
+
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"can't upgrade .* from schema 1 to 3: the disk is on fire"):
+            await Store.open(old_home, upgrades=[TWO_COLUMNS[0], fail])
+    assert await ids(old_home) == {"e-a", "e-b"}
+    async with opened(old_home, TWO_COLUMNS) as store:
+        assert len(await store.page("default")) == 2
+    assert len(backups(old_home)) == 1
+    assert json.loads((old_home / "home.json").read_text()) == {"schema": 3}
+
+
+# Upgrades in the middle of which somebody kills it; says when.
+HALF_UPGRADE = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp.store import Store
+from reme_mcp.upgrades import new_column
+
+async def stop_here(connection):
+    print("half", flush=True)
+    sys.stdin.readline()
+
+anyio.run(lambda: Store.open(Path(sys.argv[1]), upgrades=[new_column("experiences", "mood", "'calm'"), stop_here]))
+"""
+
+
+async def test_an_upgrade_that_is_killed_is_done_at_the_next_start_with_one_backup(old_home: Path) -> None:
+    for _ in range(2):
+        child = start(HALF_UPGRADE, old_home)
+        assert hear(child) == "half\n"
+        child.kill()
+        child.communicate()
+    assert json.loads((old_home / "home.json").read_text())["schema"] == 1
+    async with opened(old_home, TWO_COLUMNS) as store:
+        assert len(await store.page("default")) == 2
+    assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
+    assert await column(old_home, "receipts", "cost") == [0, 0]
+    assert len(backups(old_home)) == 1
+
+
+UPGRADE = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp.store import Store
+from reme_mcp.upgrades import new_column
+
+async def once(connection):
+    with open(sys.argv[2], "a") as file:
+        file.write("done\\n")
+
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    store = await Store.open(Path(sys.argv[1]), upgrades=[new_column("experiences", "mood", "'calm'"), once])
+    print(len(await store.page("default")), flush=True)
+    store.close()
+
+anyio.run(main)
+"""
+
+
+async def test_processes_that_start_at_once_upgrade_once(old_home: Path, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    children = [start(UPGRADE, old_home, note) for _ in range(3)]
+    try:
+        for child in children:
+            assert hear(child) == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        assert [child.communicate(timeout=DEADLINE_S)[0] for child in children] == ["2\n"] * 3
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+    assert note.read_text() == "done\n"
+    assert len(backups(old_home)) == 1
+
+
+async def test_a_process_of_the_version_before_writes_nothing_into_upgraded_tables(old_home: Path) -> None:
+    async with opened(old_home) as old, opened(old_home, TWO_COLUMNS):
+        with pytest.raises(StoreError, match=r"upgraded or restored.*start this one again"):
+            await old.add_receipt([line("r-late")])
+        with pytest.raises(StoreError, match="upgraded or restored"):
+            async with old.writing():
+                pytest.fail("it must not write")
+
+
+async def test_tables_whose_mark_is_gone_are_upgraded_from_the_first_schema(old_home: Path) -> None:
+    (old_home / "home.json").unlink()
+    async with opened(old_home, TWO_COLUMNS) as store:
+        assert len(await store.page("default")) == 2
+    assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
+
+
+@pytest.mark.parametrize("pool", ["../elsewhere", "/tmp", "", 7, "pool-party"])
+async def test_a_mark_that_leads_out_of_the_home_is_damaged(home: Path, pool: object) -> None:
+    lay(home, "home.json", json.dumps({"schema": 1, "pool": pool}))
+    with pytest.raises(StoreError, match="is damaged"):
+        await Store.open(home)
+
+
+# --- backups ---
+
+
+@pytest.fixture(params=["plain", "ein Ordner/日本語 🦊 it's"])
+def other(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Another place for a home, whatever it is called; its parents are there."""
+    place = tmp_path / str(request.param)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+async def test_a_backup_puts_everything_back_in_another_home(old_home: Path, other: Path) -> None:
+    made = await backup.make(old_home, other.parent)
+    assert made.file.parent == other.parent
+    assert made.tables == {"experiences": 2, "receipts": 2, "trajectories": 0}
+    assert made.size == made.file.stat().st_size
+    assert made.file.stat().st_mode & 0o077 == 0
+    done = await backup.restore(other, str(made.file))
+    assert (done.tables, done.replaced, done.undo) == (made.tables, {}, None)
+    assert await ids(other) == {"e-a", "e-b"}
+    async with opened(other) as store:
+        assert {id for id, _ in await store.match_text("default", "site", statuses=["active"], limit=9)} == {
+            "e-a",
+            "e-b",
+        }
+        await fill(store, "e-c")
+    assert await ids(old_home) == {"e-a", "e-b"}
+    # The backup of a home that lies elsewhere is as good as the first.
+    again = await backup.make(other)
+    assert again.file.parent == other / "backups"
+    assert again.tables["experiences"] == 3
+
+
+async def test_a_home_in_use_is_replaced_only_by_force_and_kept(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    async with opened(old_home) as store:
+        await fill(store, "e-new")
+    before = contents(old_home)
+    with pytest.raises(InvalidInput, match=r"is in use \(6 rows\); --force"):
+        await backup.restore(old_home, str(made.file))
+    looked = await backup.restore(old_home, made.file.name, force=True, dry_run=True)
+    assert looked.replaced is not None
+    assert (looked.replaced["experiences"], looked.tables["experiences"], looked.undo) == (3, 2, None)
+    assert contents(old_home) == before
+
+    done = await backup.restore(old_home, made.file.stem, force=True)
+    assert await ids(old_home) == {"e-a", "e-b"}
+    assert done.undo is not None
+    await backup.restore(old_home, done.undo.name, force=True)
+    assert await ids(old_home) == {"e-a", "e-b", "e-new"}
+    # Of the pools only the one in use is still there.
+    assert len([entry for entry in names(old_home) if homes.POOL_NAME.fullmatch(entry)]) == 1
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+async def test_who_has_the_replaced_tables_open_is_told_and_writes_nothing(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    async with opened(old_home) as store:
+        await backup.restore(old_home, made.file.name, force=True)
+        with pytest.raises(StoreError, match=r"restored from a backup by another process; start this one again"):
+            await fill(store, "e-lost")
+    assert await ids(old_home) == {"e-a", "e-b"}
+
+
+async def test_a_backup_of_an_older_version_is_upgraded_once_it_is_opened(old_home: Path, other: Path) -> None:
+    made = await backup.make(old_home)
+    async with opened(old_home, TWO_COLUMNS):
+        pass
+    await backup.restore(other, str(made.file))
+    async with opened(other, TWO_COLUMNS) as store:
+        assert len(await store.page("default")) == 2
+    assert await column(other, "experiences", "mood") == ["calm", "calm"]
+
+
+async def test_a_backup_of_a_newer_version_is_refused_with_both(home: Path, other: Path, tmp_path: Path) -> None:
+    async with opened(home, TWO_COLUMNS):
+        pass
+    made = tmp_path / "new.zip"
+    homes.pack(home / "pool", made, schema=3, tables={})
+    with pytest.raises(StoreError, match="written with schema 3, this reme-mcp reads schema 1"):
+        await backup.restore(other, str(made))
+    assert not exists(other)
+
+
+def exists(path: Path) -> bool:
+    return path.exists()
+
+
+def zipped(file: Path, **members: str) -> Path:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return file
+
+
+NO_BACKUPS = {
+    "text": {"": "not a zip"},
+    "another zip": {"holiday.jpg": "x"},
+    "a mark alone": {"home.json": "[]"},
+    "a way out": {"home.json": '{"schema": 1, "tables": {}}', "pool/../../evil": "x"},
+    "a stranger": {"home.json": '{"schema": 1, "tables": {}}', "evil": "x"},
+}
+
+
+@pytest.mark.parametrize("members", NO_BACKUPS.values(), ids=list(NO_BACKUPS))
+async def test_what_is_no_backup_is_refused(home: Path, tmp_path: Path, members: dict[str, str]) -> None:
+    file = lay(tmp_path, "x.zip", members[""]) if "" in members else zipped(tmp_path / "x.zip", **members)
+    with pytest.raises(InvalidInput, match=r"x\.zip is no backup of reme-mcp"):
+        await backup.restore(home, str(file))
+    assert not exists(home)
+
+
+async def test_a_backup_that_is_not_there_is_named_with_those_that_are(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    with pytest.raises(InvalidInput, match=rf"no backup 'yesterday'; .*{made.file.name}"):
+        await backup.restore(old_home, "yesterday")
+
+
+async def test_a_damaged_backup_changes_nothing(old_home: Path, other: Path) -> None:
+    made = await backup.make(old_home)
+    spoilt = bytearray(made.file.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    made.file.write_bytes(spoilt)
+    before = contents(old_home)
+    with pytest.raises(InvalidInput, match="damaged"):
+        await backup.restore(old_home, made.file.name, force=True)
+    assert contents(old_home) == before
+    assert await ids(old_home) == {"e-a", "e-b"}
+
+
+async def test_a_backup_never_overwrites_a_file(old_home: Path, tmp_path: Path) -> None:
+    file = lay(tmp_path, "thesis.zip", "years of work")
+    with pytest.raises(StoreError, match="exists already"):
+        await backup.make(old_home, file)
+    assert file.read_text() == "years of work"
+    assert names(tmp_path) == ["machine", "pool-home", "thesis.zip"]
+
+
+async def test_there_is_nothing_to_back_up_where_there_is_no_home(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file"):
+        await backup.make(home)
+    assert not exists(home)
+    lay(home, "home.json", '{"schema": 1}')
+    with pytest.raises(StoreError, match="nothing to back up"):
+        await backup.make(home)
+    lay(tmp_path / "photos", "cat.jpg", "x")
+    made = tmp_path / "b.zip"
+    homes.pack(home, made, schema=1, tables={})
+    with pytest.raises(StoreError, match="not a home"):
+        await backup.restore(tmp_path / "photos", str(made))
+    assert names(tmp_path / "photos") == ["cat.jpg"]
+
+
+async def test_tables_that_cant_be_read_are_replaced_by_force_only(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    for file in (old_home / "pool").rglob("*.manifest"):
+        file.write_bytes(b"gone")
+    with pytest.raises(InvalidInput, match=r"tables that can't be read\); --force"):
+        await backup.restore(old_home, made.file.name)
+    done = await backup.restore(old_home, made.file.name, force=True)
+    assert done.replaced is None
+    assert done.undo is not None
+    assert await ids(old_home) == {"e-a", "e-b"}
+
+
+# Records without end, and says the number of each.
+WRITER = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp import store as stores
+from tests.fakes import experience, line
+
+async def main():
+    store = await stores.Store.open(Path(sys.argv[1]))
+    for number in range(10_000):
+        async with store.writing() as writer:
+            await writer.put_experiences([experience(f"e-{number}")])
+        await store.add_receipt([line(f"r-{number}", experience_id=f"e-{number}")])
+        print(number, flush=True)
+        await store.upkeep()
+
+anyio.run(main)
+"""
+
+
+async def test_a_backup_holds_all_that_was_acknowledged_while_others_write(home: Path, tmp_path: Path) -> None:
+    child = start(WRITER, home)
+    try:
+        for number in range(4):
+            acknowledged = [int(hear(child)) for _ in range(12)][-1]
+            made = await backup.make(home, tmp_path / f"{number}.zip")
+            assert made.tables["experiences"] > acknowledged
+            # An experience is written before its receipt.
+            assert made.tables["experiences"] - made.tables["receipts"] in (0, 1)
+    finally:
+        child.kill()
+        child.communicate()
+    other = tmp_path / "other"
+    await backup.restore(other, str(made.file))
+    async with opened(other) as store:
+        assert sum((await store.count("default")).values()) == made.tables["experiences"]
+
+
+# Restores, and stops where the tables are switched.
+HALF_RESTORE = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp import backup, home
+
+def stop_here(*_):
+    print("half", flush=True)
+    sys.stdin.readline()
+
+home.write_mark = stop_here
+anyio.run(lambda: backup.restore(Path(sys.argv[1]), sys.argv[2], force=True))
+"""
+
+
+async def test_a_restore_that_is_killed_leaves_the_home_as_it_was(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    async with opened(old_home) as store:
+        await fill(store, "e-new")
+    child = start(HALF_RESTORE, old_home, made.file)
+    assert hear(child) == "half\n"
+    child.kill()
+    child.communicate()
+    assert await ids(old_home) == {"e-a", "e-b", "e-new"}
+    # What it left goes with the next.
+    (old_home / "snapshot-killed").mkdir()
+    await backup.make(old_home)
+    assert [name for name in names(old_home) if name.startswith(("pool-2", "snapshot"))] == []

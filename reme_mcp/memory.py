@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -133,11 +133,13 @@ class Memory:
             StoreError: The home can't be used.
         """
         store = await self._open_store()
-        for trajectory in await store.pending():
-            await self._resume(store, trajectory)
+        with _put_off_unwritable():
+            for trajectory in await store.pending():
+                await self._resume(store, trajectory)
         await self._vectors.load(download=download)
-        await self._vectors.fill(store)
-        await store.count_leftovers()
+        with _put_off_unwritable():
+            await self._vectors.fill(store)
+            await store.count_leftovers()
         self._look_after_pool()
 
     # --- the three tools ---
@@ -164,7 +166,7 @@ class Memory:
 
         Raises:
             InvalidInput: An argument is out of its range.
-            StoreError: The pool can't be read, or the receipt not be written.
+            StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
         task = _text("task", task)
         context = _text("context", context, optional=True)
@@ -197,16 +199,21 @@ class Memory:
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=settings, at=now())
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=settings.token_budget)
 
-        receipt = new_id("r")
+        receipt, note = new_id("r"), self._vectors.tell_once()
         lines = ledger.receipt_lines(receipt, [item.experience.id for item in shown], workspace, task, source)
-        await store.add_receipt(lines)
+        try:
+            await store.add_receipt(lines)
+            footer = prompts.RECALL_FOOTER.format(receipt=receipt)
+        except StoreError as exc:
+            receipt, note = "", f"This recall is not counted ({exc}). {note}".rstrip()
+            footer = prompts.RECALL_FOOTER_UNCOUNTED
         self._look_after_pool()
         return RecallResult(
-            guidance=f"{words}\n\n{prompts.RECALL_FOOTER.format(receipt=receipt)}",
+            guidance=f"{words}\n\n{footer}",
             experiences=[_recalled(item) for item in shown],
             receipt=receipt,
             search=["text"] if vector is None else ["text", "vector"],
-            note=self._vectors.tell_once(),
+            note=note,
         )
 
     async def record(
@@ -247,7 +254,8 @@ class Memory:
         """
         workspace = self._workspace(workspace)
         source = _label(source)
-        receipt = None if receipt is None else _label(receipt)
+        # A recall that could not write its receipt has handed out an empty one.
+        receipt = _label(receipt) if receipt else None
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = _label(trajectory_id)
@@ -319,7 +327,8 @@ class Memory:
         workspace = self._workspace(workspace)
         source = _label(source)
         experience_id = _label(experience_id)
-        receipt = None if receipt is None else _label(receipt)
+        # A recall that could not write its receipt has handed out an empty one.
+        receipt = _label(receipt) if receipt else None
         reason = _text("reason", reason, optional=True)
         store = await self._open_store()
         async with store.writing() as writer:
@@ -627,6 +636,15 @@ class Memory:
             changed = change(experience)
             await writer.put_experiences([changed])
         return changed
+
+
+@contextmanager
+def _put_off_unwritable() -> Iterator[None]:
+    """Leave what can't be written for the next start: a home that can only be read is still good for that."""
+    try:
+        yield
+    except StoreError as exc:
+        logger.warning("unfinished work has to wait: %s", exc)
 
 
 def _restored(experience: Experience) -> Experience:

@@ -15,8 +15,8 @@ model are loaded by `warm_up` or by the first call that needs them.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -173,12 +173,14 @@ class Memory:
             StoreError: The home can't be used.
         """
         store = await self._open_store()
-        for trajectory in await store.pending():
-            await self._resume(store, trajectory)
+        with _put_off_unwritable():
+            for trajectory in await store.pending():
+                await self._resume(store, trajectory)
         await self._vectors.load(download=download)
         await self._rereader.load(download=download)
-        await self._vectors.fill(store)
-        await store.count_leftovers()
+        with _put_off_unwritable():
+            await self._vectors.fill(store)
+            await store.count_leftovers()
         self._look_after_pool()
         self._run_queue()
 
@@ -206,7 +208,7 @@ class Memory:
 
         Raises:
             InvalidInput: An argument is out of its range.
-            StoreError: The pool can't be read. A receipt that can't be written is empty, and the note says why.
+            StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
         task = checks.text("task", task)
         context = checks.text("context", context, optional=True)
@@ -222,13 +224,14 @@ class Memory:
         receipt = new_id("r")
         ids = [item.experience.id for item in notes.shown]
         lines = ledger.receipt_lines(receipt, ids, workspace, task, source)
-        footer, trouble = prompts.RECALL_FOOTER.format(receipt=receipt), notes.trouble
+        trouble = notes.trouble
         try:
             await store.add_receipt(lines)
+            footer = prompts.RECALL_FOOTER.format(receipt=receipt)
         except StoreError as exc:
-            # A full disk or a home that may only be read does not make the notes worse.
-            receipt, footer = "", prompts.RECALL_FOOTER_WITHOUT_RECEIPT
-            trouble = f"{trouble} There is no receipt, so this recall can't be credited: {exc}".strip()
+            # A full disk, or a home that may only be read, does not make the notes worse.
+            receipt, trouble = "", f"This recall is not counted ({exc}). {trouble}".rstrip()
+            footer = prompts.RECALL_FOOTER_UNCOUNTED
         self._look_after_pool()
         return RecallResult(
             guidance=f"{notes.guidance}\n\n{footer}",
@@ -278,7 +281,8 @@ class Memory:
         """
         workspace = self._workspace(workspace)
         source = checks.label(source)
-        receipt = None if receipt is None else checks.label(receipt)
+        # A recall that could not write its receipt has handed out an empty one.
+        receipt = checks.label(receipt) if receipt else None
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = checks.label(trajectory_id)
@@ -355,7 +359,8 @@ class Memory:
         workspace = self._workspace(workspace)
         source = checks.label(source)
         experience_id = checks.label(experience_id)
-        receipt = None if receipt is None else checks.label(receipt)
+        # A recall that could not write its receipt has handed out an empty one.
+        receipt = checks.label(receipt) if receipt else None
         reason = checks.text("reason", reason, optional=True)
         store = await self._open_store()
         async with store.writing() as writer:
@@ -706,6 +711,15 @@ class Memory:
             changed = change(experience)
             await writer.put_experiences([changed])
         return changed
+
+
+@contextmanager
+def _put_off_unwritable() -> Iterator[None]:
+    """Leave what can't be written for the next start: a home that can only be read is still good for that."""
+    try:
+        yield
+    except StoreError as exc:
+        logger.warning("unfinished work has to wait: %s", exc)
 
 
 def _restored(experience: Experience) -> Experience:

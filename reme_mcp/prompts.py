@@ -25,7 +25,7 @@ RECALL_HEADER = "Notes from earlier work on similar tasks, quoted. They are reco
 ADVICE_HEADER = "What a model made of the notes below for this task, quoted:"
 RECALL_NOTHING = "Nothing in the pool fits this task."
 RECALL_FOOTER = 'When the outcome is known: record_trajectory(task, outcome, receipt="{receipt}").'
-RECALL_FOOTER_WITHOUT_RECEIPT = "When the outcome is known: record_trajectory(task, outcome)."
+RECALL_FOOTER_UNCOUNTED = "This recall has no receipt. When the outcome is known: record_trajectory(task, outcome)."
 
 _WHAT_TO_WRITE: dict[Outcome, str] = {
     "success": "1 to 3 reusable patterns: which steps or decisions made it work, and when they apply again.",

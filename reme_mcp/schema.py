@@ -272,7 +272,7 @@ class RecalledExperience(BaseModel):
 
 
 class RecallResult(BaseModel):
-    """The answer of `recall_experiences`."""
+    """The answer of `recall_experiences`; `receipt` is empty where it can't be written, and `note` says why."""
 
     guidance: str
     experiences: list[RecalledExperience]

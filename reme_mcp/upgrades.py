@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from reme_mcp.tables import schemas
+
 if TYPE_CHECKING:
     import lancedb
 
@@ -25,13 +27,17 @@ def new_column(table: str, column: str, default: str) -> Upgrade:
     Args:
         table: Its name.
         column: Of the new column.
-        default: What the rows have there, in SQL and with its type: `''`, `cast(0 as bigint)`,
-            `cast(null as timestamp(6) with time zone)`.
+        default: What the rows have there, in SQL and with its type: `''`, `cast(0 as bigint)`; `null` for none.
     """
 
     async def upgrade(connection: lancedb.AsyncConnection) -> None:
         opened = await connection.open_table(table)
-        if column not in (await opened.schema()).names:
+        if column in (await opened.schema()).names:
+            return
+        if default == "null":
+            # SQL has no words for every type of ours.
+            await opened.add_columns(schemas()[table].field(column))
+        else:
             await opened.add_columns({column: default})
 
     return upgrade
@@ -40,7 +46,7 @@ def new_column(table: str, column: str, default: str) -> Upgrade:
 # The first leads from schema 1 to 2, and so on: add a line at the end, never change one that was released.
 UPGRADES: Sequence[Upgrade] = (
     new_column("trajectories", "tries", "cast(0 as bigint)"),
-    new_column("trajectories", "retry_at", "cast(null as timestamp(6) with time zone)"),
+    new_column("trajectories", "retry_at", "null"),
     new_column("trajectories", "trouble", "''"),
 )
 SCHEMA_VERSION = 1 + len(UPGRADES)

@@ -21,7 +21,7 @@ LAYERS = (
     ("ledger", "vectors", "distill", "guidance", "excerpt", "backup", "checks"),
     ("recall", "refine"),
     ("store", "embed", "llm", "prompts", "transcript"),
-    ("tables", "wire", "answers", "costs", "home", "upgrades", "lock", "matrix", "budget", "searchable", "both"),
+    ("upgrades", "tables", "wire", "answers", "costs", "home", "lock", "matrix", "budget", "searchable", "both"),
     ("words", "config"),
     ("schema",),
     ("errors", "__init__"),

@@ -152,7 +152,8 @@ async def test_an_odd_text_is_taken_or_refused_by_its_name(client: Client, tool:
             assert len(text(answer)) < 1_000
             assert await counts(client) == before
         else:
-            assert name in ("task", "context", "reason", "steps"), (odd[:20], text(answer))
+            # A recall that could not write its receipt hands out an empty one.
+            assert name in ("task", "context", "reason", "steps") or (name, odd) == ("receipt", "")
     assert (await counts(client))["experiences"] == {"active": 1}
 
 

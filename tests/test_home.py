@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,8 +18,8 @@ from reme_mcp import backup
 from reme_mcp import home as homes
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import Store
-from reme_mcp.upgrades import new_column
-from tests.fakes import experience, line
+from reme_mcp.upgrades import UPGRADES, new_column
+from tests.fakes import LEARNED, experience, line, trajectory
 
 if TYPE_CHECKING:
     from lancedb import AsyncConnection
@@ -114,8 +115,27 @@ async def test_an_older_home_is_upgraded_with_a_backup_in_it(old_home: Path) -> 
     with zipfile.ZipFile(old_home / "backups" / kept) as archive:
         assert json.loads(archive.read("home.json")) == {
             "schema": 1,
-            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0},
+            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0},
         }
+
+
+async def test_a_home_without_the_columns_of_the_queue_gets_them(old_home: Path) -> None:
+    async with opened(old_home) as store:
+        async with store.writing() as writer:
+            await writer.add_trajectory(trajectory("t-old"))
+        for name in ("tries", "retry_at", "trouble"):
+            await store._tables["trajectories"].drop_columns([name])
+        await store._connection.drop_table("costs")
+    assert json.loads((old_home / "home.json").read_text()) == {"schema": 1}
+    async with opened(old_home, UPGRADES) as store:
+        assert await store.trajectory("default", "t-old") == trajectory("t-old")
+        assert await store.spent() == []
+        async with store.writing() as writer:
+            await writer.put_trajectory(trajectory("t-new", tries=2, retry_at=LEARNED, trouble="no model"))
+        assert await store.trajectory("default", "t-new") == trajectory(
+            "t-new", tries=2, retry_at=LEARNED, trouble="no model"
+        )
+    assert json.loads((old_home / "home.json").read_text()) == {"schema": 1 + len(UPGRADES)}
 
 
 async def test_a_home_of_today_is_not_upgraded_and_not_backed_up(old_home: Path) -> None:
@@ -277,7 +297,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 async def test_a_backup_puts_everything_back_in_another_home(old_home: Path, other: Path) -> None:
     made = await backup.make(old_home, other.parent)
     assert made.file.parent == other.parent
-    assert made.tables == {"experiences": 2, "receipts": 2, "trajectories": 0}
+    assert made.tables == {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0}
     assert made.size == made.file.stat().st_size
     assert made.file.stat().st_mode & 0o077 == 0
     done = await backup.restore(other, str(made.file))
@@ -497,3 +517,121 @@ async def test_a_restore_that_is_killed_leaves_the_home_as_it_was(old_home: Path
     (old_home / "snapshot-killed").mkdir()
     await backup.make(old_home)
     assert [name for name in names(old_home) if name.startswith(("pool-2", "snapshot"))] == []
+
+
+# --- where nothing can be written ---
+
+# Each runs where only it sees what is mounted: its own user and mount namespace.
+MOUNTED = """
+import subprocess, sys
+import anyio
+from pathlib import Path
+from reme_mcp.config import EmbedderSettings, Settings
+from reme_mcp.errors import StoreError
+from reme_mcp.memory import Memory
+from tests.fakes import draft, experience
+
+home, place = sys.argv[1:]
+settings = Settings(home=home, embedder=EmbedderSettings(provider="none"))
+
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+
+async def refused(says, work):
+    try:
+        await work
+    except StoreError as exc:
+        assert says in str(exc), exc
+    else:
+        raise AssertionError("it must not work")
+"""
+
+READ_ONLY = """
+async def main():
+    mount("--bind", home, home)
+    mount("-o", "remount,ro,bind", home)
+    async with Memory.open(settings) as memory:
+        await memory.warm_up(download=False)
+        recalled = await memory.recall("deploy a static site", source="test")
+        assert [one.id for one in recalled.experiences], recalled
+        assert recalled.receipt == "", recalled
+        assert "not counted" in recalled.note and "Read-only file system" in recalled.note, recalled.note
+        assert "has no receipt" in recalled.guidance and "receipt=" not in recalled.guidance, recalled.guidance
+        assert len(await memory.page()) == 2
+        assert (await memory.experience("e-a"))[0].id == "e-a"
+        assert (await memory.stats()).experiences == {"active": 2}
+        record = memory.record("deploy", outcome="success", receipt=recalled.receipt, source="test")
+        await refused("Read-only file system", record)
+        await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
+        await refused("Read-only file system", memory.backup(Path(place) / "b.zip"))
+    print("done")
+anyio.run(main)
+"""
+
+FULL = """
+async def main():
+    mount("-t", "tmpfs", "-o", "size=1536k", "tmpfs", place)
+    own = settings.model_copy(update={"home": place + "/home"})
+    async with Memory.open(own) as memory:
+        await memory.record("deploy a static site", outcome="success", experiences=[draft()], source="test")
+        full = Path(place, "full")
+        with full.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        for _ in range(3):
+            recalled = await memory.recall("a static site has to go online", source="test")
+            assert len(recalled.experiences) == 1, recalled
+            assert recalled.receipt == "" and "not counted" in recalled.note, recalled
+            record = memory.record("boil eggs", outcome="success", experiences=[draft(1)], source="test")
+            await refused("No space left", record)
+            await refused("", memory.rate(recalled.experiences[0].id, helpful=True, source="test"))
+        await refused("no room", memory.backup())
+        assert not list(Path(place).rglob("*.part")) and not list(Path(place).rglob("*.zip"))
+        full.unlink()
+        recalled = await memory.recall("a static site has to go online", source="test")
+        assert recalled.receipt and not recalled.note, recalled
+        recorded = await memory.record(
+            "boil eggs", outcome="success", experiences=[draft(1)], receipt=recalled.receipt, source="test"
+        )
+        assert len(recorded.added) == len(recorded.settled) == 1, recorded
+    async with Memory.open(own) as memory:
+        await memory.warm_up(download=False)
+        assert (await memory.stats()).experiences == {"active": 2}
+        assert (await memory.stats()).receipts["settled"] == 1
+        made = await memory.backup()
+    # No room for what is to be put back, either: all stays as it is.
+    with Path(place, "full").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    async with Memory.open(own) as memory:
+        await refused("no room", memory.restore_backup(str(made.file), force=True))
+        assert not list(Path(place, "home").glob("pool-2*"))
+        assert (await memory.stats()).experiences == {"active": 2}
+    print("done")
+anyio.run(main)
+"""
+
+
+def mounted(script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    command = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", MOUNTED + script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+
+
+def may_mount() -> bool:
+    command = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("script", [READ_ONLY, FULL], ids=["read-only", "full"])
+async def test_a_place_that_cant_be_written_is_read_and_says_so(old_home: Path, tmp_path: Path, script: str) -> None:
+    if not may_mount():
+        pytest.skip("mounting in a namespace of its own is not permitted here")
+    lay(tmp_path / "place", "note", "here something is mounted")
+    done = mounted(script, old_home, tmp_path / "place")
+    assert done.stdout == "done\n", done.stderr

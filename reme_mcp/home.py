@@ -197,7 +197,7 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
         # A clock before 1980 is no reason to fail.
         with zipfile.ZipFile(part, "w", strict_timestamps=False) as archive:
             os.chmod(part, 0o600)
-            archive.writestr(MARK, json.dumps({"schema": schema, "tables": dict(tables)}))
+            archive.writestr(zipfile.ZipInfo(MARK), json.dumps({"schema": schema, "tables": dict(tables)}))
             for file in sorted(pool.rglob("*")):
                 if file.is_file():
                     archive.write(file, f"pool/{file.relative_to(pool).as_posix()}")

@@ -30,10 +30,14 @@ class Counted:
 
 
 def receipt_lines(
-    receipt: str, experience_ids: Sequence[str], workspace: str, task: str, source: str
+    receipt: str, experiences: Sequence[Experience], workspace: str, task: str, source: str
 ) -> list[ReceiptLine]:
-    """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt."""
+    """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt.
+
+    No line is older than what it is counted from: where the clock was set back in between, it would never count.
+    """
     at = now()
+    handed_out = [(one.id, max(at, one.counted_since)) for one in experiences]
     return [
         ReceiptLine(
             receipt=receipt,
@@ -42,13 +46,13 @@ def receipt_lines(
             task=task,
             rank=place,
             source=source,
-            created_at=at,
+            created_at=created_at,
             helped=None,
             settled_by="",
             settled_at=None,
             reason="",
         )
-        for place, experience_id in (enumerate(experience_ids, start=1) if experience_ids else [(0, "")])
+        for place, (experience_id, created_at) in (enumerate(handed_out, start=1) if handed_out else [(0, ("", at))])
     ]
 
 

@@ -18,7 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -222,8 +222,7 @@ class Memory:
 
         notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
         receipt = new_id("r")
-        ids = [item.experience.id for item in notes.shown]
-        lines = ledger.receipt_lines(receipt, ids, workspace, task, source)
+        lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
         trouble = notes.trouble
         try:
             await store.add_receipt(lines)
@@ -373,7 +372,7 @@ class Memory:
             else:
                 line = await store.latest_line(workspace, experience_id, source)
                 if line is None or line.created_at < experience.counted_since:
-                    line = ledger.receipt_lines(new_id("r"), [experience_id], workspace, experience.task, source)[0]
+                    line = ledger.receipt_lines(new_id("r"), [experience], workspace, experience.task, source)[0]
             await writer.settle([refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())])
             counted = await ledger.count(store, [experience], self.settings.refine)
             await writer.put_experiences(list(counted.changed.values()))
@@ -485,7 +484,11 @@ class Memory:
             NotFound: No such experience in this workspace.
             InvalidInput: It is not archived.
         """
-        return await self._change(experience_id, workspace, _restored)
+        _, tally = await self.experience(experience_id, workspace=workspace)
+        # After every recall so far, even if the clock was set back since: those must not count again.
+        recalled = tally.last_recalled_at
+        at = now() if recalled is None else max(now(), recalled + timedelta(microseconds=1))
+        return await self._change(experience_id, workspace, partial(_restored, at=at))
 
     async def archive(self, experience_id: str, reason: str, *, workspace: str | None = None) -> Experience:
         """Take an experience out of recall; `restore` undoes it.
@@ -722,10 +725,10 @@ def _put_off_unwritable() -> Iterator[None]:
         logger.warning("unfinished work has to wait: %s", exc)
 
 
-def _restored(experience: Experience) -> Experience:
+def _restored(experience: Experience, *, at: datetime) -> Experience:
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
-    return refine.restore(experience, at=now())
+    return refine.restore(experience, at=at)
 
 
 def _recalled(item: recall.Ranked) -> RecalledExperience:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,12 @@ import pytest
 
 from reme_mcp import backup
 from reme_mcp import home as homes
+from reme_mcp.config import EmbedderSettings, RefineSettings, Settings
 from reme_mcp.errors import InvalidInput, StoreError
+from reme_mcp.memory import Memory
+from reme_mcp.schema import now
 from reme_mcp.store import Store
-from reme_mcp.upgrades import UPGRADES, new_column
+from reme_mcp.upgrades import SCHEMA_VERSION, UPGRADES, new_column
 from tests.fakes import LEARNED, experience, line, trajectory
 
 if TYPE_CHECKING:
@@ -169,10 +174,12 @@ async def test_a_new_home_starts_with_the_newest_schema(home: Path) -> None:
 
 
 async def test_a_newer_home_is_refused_with_both_versions_and_untouched(old_home: Path) -> None:
-    async with opened(old_home, TWO_COLUMNS):
+    async with opened(old_home, (*UPGRADES, *TWO_COLUMNS)):
         pass
     before = contents(old_home)
-    with pytest.raises(StoreError, match="written with schema 3, this reme-mcp reads schema 1"):
+    with pytest.raises(
+        StoreError, match=f"written with schema {SCHEMA_VERSION + 2}, this reme-mcp reads schema {SCHEMA_VERSION}"
+    ):
         await Store.open(old_home)
     assert contents(old_home) == before
 
@@ -195,6 +202,8 @@ async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(o
 HALF_UPGRADE = """
 import sys, anyio
 from pathlib import Path
+from reme_mcp.memory import Memory
+from reme_mcp.schema import now
 from reme_mcp.store import Store
 from reme_mcp.upgrades import new_column
 
@@ -223,6 +232,8 @@ async def test_an_upgrade_that_is_killed_is_done_at_the_next_start_with_one_back
 UPGRADE = """
 import sys, anyio
 from pathlib import Path
+from reme_mcp.memory import Memory
+from reme_mcp.schema import now
 from reme_mcp.store import Store
 from reme_mcp.upgrades import new_column
 
@@ -364,8 +375,10 @@ async def test_a_backup_of_a_newer_version_is_refused_with_both(home: Path, othe
     async with opened(home, TWO_COLUMNS):
         pass
     made = tmp_path / "new.zip"
-    homes.pack(home / "pool", made, schema=3, tables={})
-    with pytest.raises(StoreError, match="written with schema 3, this reme-mcp reads schema 1"):
+    homes.pack(home / "pool", made, schema=SCHEMA_VERSION + 1, tables={})
+    with pytest.raises(
+        StoreError, match=f"written with schema {SCHEMA_VERSION + 1}, this reme-mcp reads schema {SCHEMA_VERSION}"
+    ):
         await backup.restore(other, str(made))
     assert not exists(other)
 
@@ -485,7 +498,7 @@ async def test_a_backup_holds_all_that_was_acknowledged_while_others_write(home:
         child.communicate()
     other = tmp_path / "other"
     await backup.restore(other, str(made.file))
-    async with opened(other) as store:
+    async with opened(other, UPGRADES) as store:
         assert sum((await store.count("default")).values()) == made.tables["experiences"]
 
 
@@ -633,5 +646,66 @@ async def test_a_place_that_cant_be_written_is_read_and_says_so(old_home: Path, 
     if not may_mount():
         pytest.skip("mounting in a namespace of its own is not permitted here")
     lay(tmp_path / "place", "note", "here something is mounted")
+    async with opened(old_home, UPGRADES):
+        pass
     done = mounted(script, old_home, tmp_path / "place")
     assert done.stdout == "done\n", done.stderr
+
+
+# --- clocks that jump ---
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    """An outcome or two archives nothing here."""
+    return Settings(
+        home=str(home), embedder=EmbedderSettings(provider="none"), refine=RefineSettings(min_frequency=1000)
+    )
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=1), timedelta(days=10_000)])
+async def test_what_was_learned_under_a_clock_ahead_is_recalled_and_counted(
+    settings: Settings, ahead: timedelta
+) -> None:
+    learned = now() + ahead
+    async with opened(Path(settings.home)) as store, store.writing() as writer:
+        await writer.put_experiences(
+            [experience("e-a", created_at=learned, updated_at=learned, counted_since=learned, frequency=0)]
+        )
+    async with Memory.open(settings) as memory:
+        recalled = await memory.recall("a static site has to go online", source="test")
+        assert recalled.experiences[0].age_days == 0
+        recorded = await memory.record("blog", outcome="success", receipt=recalled.receipt, source="test")
+        assert [(one.frequency, one.utility) for one in recorded.settled] == [(1, 1)]
+        rated = await memory.rate("e-a", helpful=False, source="test")
+        assert (rated.receipt, rated.frequency, rated.utility) == (recalled.receipt, 1, 0)
+        # A rating that stands for itself counts, too.
+        rated = await memory.rate("e-a", helpful=True, source="somebody else")
+        assert (rated.frequency, rated.utility) == (2, 1)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=1)])
+async def test_what_was_counted_under_a_clock_ahead_does_not_count_again_once_restored(
+    settings: Settings, ahead: timedelta
+) -> None:
+    before = now() + ahead
+    old = line("r-old", experience_id="e-a", created_at=before, helped=False, settled_by="rating", settled_at=before)
+    async with opened(Path(settings.home)) as store:
+        async with store.writing() as writer:
+            await writer.put_experiences([experience("e-a", status="archived", frequency=1)])
+        await store.add_receipt([old])
+    async with Memory.open(settings) as memory:
+        assert (await memory.experience("e-a"))[1].frequency == 1
+        await memory.restore("e-a")
+        assert (await memory.experience("e-a"))[1].frequency == 0
+        recalled = await memory.recall("a static site has to go online", source="test")
+        recorded = await memory.record("blog", outcome="success", receipt=recalled.receipt, source="test")
+        assert [(one.frequency, one.utility) for one in recorded.settled] == [(1, 1)]
+
+
+async def test_a_file_from_before_the_time_that_a_zip_knows_is_backed_up(old_home: Path, other: Path) -> None:
+    for file in (old_home / "pool").rglob("*"):
+        os.utime(file, (1, 1))
+    made = await backup.make(old_home)
+    await backup.restore(other, str(made.file))
+    assert await ids(other) == {"e-a", "e-b"}

@@ -24,8 +24,8 @@ import anyio.to_thread
 from reme_mcp import home as homes
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.lock import ProcessLock
-from reme_mcp.store import all_still, count_rows
-from reme_mcp.upgrades import SCHEMA_VERSION
+from reme_mcp.tables import count_rows
+from reme_mcp.upgrades import SCHEMA_VERSION, all_still
 
 
 @dataclass(frozen=True, slots=True)

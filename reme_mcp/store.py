@@ -20,15 +20,12 @@ a recall never waits for somebody who records or compacts. LanceDB is imported o
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +41,7 @@ from reme_mcp.searchable import search_text
 from reme_mcp.tables import (
     Row,
     among,
+    connect,
     create_table,
     equals,
     every,
@@ -56,7 +54,7 @@ from reme_mcp.tables import (
     to_arrow,
     vector_schema,
 )
-from reme_mcp.upgrades import UPGRADES
+from reme_mcp.upgrades import UPGRADES, upgrade
 
 if TYPE_CHECKING:
     import lancedb
@@ -75,9 +73,6 @@ UPKEEP_BYTES_PER_WRITE = 5 * 2**20
 KEEP_VERSIONS = timedelta(minutes=1)
 # Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
 ROWS_IN_MEMORY = 100_000
-# LanceDB would keep whatever it has read, of every version of a table.
-INDEX_CACHE_BYTES = 32 * 2**20
-METADATA_CACHE_BYTES = 8 * 2**20
 
 
 @dataclass(slots=True)
@@ -108,6 +103,7 @@ class _Directory:
 
     places: dict[str, _Place] = field(default_factory=dict)
     provisional: set[str] = field(default_factory=set)
+    is_too_large: bool = False
     version: int = 0
 
     def put(self, id: str, place: _Place) -> None:
@@ -163,9 +159,9 @@ class Store:
         newest = 1 + len(upgrades)
         mark = homes.prepare(home, schema=newest)
         if mark.schema < newest:
-            mark = await _upgrade(home, upgrades)
+            mark = await upgrade(home, upgrades)
         with mapped(f"open the pool in {home}"):
-            connection = await _connect(home / mark.pool)
+            connection = await connect(home / mark.pool)
             store = cls(home, mark, connection, {})
             wanted = schemas()
             present = set((await connection.list_tables()).tables or [])
@@ -290,12 +286,12 @@ class Store:
         if space is None:
             return []
         with mapped("search the vectors"):
-            rows = await space.table.count_rows()
-            if rows > ROWS_IN_MEMORY:
-                query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
-                hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
-                return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
-            return (await self._matrix(space, rows)).nearest(workspace, vector, limit)
+            matrix = await self._matrix(space)
+            if matrix is not None:
+                return matrix.nearest(workspace, vector, limit)
+            query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
+            hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
+        return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
 
     async def _with_status(
         self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status], also: Sequence[str]
@@ -316,12 +312,11 @@ class Store:
         if space is None or not ids:
             return {}
         with mapped("read the vectors"):
-            count = await space.table.count_rows()
-            if count > ROWS_IN_MEMORY:
+            matrix = await self._matrix(space)
+            if matrix is None:
                 rows = await space.table.query().where(among("id", ids)).select(["id", "lesson"]).to_arrow()
             else:
-                places = (await self._matrix(space, count)).places(ids)
-                rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
+                rows = await space.table.take_row_ids(matrix.places(ids)).select(["id", "lesson"]).to_arrow()
         lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
 
@@ -481,7 +476,7 @@ class Store:
         async with self._receipts_lock:
             self._check_mark()
             with anyio.CancelScope(shield=True), mapped("write the receipt"):
-                await table.add(to_arrow(rows, await table.schema()))
+                await table.add(to_arrow(rows, schemas()["receipts"]))
         self._writes["receipts"] += 1
 
     def writes_since_upkeep(self) -> int:
@@ -591,23 +586,28 @@ class Store:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
         table, directory = self._tables["experiences"], self._directory
         with mapped("read experiences"):
-            rows = await table.count_rows()
-            if rows > ROWS_IN_MEMORY:
-                return None
             async with self._refreshing:
                 version = await table.version()
                 if version != directory.version:
-                    fresh = table.query().select(["id", "workspace", "status"]).with_row_id()
-                    if directory.version and len(directory.places) <= rows:
-                        fresh = fresh.where(f"_row_last_updated_at_version > {directory.version}")
-                    else:
-                        # Rows that are gone don't show up as fresh.
+                    rows = await table.count_rows()
+                    directory.is_too_large = rows > ROWS_IN_MEMORY
+                    if directory.is_too_large:
                         directory.clear()
-                    for row in await fresh.to_list():
-                        workspace = sys.intern(row["workspace"])
-                        directory.put(row["id"], _Place(row["_rowid"], workspace, row["status"]))
+                    else:
+                        await self._read_places(directory.version)
+                        if len(directory.places) > rows:
+                            # Rows that are gone don't show up as fresh.
+                            directory.clear()
+                            await self._read_places(0)
                     directory.version = version
-        return directory.places
+            return None if directory.is_too_large else directory.places
+
+    async def _read_places(self, since: int) -> None:
+        """Take in the experiences that were written after a version of their table."""
+        query = self._tables["experiences"].query().select(["id", "workspace", "status"]).with_row_id()
+        for row in await query.where(f"_row_last_updated_at_version > {since}").to_list():
+            place = _Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
+            self._directory.put(row["id"], place)
 
     async def _space(self, embedder: str) -> _Space | None:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
@@ -619,26 +619,23 @@ class Store:
                 self._spaces[name] = _Space(await self._connection.open_table(name))
         return self._spaces[name]
 
-    async def _matrix(self, space: _Space, rows: int) -> Matrix:
-        """Return the matrix of a space of `rows` rows with all that any process has added since the last time."""
-        from reme_mcp.matrix import Matrix
-
+    async def _matrix(self, space: _Space) -> Matrix | None:
+        """Return the matrix of a space with all that any process has added; `None` where it would be too large."""
         async with self._refreshing:
             version = await space.table.version()
-            if space.matrix is None or version != space.version:
-                query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
-                if space.matrix is not None:
-                    query = query.where(f"_row_last_updated_at_version > {space.version}")
-                fresh = await query.to_arrow()
-                dim = fresh.schema.field("vector").type.list_size
-                vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                matrix = space.matrix or Matrix(dim)
-                ids, workspaces, places = (fresh.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
-                matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
-                # Rows that are gone don't show up as fresh; then it is read anew at the next query.
-                space.matrix = matrix if len(matrix) <= rows else None
-                space.version = version
-                return matrix
+            if version == space.version:
+                return space.matrix
+            rows = await space.table.count_rows()
+            matrix, since = space.matrix, space.version
+            # What was half read when this is cancelled is read anew.
+            space.matrix, space.version = None, 0
+            if rows <= ROWS_IN_MEMORY:
+                matrix = await _read_vectors(space.table, matrix, since)
+                if len(matrix) > rows:
+                    # Rows that are gone don't show up as fresh.
+                    matrix = await _read_vectors(space.table, None, 0)
+                space.matrix = matrix
+            space.version = version
             return space.matrix
 
 
@@ -691,7 +688,7 @@ class Writer:
         """Append a trajectory whose id is new."""
         table = self._store._tables["trajectories"]
         with mapped("write trajectories"):
-            await table.add(to_arrow([dataclasses.asdict(trajectory)], await table.schema()))
+            await table.add(to_arrow([dataclasses.asdict(trajectory)], schemas()["trajectories"]))
         self._store._writes["trajectories"] += 1
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
@@ -703,7 +700,7 @@ class Writer:
         if spent:
             table = self._store._tables["costs"]
             with mapped("write costs"):
-                await table.add(to_arrow([dataclasses.asdict(one) for one in spent], await table.schema()))
+                await table.add(to_arrow([dataclasses.asdict(one) for one in spent], schemas()["costs"]))
             self._store._writes["costs"] += 1
 
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
@@ -723,73 +720,15 @@ class Writer:
         self._store._writes[table] += 1
 
 
-async def count_rows(pool: Path) -> dict[str, int]:
-    """Return how many rows each table in the folder `pool` has, having read all of them to the end.
+async def _read_vectors(table: lancedb.AsyncTable, matrix: Matrix | None, since: int) -> Matrix:
+    """Return the matrix, a new one if there is none, with what was written after a version of its table."""
+    from reme_mcp.matrix import Matrix
 
-    Raises:
-        StoreError: One of them can't be read.
-    """
-    with mapped(f"read the tables in {pool}"):
-        connection = await _connect(pool)
-        counts = {}
-        for name in sorted((await connection.list_tables()).tables or []):
-            table = await connection.open_table(name)
-            counts[name] = 0
-            async for batch in await table.query().to_batches():
-                counts[name] += batch.num_rows
-            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
-        connection.close()  # type: ignore[no-untyped-call]  # likewise
-    return counts
-
-
-async def _connect(pool: Path) -> lancedb.AsyncConnection:
-    os.environ.setdefault("LANCEDB_LOG", "error")
-    await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
-    import lancedb
-
-    return await lancedb.connect_async(
-        str(pool),
-        read_consistency_interval=timedelta(0),
-        storage_options={"new_table_enable_stable_row_ids": "true"},
-        session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
-    )
-
-
-@asynccontextmanager
-async def all_still(home: Path) -> AsyncIterator[None]:
-    """Hold all locks of the pool in `home`: nobody writes or compacts anything meanwhile."""
-    # In the order in which upkeep takes them.
-    async with (
-        ProcessLock(home / "pool-upkeep.lock"),
-        ProcessLock(home / "pool.lock"),
-        ProcessLock(home / "pool-receipts.lock"),
-    ):
-        yield
-
-
-async def _upgrade(home: Path, upgrades: Sequence[Upgrade]) -> homes.Mark:
-    """Bring the tables up to the newest schema, unless another process just has, and return the mark.
-
-    The mark is rewritten last. It names the backup first, so that a repetition makes no second one.
-    """
-    newest = 1 + len(upgrades)
-    async with all_still(home):
-        mark = homes.read_mark(home, schema=newest)
-        if mark.schema == newest:
-            return mark
-        backups = home / homes.BACKUPS
-        with anyio.CancelScope(shield=True), mapped(f"upgrade {home} from schema {mark.schema} to {newest}"):
-            if not mark.backup or not (backups / mark.backup).exists():
-                name = homes.new_name(backups, f"schema-{mark.schema}-", ".zip")
-                tables = await count_rows(home / mark.pool)
-                pack = partial(homes.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
-                await anyio.to_thread.run_sync(pack)
-                mark = dataclasses.replace(mark, backup=name)
-                homes.write_mark(home, mark)
-            connection = await _connect(home / mark.pool)
-            for upgrade in upgrades[mark.schema - 1 :]:
-                await upgrade(connection)
-            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
-            mark = dataclasses.replace(mark, schema=newest, backup="")
-            homes.write_mark(home, mark)
-    return mark
+    query = table.query().select(["id", "workspace", "vector"]).with_row_id()
+    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_arrow()
+    dim = fresh.schema.field("vector").type.list_size
+    vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix = Matrix(dim) if matrix is None else matrix
+    ids, workspaces, places = (fresh.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
+    matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
+    return matrix

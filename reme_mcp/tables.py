@@ -8,11 +8,18 @@ Does not know: which tables are read or written when; `store.py` does. The two a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import importlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.to_thread
 
 from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
@@ -23,6 +30,10 @@ if TYPE_CHECKING:
     import lancedb
     import pyarrow as pa
     from lancedb.expr import Expr
+
+# LanceDB would keep whatever it has read, of every version of a table.
+INDEX_CACHE_BYTES = 32 * 2**20
+METADATA_CACHE_BYTES = 8 * 2**20
 
 Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
 
@@ -66,6 +77,7 @@ async def index_vectors(table: lancedb.AsyncTable) -> None:
         await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
 
 
+@functools.cache
 def schemas() -> dict[str, pa.Schema]:
     """Return the columns of every table but those of vectors."""
     import pyarrow as pa
@@ -137,3 +149,38 @@ def every(first: Expr, *rest: Expr | None) -> Expr:
         if condition is not None:
             first = first & condition
     return first
+
+
+async def connect(pool: Path) -> lancedb.AsyncConnection:
+    """Return a connection to the tables in a folder; LanceDB is imported in a thread."""
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    # A second thread halves nothing that is bound by memory, and waits for its turn where the other core is busy.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
+    import lancedb
+
+    return await lancedb.connect_async(
+        str(pool),
+        read_consistency_interval=timedelta(0),
+        storage_options={"new_table_enable_stable_row_ids": "true"},
+        session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
+    )
+
+
+async def count_rows(pool: Path) -> dict[str, int]:
+    """Return how many rows each table in the folder `pool` has, having read all of them to the end.
+
+    Raises:
+        StoreError: One of them can't be read.
+    """
+    with mapped(f"read the tables in {pool}"):
+        connection = await connect(pool)
+        counts = {}
+        for name in sorted((await connection.list_tables()).tables or []):
+            table = await connection.open_table(name)
+            counts[name] = 0
+            async for batch in await table.query().to_batches():
+                counts[name] += batch.num_rows
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        connection.close()  # type: ignore[no-untyped-call]  # likewise
+    return counts

@@ -1,8 +1,8 @@
 """The upgrades: what has to be done to tables of an older schema.
 
-In:  a connection to them.
-Out: tables of the schema that the dataclasses of `schema.py` describe.
-Does not know: homes, locks, backups; `Store.open` has taken care of them.
+In:  a home of an older schema.
+Out: tables of the schema that the dataclasses of `schema.py` describe, and a backup of what they were.
+Does not know: what the tables hold.
 
 An upgrade may be repeated: a process that is killed over it leaves some of it done, and the next one starts it anew.
 A table that is new altogether needs none, but is made where it is missing.
@@ -10,10 +10,19 @@ A table that is new altogether needs none, but is made where it is missing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reme_mcp.tables import schemas
+import anyio
+import anyio.to_thread
+
+from reme_mcp import home as homes
+from reme_mcp.lock import ProcessLock
+from reme_mcp.tables import connect, count_rows, mapped, schemas
 
 if TYPE_CHECKING:
     import lancedb
@@ -30,7 +39,7 @@ def new_column(table: str, column: str, default: str) -> Upgrade:
         default: What the rows have there, in SQL and with its type: `''`, `cast(0 as bigint)`; `null` for none.
     """
 
-    async def upgrade(connection: lancedb.AsyncConnection) -> None:
+    async def step(connection: lancedb.AsyncConnection) -> None:
         opened = await connection.open_table(table)
         if column in (await opened.schema()).names:
             return
@@ -40,7 +49,7 @@ def new_column(table: str, column: str, default: str) -> Upgrade:
         else:
             await opened.add_columns({column: default})
 
-    return upgrade
+    return step
 
 
 # The first leads from schema 1 to 2, and so on: add a line at the end, never change one that was released.
@@ -50,3 +59,43 @@ UPGRADES: Sequence[Upgrade] = (
     new_column("trajectories", "trouble", "''"),
 )
 SCHEMA_VERSION = 1 + len(UPGRADES)
+
+
+async def upgrade(home: Path, upgrades: Sequence[Upgrade]) -> homes.Mark:
+    """Bring the tables up to the newest schema, unless another process just has, and return the mark.
+
+    The mark is rewritten last. It names the backup first, so that a repetition makes no second one.
+    """
+    newest = 1 + len(upgrades)
+    async with all_still(home):
+        mark = homes.read_mark(home, schema=newest)
+        if mark.schema == newest:
+            return mark
+        backups = home / homes.BACKUPS
+        with anyio.CancelScope(shield=True), mapped(f"upgrade {home} from schema {mark.schema} to {newest}"):
+            if not mark.backup or not (backups / mark.backup).exists():
+                name = homes.new_name(backups, f"schema-{mark.schema}-", ".zip")
+                tables = await count_rows(home / mark.pool)
+                pack = partial(homes.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
+                await anyio.to_thread.run_sync(pack)
+                mark = dataclasses.replace(mark, backup=name)
+                homes.write_mark(home, mark)
+            connection = await connect(home / mark.pool)
+            for step in upgrades[mark.schema - 1 :]:
+                await step(connection)
+            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+            mark = dataclasses.replace(mark, schema=newest, backup="")
+            homes.write_mark(home, mark)
+    return mark
+
+
+@asynccontextmanager
+async def all_still(home: Path) -> AsyncIterator[None]:
+    """Hold all locks of the pool in `home`: nobody writes or compacts anything meanwhile."""
+    # In the order in which upkeep takes them.
+    async with (
+        ProcessLock(home / "pool-upkeep.lock"),
+        ProcessLock(home / "pool.lock"),
+        ProcessLock(home / "pool-receipts.lock"),
+    ):
+        yield

@@ -6,7 +6,7 @@ Does not know: what is in the tables.
 
 Making one holds the pool for the milliseconds that a snapshot takes. Putting one back unpacks it beside the tables that
 are in use, reads it to the end, and then rewrites the mark: the home has the old tables or the new ones, never half of
-each. Processes that have the old tables open are told by the mark, and write nothing more.
+each. Processes that have the old tables open see it by the mark, write nothing more into them, and open the new ones.
 """
 
 from __future__ import annotations

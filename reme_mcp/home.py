@@ -36,7 +36,9 @@ MARK = "home.json"
 BACKUPS = "backups"
 POOL_NAME = re.compile(r"pool(-\d{8}T\d{6}Z(-\d+)?)?")
 # What another process may be making at this very moment, besides what is left of it.
-HOME_FILES = re.compile(rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts)?|backups)\.lock|backups")
+HOME_FILES = re.compile(
+    rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts)?|backups)\.lock|backups|snapshot-\w+"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Memory:
         self.settings = settings
         self._background = background
         self._store: Store | None = None
+        self._replaced: list[Store] = []
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
         self._last_call = 0.0
@@ -108,8 +109,8 @@ class Memory:
             finally:
                 background.cancel_scope.cancel()
         # Only now: a table that is closed under a reader makes LanceDB panic.
-        if memory._store is not None:
-            memory._store.close()
+        for store in [*memory._replaced, *([memory._store] if memory._store else [])]:
+            store.close()
         if failure is not None:
             raise failure
 
@@ -480,7 +481,7 @@ class Memory:
         return await backups.make(Path(self.settings.home), target)
 
     async def restore_backup(self, what: str, *, force: bool = False, dry_run: bool = False) -> backups.Restored:
-        """Put a backup in the place of the pool; every memory that is open on it, this one too, has to be opened anew.
+        """Put a backup in the place of the pool; whoever has it open, this one too, goes on with it at the next call.
 
         Args:
             what: A file, or the name of one of the home's own backups.
@@ -497,6 +498,10 @@ class Memory:
 
     async def _open_store(self) -> Store:
         async with self._opening:
+            if self._store is not None and not self._store.is_current():
+                # Closed at the end only: a table that is closed under a reader makes LanceDB panic.
+                self._replaced.append(self._store)
+                self._store = None
             if self._store is None:
                 self._store = await Store.open(Path(self.settings.home))
             return self._store

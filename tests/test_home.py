@@ -24,7 +24,7 @@ from reme_mcp.memory import Memory
 from reme_mcp.schema import now
 from reme_mcp.store import Store
 from reme_mcp.upgrades import new_column
-from tests.fakes import experience, line
+from tests.fakes import draft, experience, line
 
 if TYPE_CHECKING:
     from lancedb import AsyncConnection
@@ -52,6 +52,14 @@ async def old_home(home: Path) -> Path:
     async with opened(home) as store:
         await fill(store, "e-a", "e-b")
     return home
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    """An outcome or two archives nothing here."""
+    return Settings(
+        home=str(home), embedder=EmbedderSettings(provider="none"), refine=RefineSettings(min_frequency=1000)
+    )
 
 
 async def fill(store: Store, *ids: str) -> None:
@@ -168,7 +176,7 @@ async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(o
         raise OSError("the disk is on fire")
 
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"can't upgrade .* from schema 1 to 3: the disk is on fire"):
+        with pytest.raises(StoreError, match=r"can't upgrade .* from schema 1 to 3: .*the disk is on fire"):
             await Store.open(old_home, upgrades=[TWO_COLUMNS[0], fail])
     assert await ids(old_home) == {"e-a", "e-b"}
     async with opened(old_home, TWO_COLUMNS) as store:
@@ -252,7 +260,7 @@ async def test_processes_that_start_at_once_upgrade_once(old_home: Path, tmp_pat
 
 async def test_a_process_of_the_version_before_writes_nothing_into_upgraded_tables(old_home: Path) -> None:
     async with opened(old_home) as old, opened(old_home, TWO_COLUMNS):
-        with pytest.raises(StoreError, match=r"upgraded or restored.*start this one again"):
+        with pytest.raises(StoreError, match=r"upgraded or restored.*try again"):
             await old.add_receipt([line("r-late")])
         with pytest.raises(StoreError, match="upgraded or restored"):
             async with old.writing():
@@ -335,9 +343,32 @@ async def test_who_has_the_replaced_tables_open_is_told_and_writes_nothing(old_h
     made = await backup.make(old_home)
     async with opened(old_home) as store:
         await backup.restore(old_home, made.file.name, force=True)
-        with pytest.raises(StoreError, match=r"restored from a backup by another process; start this one again"):
+        with pytest.raises(StoreError, match=r"restored from a backup by another process; try again"):
             await fill(store, "e-lost")
     assert await ids(old_home) == {"e-a", "e-b"}
+
+
+async def test_whoever_works_on_a_home_goes_on_with_what_was_restored(settings: Settings) -> None:
+    async with Memory.open(settings) as working, Memory.open(settings) as restoring:
+        first = await working.record("blog", outcome="success", experiences=[draft(0)], source="test")
+        made = await restoring.backup()
+        await working.record("eggs", outcome="success", experiences=[draft(1)], source="test")
+        await restoring.restore_backup(str(made.file), force=True)
+        for memory in (working, restoring):
+            assert [one.id for one in await memory.page()] == first.added
+            recalled = await memory.recall("a static site has to go online", source="test")
+            assert recalled.receipt
+        await working.record("eggs", outcome="success", experiences=[draft(1)], source="test")
+        assert len(await restoring.page()) == 2
+
+
+async def test_whoever_works_on_a_home_is_told_of_its_upgrade(old_home: Path, settings: Settings) -> None:
+    async with Memory.open(settings) as memory:
+        assert len(await memory.page()) == 2
+        async with opened(old_home, TWO_COLUMNS):
+            pass
+        with pytest.raises(StoreError, match="written with schema 3, this reme-mcp reads schema 1"):
+            await memory.recall("anything", source="test")
 
 
 async def test_a_backup_of_an_older_version_is_upgraded_once_it_is_opened(old_home: Path, other: Path) -> None:
@@ -519,6 +550,8 @@ from pathlib import Path
 from reme_mcp.config import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
 from reme_mcp.memory import Memory
+from reme_mcp.store import Store
+from reme_mcp.upgrades import new_column
 from tests.fakes import draft, experience
 
 home, place = sys.argv[1:]
@@ -553,6 +586,8 @@ async def main():
         record = memory.record("deploy", outcome="success", receipt=recalled.receipt, source="test")
         await refused("Read-only file system", record)
         await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
+        later = Store.open(Path(home), upgrades=[new_column("experiences", "mood", "'calm'")])
+        await refused("can't upgrade " + home + " from schema 1 to 2: can't lock", later)
         await refused("Read-only file system", memory.backup(Path(place) / "b.zip"))
     print("done")
 anyio.run(main)
@@ -628,14 +663,6 @@ async def test_a_place_that_cant_be_written_is_read_and_says_so(old_home: Path, 
 
 
 # --- clocks that jump ---
-
-
-@pytest.fixture
-def settings(home: Path) -> Settings:
-    """An outcome or two archives nothing here."""
-    return Settings(
-        home=str(home), embedder=EmbedderSettings(provider="none"), refine=RefineSettings(min_frequency=1000)
-    )
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=1), timedelta(days=10_000)])

@@ -274,6 +274,13 @@ async def test_tables_whose_mark_is_gone_are_upgraded_from_the_first_schema(old_
     assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
 
 
+async def test_an_old_home_whose_tables_were_never_made_gets_them_whole(home: Path) -> None:
+    lay(home, "home.json", '{"schema": 1}')
+    async with opened(home, TWO_COLUMNS) as store:
+        assert await store.page("default") == []
+    assert json.loads((home / "home.json").read_text()) == {"schema": 3}
+
+
 @pytest.mark.parametrize("pool", ["../elsewhere", "/tmp", "", 7, "pool-party"])
 async def test_a_mark_that_leads_out_of_the_home_is_damaged(home: Path, pool: object) -> None:
     lay(home, "home.json", json.dumps({"schema": 1, "pool": pool}))
@@ -445,6 +452,44 @@ async def test_a_backup_never_overwrites_a_file(old_home: Path, tmp_path: Path) 
     assert names(tmp_path) == ["machine", "pool-home", "thesis.zip"]
 
 
+@pytest.mark.parametrize("target", ["thesis.zip/below/b.zip", "x" * 300, "place/" + "x" * 300])
+async def test_a_place_that_no_file_can_have_is_one_clear_error(old_home: Path, tmp_path: Path, target: str) -> None:
+    lay(tmp_path, "thesis.zip", "years of work")
+    with pytest.raises(StoreError, match="can't write"):
+        await backup.make(old_home, tmp_path / target)
+    with pytest.raises(InvalidInput, match="no backup"):
+        await backup.restore(old_home, str(tmp_path / target))
+    assert not [name for name in names(old_home) if name.startswith("snapshot")]
+
+
+# Fails once the tables are switched.
+FAILING_RESTORE = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp import backup, home
+
+write_mark = home.write_mark
+def write_and_die(*arguments):
+    write_mark(*arguments)
+    raise KeyboardInterrupt
+
+home.write_mark = write_and_die
+try:
+    anyio.run(lambda: backup.restore(Path(sys.argv[1]), sys.argv[2], force=True))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+async def test_a_restore_that_is_interrupted_keeps_the_tables_that_are_in_use(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    async with opened(old_home) as store:
+        await fill(store, "e-new")
+    child = start(FAILING_RESTORE, old_home, made.file)
+    assert child.communicate(timeout=DEADLINE_S)[0] == "interrupted\n"
+    assert await ids(old_home) == {"e-a", "e-b"}
+
+
 async def test_there_is_nothing_to_back_up_where_there_is_no_home(home: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         await backup.make(home)
@@ -535,7 +580,7 @@ async def test_a_restore_that_is_killed_leaves_the_home_as_it_was(old_home: Path
     child.communicate()
     assert await ids(old_home) == {"e-a", "e-b", "e-new"}
     # What it left goes with the next.
-    (old_home / "snapshot-killed").mkdir()
+    (old_home / "snapshot-20260301T120000Z").mkdir()
     await backup.make(old_home)
     assert [name for name in names(old_home) if name.startswith(("pool-2", "snapshot"))] == []
 

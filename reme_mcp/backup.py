@@ -6,12 +6,12 @@ Does not know: what is in the tables.
 
 Making one holds the pool for the milliseconds that a snapshot takes. Putting one back unpacks it beside the tables that
 are in use, reads it to the end, and then rewrites the mark: the home has the old tables or the new ones, never half of
-each. Processes that have the old tables open are told by the mark, and write nothing more.
+each. Processes that have the old tables open see it by the mark, write nothing more into them, and open the new ones.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -75,10 +75,7 @@ async def make(home: Path, target: Path | None = None) -> Backup:
         StoreError: The home can't be read, or the file not be written; nothing is left of it.
     """
     homes.read_mark(home, schema=SCHEMA_VERSION)
-    if target is None:
-        target = home / homes.BACKUPS / homes.new_name(home / homes.BACKUPS, "", ".zip")
-    elif target.is_dir():
-        target /= homes.new_name(target, "reme-mcp-", ".zip")
+    file = _new_file(home, target)
     async with ProcessLock(home / "backups.lock"):
         with ExitStack() as stack:
             async with all_still(home):
@@ -86,9 +83,9 @@ async def make(home: Path, target: Path | None = None) -> Backup:
                 homes.clear_leftovers(home, mark)
                 snapshot = stack.enter_context(homes.snapshot(home, mark))
             tables = await count_rows(snapshot)
-            pack = partial(homes.pack, snapshot, target, schema=mark.schema, tables=tables)
+            pack = partial(homes.pack, snapshot, file, schema=mark.schema, tables=tables)
             size = await anyio.to_thread.run_sync(pack)
-    return Backup(target, mark.schema, tables, size)
+    return Backup(file, mark.schema, tables, size)
 
 
 async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool = False) -> Restored:
@@ -127,13 +124,17 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
                     undo = home / homes.BACKUPS / homes.new_name(home / homes.BACKUPS, "replaced-", ".zip")
                     pack = partial(homes.pack, home / mark.pool, undo, schema=mark.schema, tables=held or {})
                     await anyio.to_thread.run_sync(pack)
-                mark = homes.Mark(contents.schema, into.name)
-                homes.write_mark(home, mark)
-        except BaseException:
-            shutil.rmtree(into, ignore_errors=True)
-            raise
-        homes.clear_leftovers(home, mark)
+                homes.write_mark(home, homes.Mark(contents.schema, into.name))
+        finally:
+            # By the mark: whatever happened, it names the tables that are in use.
+            homes.clear_leftovers(home, homes.read_mark(home, schema=SCHEMA_VERSION))
     return Restored(file, contents.schema, tables, held, undo)
+
+
+def _new_file(home: Path, target: Path | None) -> Path:
+    if target is None:
+        return home / homes.BACKUPS / homes.new_name(home / homes.BACKUPS, "", ".zip")
+    return target / homes.new_name(target, "reme-mcp-", ".zip") if os.path.isdir(target) else target
 
 
 async def _held(home: Path, *, force: bool) -> Mapping[str, int] | None:

@@ -376,7 +376,7 @@ def make_backup(settings: Settings, target: Path | None, as_json: bool) -> None:
 def restore_backup(settings: Settings, what: str, force: bool, dry_run: bool, as_json: bool) -> None:
     """Put the backup WHAT, a file or its name in the home's `backups`, in the place of the pool.
 
-    Running clients are told to start their server again when they next write.
+    Running clients go on with it at their next call.
     """
     done = _with_memory(settings, lambda memory: memory.restore_backup(what, force=force, dry_run=dry_run))
     if as_json:

@@ -21,11 +21,10 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -37,7 +36,7 @@ BACKUPS = "backups"
 POOL_NAME = re.compile(r"pool(-\d{8}T\d{6}Z(-\d+)?)?")
 # What another process may be making at this very moment, besides what is left of it.
 HOME_FILES = re.compile(
-    rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups"
+    rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups|snapshot-[\dTZ-]+"
 )
 
 
@@ -142,10 +141,19 @@ def read_mark(home: Path, *, schema: int) -> Mark:
 
 
 def write_mark(home: Path, mark: Mark) -> None:
-    """Replace the mark so that a reader sees all of it or nothing."""
+    """Replace the mark so that a reader sees all of it or nothing.
+
+    Raises:
+        StoreError: It can't be written; it is as it was.
+    """
     part = home / f"{MARK}.{os.getpid()}.part"
-    part.write_text(mark.to_json(), encoding="utf-8")
-    part.replace(home / MARK)
+    try:
+        part.write_text(mark.to_json(), encoding="utf-8")
+        part.replace(home / MARK)
+    except OSError as exc:
+        with suppress(OSError):
+            part.unlink()
+        raise _unusable(home, exc) from exc
 
 
 # --- backups ---
@@ -172,15 +180,15 @@ def snapshot(home: Path, mark: Mark) -> Iterator[Path]:
     pool = home / mark.pool
     if not pool.is_dir():
         raise StoreError(f"{home} holds no tables yet; there is nothing to back up")
-    folder = Path(tempfile.mkdtemp(prefix="snapshot-", dir=home))
+    folder = new_name(home, "snapshot-")
     try:
         try:
-            shutil.copytree(pool, folder, copy_function=os.link, dirs_exist_ok=True)
-        except (OSError, shutil.Error) as exc:
+            shutil.copytree(pool, home / folder, copy_function=os.link)
+        except OSError as exc:
             raise StoreError(f"can't take a snapshot of {pool}: {_reason(exc)}") from exc
-        yield folder
+        yield home / folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(home / folder, ignore_errors=True)
 
 
 def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) -> int:
@@ -211,7 +219,8 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
     except OSError as exc:
         raise StoreError(f"can't write {target}: {_reason(exc)}") from exc
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return size
 
 
@@ -222,7 +231,7 @@ def find_backup(home: Path, what: str) -> Path:
         InvalidInput: There is none.
     """
     for file in (Path(what), home / BACKUPS / what, home / BACKUPS / f"{what}.zip"):
-        if file.is_file():
+        if os.path.isfile(file):
             return file
     own = sorted(file.name for file in (home / BACKUPS).glob("*.zip"))
     raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {', '.join(own) or 'none'}")
@@ -314,6 +323,7 @@ def _unusable(home: Path, exc: OSError) -> StoreError:
 
 
 def _reason(exc: OSError) -> str:
-    if exc.errno == errno.ENOSPC:
+    # What copies a folder collects errors, each with the text of its own.
+    if exc.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(exc):
         return "there is no room left on the disk"
     return exc.strerror or str(exc)

@@ -100,6 +100,7 @@ class Memory:
         self.settings = settings
         self._background = background
         self._store: Store | None = None
+        self._replaced: list[Store] = []
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
         self._spent: list[Spent] = []
@@ -147,7 +148,8 @@ class Memory:
             await memory._llm.close()
         if memory._store is not None:
             await memory._store_costs(memory._store)
-            memory._store.close()
+        for store in [*memory._replaced, *([memory._store] if memory._store else [])]:
+            store.close()
         if failure is not None:
             raise failure
 
@@ -531,7 +533,7 @@ class Memory:
         return await backups.make(Path(self.settings.home), target)
 
     async def restore_backup(self, what: str, *, force: bool = False, dry_run: bool = False) -> backups.Restored:
-        """Put a backup in the place of the pool; every memory that is open on it, this one too, has to be opened anew.
+        """Put a backup in the place of the pool; whoever has it open, this one too, goes on with it at the next call.
 
         Args:
             what: A file, or the name of one of the home's own backups.
@@ -548,6 +550,10 @@ class Memory:
 
     async def _open_store(self) -> Store:
         async with self._opening:
+            if self._store is not None and not self._store.is_current():
+                # Closed at the end only: a table that is closed under a reader makes LanceDB panic.
+                self._replaced.append(self._store)
+                self._store = None
             if self._store is None:
                 store = await Store.open(Path(self.settings.home))
                 if self._distiller is not None:
@@ -555,6 +561,10 @@ class Memory:
                         self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
                     self._queue = Queue(store, self._vectors, self._distiller, self.settings, self._take_spent)
                 self._store = store
+                if self._queue_is_run:
+                    # That of the tables before has ended with them.
+                    self._queue_is_run = False
+                    self._run_queue()
             return self._store
 
     def _run_queue(self) -> None:

@@ -86,8 +86,8 @@ class Queue:
                 await changed.wait()
 
     async def run(self) -> None:
-        """Work on the queue for as long as this process lives."""
-        while True:
+        """Work on the queue for as long as this process lives, or until a backup takes the place of the pool."""
+        while self._store.is_current():
             changed = self._changed
             with anyio.move_on_after(await self._work_if_free()):
                 await changed.wait()

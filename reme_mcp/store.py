@@ -159,7 +159,10 @@ class Store:
         newest = 1 + len(upgrades)
         mark = homes.prepare(home, schema=newest)
         if mark.schema < newest:
-            mark = await upgrade(home, upgrades)
+            try:
+                mark = await upgrade(home, upgrades)
+            except StoreError as exc:
+                raise StoreError(f"can't upgrade {home} from schema {mark.schema} to {newest}: {exc}") from exc
         with mapped(f"open the pool in {home}"):
             connection = await connect(home / mark.pool)
             store = cls(home, mark, connection, {})
@@ -178,6 +181,14 @@ class Store:
         for table in self._open_tables().values():
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         self._connection.close()  # type: ignore[no-untyped-call]  # likewise
+
+    def is_current(self) -> bool:
+        """Return whether the home still has these tables: another process may have upgraded or replaced them.
+
+        Raises:
+            StoreError: The home is gone.
+        """
+        return homes.read_mark(self.home, schema=sys.maxsize) == self._mark
 
     # --- experiences ---
 
@@ -538,11 +549,9 @@ class Store:
         self._writes[name] -= writes
 
     def _check_mark(self) -> None:
-        """Refuse to write into tables that another process has upgraded, or replaced by a backup, since `open`."""
-        if homes.read_mark(self.home, schema=sys.maxsize) != self._mark:
-            raise StoreError(
-                f"{self.home} was upgraded or restored from a backup by another process; start this one again"
-            )
+        """Refuse to write into tables that are not the home's any more."""
+        if not self.is_current():
+            raise StoreError(f"{self.home} was upgraded or restored from a backup by another process; try again")
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}

@@ -40,6 +40,9 @@ def new_column(table: str, column: str, default: str) -> Upgrade:
     """
 
     async def step(connection: lancedb.AsyncConnection) -> None:
+        if table not in ((await connection.list_tables()).tables or []):
+            # Whoever made the home died over it; the table will be made with all its columns.
+            return
         opened = await connection.open_table(table)
         if column in (await opened.schema()).names:
             return

@@ -24,7 +24,7 @@ from reme_mcp.memory import Memory
 from reme_mcp.schema import now
 from reme_mcp.store import Store
 from reme_mcp.upgrades import SCHEMA_VERSION, UPGRADES, new_column
-from tests.fakes import LEARNED, experience, line, trajectory
+from tests.fakes import LEARNED, draft, experience, line, trajectory
 
 if TYPE_CHECKING:
     from lancedb import AsyncConnection
@@ -52,6 +52,14 @@ async def old_home(home: Path) -> Path:
     async with opened(home) as store:
         await fill(store, "e-a", "e-b")
     return home
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    """An outcome or two archives nothing here."""
+    return Settings(
+        home=str(home), embedder=EmbedderSettings(provider="none"), refine=RefineSettings(min_frequency=1000)
+    )
 
 
 async def fill(store: Store, *ids: str) -> None:
@@ -189,7 +197,7 @@ async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(o
         raise OSError("the disk is on fire")
 
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"can't upgrade .* from schema 1 to 3: the disk is on fire"):
+        with pytest.raises(StoreError, match=r"can't upgrade .* from schema 1 to 3: .*the disk is on fire"):
             await Store.open(old_home, upgrades=[TWO_COLUMNS[0], fail])
     assert await ids(old_home) == {"e-a", "e-b"}
     async with opened(old_home, TWO_COLUMNS) as store:
@@ -273,7 +281,7 @@ async def test_processes_that_start_at_once_upgrade_once(old_home: Path, tmp_pat
 
 async def test_a_process_of_the_version_before_writes_nothing_into_upgraded_tables(old_home: Path) -> None:
     async with opened(old_home) as old, opened(old_home, TWO_COLUMNS):
-        with pytest.raises(StoreError, match=r"upgraded or restored.*start this one again"):
+        with pytest.raises(StoreError, match=r"upgraded or restored.*try again"):
             await old.add_receipt([line("r-late")])
         with pytest.raises(StoreError, match="upgraded or restored"):
             async with old.writing():
@@ -285,6 +293,13 @@ async def test_tables_whose_mark_is_gone_are_upgraded_from_the_first_schema(old_
     async with opened(old_home, TWO_COLUMNS) as store:
         assert len(await store.page("default")) == 2
     assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
+
+
+async def test_an_old_home_whose_tables_were_never_made_gets_them_whole(home: Path) -> None:
+    lay(home, "home.json", '{"schema": 1}')
+    async with opened(home, TWO_COLUMNS) as store:
+        assert await store.page("default") == []
+    assert json.loads((home / "home.json").read_text()) == {"schema": 3}
 
 
 @pytest.mark.parametrize("pool", ["../elsewhere", "/tmp", "", 7, "pool-party"])
@@ -356,9 +371,34 @@ async def test_who_has_the_replaced_tables_open_is_told_and_writes_nothing(old_h
     made = await backup.make(old_home)
     async with opened(old_home) as store:
         await backup.restore(old_home, made.file.name, force=True)
-        with pytest.raises(StoreError, match=r"restored from a backup by another process; start this one again"):
+        with pytest.raises(StoreError, match=r"restored from a backup by another process; try again"):
             await fill(store, "e-lost")
     assert await ids(old_home) == {"e-a", "e-b"}
+
+
+async def test_whoever_works_on_a_home_goes_on_with_what_was_restored(settings: Settings) -> None:
+    async with Memory.open(settings) as working, Memory.open(settings) as restoring:
+        first = await working.record("blog", outcome="success", experiences=[draft(0)], source="test")
+        made = await restoring.backup()
+        await working.record("eggs", outcome="success", experiences=[draft(1)], source="test")
+        await restoring.restore_backup(str(made.file), force=True)
+        for memory in (working, restoring):
+            assert [one.id for one in await memory.page()] == first.added
+            recalled = await memory.recall("a static site has to go online", source="test")
+            assert recalled.receipt
+        await working.record("eggs", outcome="success", experiences=[draft(1)], source="test")
+        assert len(await restoring.page()) == 2
+
+
+async def test_whoever_works_on_a_home_is_told_of_its_upgrade(old_home: Path, settings: Settings) -> None:
+    async with Memory.open(settings) as memory:
+        assert len(await memory.page()) == 2
+        async with opened(old_home, (*UPGRADES, *TWO_COLUMNS)):
+            pass
+        with pytest.raises(
+            StoreError, match=f"written with schema {SCHEMA_VERSION + 2}, this reme-mcp reads schema {SCHEMA_VERSION}"
+        ):
+            await memory.recall("anything", source="test")
 
 
 async def test_a_backup_of_an_older_version_is_upgraded_once_it_is_opened(old_home: Path, other: Path) -> None:
@@ -435,6 +475,44 @@ async def test_a_backup_never_overwrites_a_file(old_home: Path, tmp_path: Path) 
         await backup.make(old_home, file)
     assert file.read_text() == "years of work"
     assert names(tmp_path) == ["machine", "pool-home", "thesis.zip"]
+
+
+@pytest.mark.parametrize("target", ["thesis.zip/below/b.zip", "x" * 300, "place/" + "x" * 300])
+async def test_a_place_that_no_file_can_have_is_one_clear_error(old_home: Path, tmp_path: Path, target: str) -> None:
+    lay(tmp_path, "thesis.zip", "years of work")
+    with pytest.raises(StoreError, match="can't write"):
+        await backup.make(old_home, tmp_path / target)
+    with pytest.raises(InvalidInput, match="no backup"):
+        await backup.restore(old_home, str(tmp_path / target))
+    assert not [name for name in names(old_home) if name.startswith("snapshot")]
+
+
+# Fails once the tables are switched.
+FAILING_RESTORE = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp import backup, home
+
+write_mark = home.write_mark
+def write_and_die(*arguments):
+    write_mark(*arguments)
+    raise KeyboardInterrupt
+
+home.write_mark = write_and_die
+try:
+    anyio.run(lambda: backup.restore(Path(sys.argv[1]), sys.argv[2], force=True))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+async def test_a_restore_that_is_interrupted_keeps_the_tables_that_are_in_use(old_home: Path) -> None:
+    made = await backup.make(old_home)
+    async with opened(old_home) as store:
+        await fill(store, "e-new")
+    child = start(FAILING_RESTORE, old_home, made.file)
+    assert child.communicate(timeout=DEADLINE_S)[0] == "interrupted\n"
+    assert await ids(old_home) == {"e-a", "e-b"}
 
 
 async def test_there_is_nothing_to_back_up_where_there_is_no_home(home: Path, tmp_path: Path) -> None:
@@ -527,7 +605,7 @@ async def test_a_restore_that_is_killed_leaves_the_home_as_it_was(old_home: Path
     child.communicate()
     assert await ids(old_home) == {"e-a", "e-b", "e-new"}
     # What it left goes with the next.
-    (old_home / "snapshot-killed").mkdir()
+    (old_home / "snapshot-20260301T120000Z").mkdir()
     await backup.make(old_home)
     assert [name for name in names(old_home) if name.startswith(("pool-2", "snapshot"))] == []
 
@@ -542,6 +620,8 @@ from pathlib import Path
 from reme_mcp.config import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
 from reme_mcp.memory import Memory
+from reme_mcp.store import Store
+from reme_mcp.upgrades import new_column
 from tests.fakes import draft, experience
 
 home, place = sys.argv[1:]
@@ -576,6 +656,8 @@ async def main():
         record = memory.record("deploy", outcome="success", receipt=recalled.receipt, source="test")
         await refused("Read-only file system", record)
         await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
+        later = Store.open(Path(home), upgrades=[new_column("experiences", "mood", "'calm'")])
+        await refused("can't upgrade " + home + " from schema 1 to 2: can't lock", later)
         await refused("Read-only file system", memory.backup(Path(place) / "b.zip"))
     print("done")
 anyio.run(main)
@@ -653,14 +735,6 @@ async def test_a_place_that_cant_be_written_is_read_and_says_so(old_home: Path, 
 
 
 # --- clocks that jump ---
-
-
-@pytest.fixture
-def settings(home: Path) -> Settings:
-    """An outcome or two archives nothing here."""
-    return Settings(
-        home=str(home), embedder=EmbedderSettings(provider="none"), refine=RefineSettings(min_frequency=1000)
-    )
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=1), timedelta(days=10_000)])

@@ -19,7 +19,7 @@ LAYERS = (
     ("intake",),
     ("ledger", "vectors", "distill", "guidance"),
     ("recall", "refine"),
-    ("store", "embed", "prompts", "transcript", "excerpt"),
+    ("store", "embed", "prompts", "transcript", "excerpt", "echo"),
     ("llm", "lock", "matrix", "budget", "searchable"),
     ("words", "config"),
     ("schema",),

@@ -1,7 +1,8 @@
-"""Every text that a model reads from us, but for the tool descriptions, which stand next to their tools in `server.py`.
+"""Every text that the assistant reads from us, but for the tool descriptions, which stand next to their tools.
 
 In:  nothing.
 Out: constants and the functions that fill them in.
+Does not know: what a model behind the server is asked; that is in `questions.py`.
 
 Source: the questions of the brief follow ReMe's distillation prompts (arXiv 2512.10696, §3.1 and its appendix) in our
 own words: reusable patterns of a success, the earliest wrong step of a failure, what made the difference between two.

@@ -142,6 +142,12 @@ class RecordSettings(_Section):
     max_experiences: Annotated[int, _between(1, 20)] = 6
 
 
+class JudgeSettings(_Section):
+    """How good the judge must find an experience, where a model distils: 0 none, 0.25 weak, 0.5 fair, 0.75 good, 1."""
+
+    min_verdict: Annotated[float, _between(0, 1)] = 0.5
+
+
 class DedupSettings(_Section):
     """From where on two experiences are the same one."""
 
@@ -172,6 +178,7 @@ class Settings(_Section):
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
     recall: RecallSettings = Field(default_factory=RecallSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     log: LogSettings = Field(default_factory=LogSettings)

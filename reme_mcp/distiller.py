@@ -1,0 +1,209 @@
+"""From a trajectory to judged drafts, with a model behind the server.
+
+In:  a trajectory and other attempts at its task; a model; who knows the nearest experiences of the pool.
+Out: drafts that the judge accepted, and the others with the reason. Or the model's error: then nothing was decided, and
+     the trajectory has to be asked about again.
+Does not know: the store, the queue, or when it is called.
+
+Source: ReMe (arXiv 2512.10696, §3.1): multi-faceted distillation, validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from reme_mcp import distill, forms, questions
+from reme_mcp.budget import shorten, tokens
+from reme_mcp.config import JudgeSettings
+from reme_mcp.distill import NamedDraft
+from reme_mcp.echo import without_guidance
+from reme_mcp.errors import ConfigError
+from reme_mcp.excerpt import fit, shorten_middle
+from reme_mcp.forms import Differences, Mistakes, Patterns
+from reme_mcp.questions import Purpose, Question
+from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory, task_key
+from reme_mcp.transcript import Transcript, from_json, to_text
+
+T = TypeVar("T", bound=BaseModel)
+# Tokens that a question may have whose answer has this shape.
+Room = Callable[[type[BaseModel]], int]
+# Finds the experiences of the pool that are nearest to a draft.
+Neighbours = Callable[[ExperienceDraft], Awaitable[Sequence[Experience]]]
+
+MAX_KNOWN = 3
+KNOWN_TOKENS = 150
+# The transcript mostly begins with the task, so a long one need not be there twice.
+MAX_TASK_TOKENS = 400
+# In less than this, an attempt can't be told.
+MIN_RECORD_TOKENS = 100
+
+
+class LLM(Protocol):
+    """A language model that fills in a form."""
+
+    async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
+        """Return a valid value of `shape`, or raise an `EndpointError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """What became of the drafts of one trajectory: those for the pool, and the others with their reasons."""
+
+    drafts: tuple[NamedDraft, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+
+async def distil(
+    llm: LLM,
+    trajectory: Trajectory,
+    attempts: Sequence[Trajectory],
+    neighbours: Neighbours,
+    settings: JudgeSettings,
+    room: Room,
+    *,
+    recalled: Iterable[str] = (),
+) -> Distilled:
+    """Learn from a trajectory, and judge what was learned. Without steps there is nothing to learn from.
+
+    Args:
+        llm: Writes and judges.
+        trajectory: With its outcome.
+        attempts: Others at the same task.
+        neighbours: For the judge, who asks what is new about a draft.
+        settings: What a draft has to reach.
+        room: Of the model.
+        recalled: Scenarios and lessons that the attempts' receipts handed out.
+
+    Raises:
+        EndpointError: The model did not answer, or not usably. Nothing was decided.
+        ConfigError: The model's context is too small to tell an attempt.
+    """
+    recalled = tuple(recalled)
+    record = _learnable(trajectory, recalled)
+    if not record.steps:
+        return Distilled()
+    task = shorten_middle(trajectory.task, MAX_TASK_TOKENS)
+    form: Patterns | Mistakes | Differences
+    if trajectory.outcome == "success":
+        form = await _answer(llm, lambda records: questions.success(task, records[0]), [record], room)
+    else:
+        form = await _answer(llm, lambda records: questions.failure(task, records[0]), [record], room)
+    raw = forms.to_drafts(form, trajectory.outcome, record.tools_used)
+    sources = [[record]] * len(raw)
+    if pair := distill.to_compare(trajectory, attempts):
+        both = [_learnable(attempt, recalled) for attempt in pair]
+        form = await _answer(llm, lambda records: questions.comparative(task, records[0], records[1]), both, room)
+        more = forms.to_drafts(form, "comparative", (*both[0].tools_used, *both[1].tools_used))
+        raw += more
+        sources += [both] * len(more)
+    sieved = _sieve(raw, sources, trajectory.task)
+    judged = await judge(llm, sieved.drafts, trajectory, attempts, neighbours, settings, room, recalled=recalled)
+    return Distilled(judged.drafts, sieved.rejected + judged.rejected)
+
+
+async def judge(
+    llm: LLM,
+    drafts: Sequence[NamedDraft],
+    trajectory: Trajectory,
+    attempts: Sequence[Trajectory],
+    neighbours: Neighbours,
+    settings: JudgeSettings,
+    room: Room,
+    *,
+    recalled: Iterable[str] = (),
+) -> Distilled:
+    """Judge drafts, whoever wrote them; arguments and errors are those of `distil`.
+
+    A trajectory without steps bears nothing out; its drafts are judged by the task alone.
+    """
+    recalled = tuple(recalled)
+    task = shorten_middle(trajectory.task, MAX_TASK_TOKENS)
+    pair = distill.to_compare(trajectory, attempts)
+    accepted: list[NamedDraft] = []
+    rejected: list[Rejected] = []
+    for named in drafts:
+        draft = named.draft
+        told = pair if pair is not None and draft.kind == "comparative" else (trajectory,)
+        sources = [source for source in told if source.transcript]
+        headings = [f"Record of an attempt that ended in {source.outcome}" for source in sources]
+        known = [
+            shorten(questions.note(one.when_to_use, one.content), KNOWN_TOKENS)
+            for one in (await neighbours(draft))[:MAX_KNOWN]
+        ]
+        verdict = await _answer(
+            llm,
+            lambda records: questions.judge(draft, task, list(zip(headings, records, strict=True)), known),  # noqa: B023 - called at once
+            [_learnable(source, recalled) for source in sources],
+            room,
+        )
+        if forms.is_accepted(verdict, settings.min_verdict):
+            accepted.append(named)
+        else:
+            rejected.append(_rejected(draft, f"the judge found it {forms.summary(verdict)}"))
+    return Distilled(tuple(accepted), tuple(rejected))
+
+
+async def _answer(
+    llm: LLM, ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Transcript], room: Room
+) -> T:
+    """Ask with as much of each record as the model has room for."""
+    question = _within(ask, records, room)
+    return await llm.answer(question.purpose, question.system, question.user, question.shape)
+
+
+def _within(ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Transcript], room: Room) -> Question[T]:
+    """Return the question with its records shortened to the room that there is for them."""
+    sizes = [tokens(to_text(record)) for record in records]
+    question = ask([""] * len(records))
+    allowed = room(question.shape)
+    left = allowed - _cost(question)
+    while left >= min(sum(sizes), MIN_RECORD_TOKENS * len(records)):
+        # Half for each of two, and what one of them doesn't need is the other's.
+        shares = [max(left // len(records), left - sum(sizes) + size) for size in sizes]
+        question = ask([fit(record, share) for record, share in zip(records, shares, strict=True)])
+        over = _cost(question) - allowed
+        if over <= 0:
+            return question
+        left -= over  # of the lines, each of which is indented
+    raise ConfigError(
+        f"llm.context_tokens leaves {max(0, left)} tokens for what happened; at least "
+        f"{MIN_RECORD_TOKENS * len(records)} are needed: raise it, or lower llm.max_tokens"
+    )
+
+
+def _cost(question: Question[T]) -> int:
+    return tokens(question.system) + tokens(question.user)
+
+
+def _learnable(trajectory: Trajectory, recalled: Iterable[str]) -> Transcript:
+    """Return what may be learned from: the steps, without what this server said in them."""
+    if not trajectory.transcript:
+        return Transcript(steps=(), messages=0, marks=())
+    return without_guidance(from_json(trajectory.transcript), recalled)
+
+
+def _sieve(raw: Sequence[dict[str, object]], sources: Sequence[Sequence[Transcript]], task: str) -> Distilled:
+    """Sort out what isn't worth a judge's time: no draft by its form, no lesson at first sight, or said already."""
+    drafts: list[NamedDraft] = []
+    rejected: list[Rejected] = []
+    for one, records in zip(raw, sources, strict=True):
+        named, refused = distill.read_drafts([one], max_drafts=1)
+        rejected += refused
+        for draft in (item.draft for item in named):
+            reasons = [distill.fault(draft, instructions=questions.INSTRUCTIONS, task=task, record=r) for r in records]
+            if any(task_key(draft.content) == task_key(other.draft.content) for other in drafts):
+                reasons.append("says the same as another draft of this trajectory")
+            if reason := next(filter(None, reasons), ""):
+                rejected.append(_rejected(draft, reason))
+            else:
+                drafts += named
+    return Distilled(tuple(drafts), tuple(rejected))
+
+
+def _rejected(draft: ExperienceDraft, reason: str) -> Rejected:
+    return Rejected(when_to_use=draft.when_to_use[: distill.SHOWN_CHARS], reason=reason)

@@ -22,7 +22,7 @@ from reme_mcp.config import JudgeSettings
 from reme_mcp.distill import NamedDraft
 from reme_mcp.echo import without_guidance
 from reme_mcp.errors import ConfigError
-from reme_mcp.excerpt import fit, shorten_middle
+from reme_mcp.excerpt import fit
 from reme_mcp.forms import Differences, Mistakes, Patterns
 from reme_mcp.questions import Purpose, Question
 from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory, task_key
@@ -36,8 +36,6 @@ Neighbours = Callable[[ExperienceDraft], Awaitable[Sequence[Experience]]]
 
 MAX_KNOWN = 3
 KNOWN_TOKENS = 150
-# The transcript mostly begins with the task, so a long one need not be there twice.
-MAX_TASK_TOKENS = 400
 # In less than this, an attempt can't be told.
 MIN_RECORD_TOKENS = 100
 
@@ -87,7 +85,7 @@ async def distil(
     record = _learnable(trajectory, recalled)
     if not record.steps:
         return Distilled()
-    task = shorten_middle(trajectory.task, MAX_TASK_TOKENS)
+    task = trajectory.task
     form: Patterns | Mistakes | Differences
     if trajectory.outcome == "success":
         form = await _answer(llm, lambda records: questions.success(task, records[0]), [record], room)
@@ -122,7 +120,7 @@ async def judge(
     A trajectory without steps bears nothing out; its drafts are judged by the task alone.
     """
     recalled = tuple(recalled)
-    task = shorten_middle(trajectory.task, MAX_TASK_TOKENS)
+    task = trajectory.task
     pair = distill.to_compare(trajectory, attempts)
     accepted: list[NamedDraft] = []
     rejected: list[Rejected] = []
@@ -161,12 +159,12 @@ def _within(ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Trans
     sizes = [tokens(to_text(record)) for record in records]
     question = ask([""] * len(records))
     allowed = room(question.shape)
-    left = allowed - _cost(question)
+    left = allowed - question.cost
     while left >= min(sum(sizes), MIN_RECORD_TOKENS * len(records)):
         # Half for each of two, and what one of them doesn't need is the other's.
         shares = [max(left // len(records), left - sum(sizes) + size) for size in sizes]
         question = ask([fit(record, share) for record, share in zip(records, shares, strict=True)])
-        over = _cost(question) - allowed
+        over = question.cost - allowed
         if over <= 0:
             return question
         left -= over  # of the lines, each of which is indented
@@ -174,10 +172,6 @@ def _within(ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Trans
         f"llm.context_tokens leaves {max(0, left)} tokens for what happened; at least "
         f"{MIN_RECORD_TOKENS * len(records)} are needed: raise it, or lower llm.max_tokens"
     )
-
-
-def _cost(question: Question[T]) -> int:
-    return tokens(question.system) + tokens(question.user)
 
 
 def _learnable(trajectory: Trajectory, recalled: Iterable[str]) -> Transcript:

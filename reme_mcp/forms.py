@@ -127,7 +127,7 @@ def whole(text: str, max_chars: int) -> str:
     if len(text) < max_chars - 1 or text.endswith((".", "!", "?", "。")):
         return text
     end = max(text.rfind(mark) for mark in (". ", "! ", "? ", ".\n", "。"))
-    return text[: end + 1] if end > 0 else f"{text.rsplit(' ', 1)[0]} …"
+    return text[: end + 1] if end > 0 else f"{text[: max_chars - 2].rsplit(' ', 1)[0]} …"
 
 
 def is_accepted(verdict: Verdict, min_verdict: float) -> bool:
@@ -145,5 +145,5 @@ def summary(verdict: Verdict) -> str:
     """Return a verdict on one line: the overall value, that of each criterion, and why."""
     values = verdict.model_dump(exclude={"reason", "overall"})
     named = ", ".join(f"{criterion} {value}" for criterion, value in values.items())
-    reason = " ".join(verdict.reason.split())
+    reason = " ".join(whole(verdict.reason, MAX_SENTENCE_CHARS).split())
     return f"{verdict.overall} ({named})" + (f": {reason}" if reason else "")

@@ -1,6 +1,6 @@
 """What the model behind the server is asked: every prompt of distilling, judging and reordering, in our own words.
 
-In:  tasks, records of attempts, drafts and notes, as text that is short enough already.
+In:  tasks, records of attempts, drafts and notes. Records are short enough already; tasks and notes are shortened here.
 Out: questions: a system prompt, a user prompt, and the form of the answer.
 Does not know: the model, or what becomes of its answer.
 
@@ -13,17 +13,24 @@ what made the difference between two attempts, the judge's five criteria; §3.2:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from reme_mcp.forms import Differences, Mistakes, Order, Patterns, Rewriting, Verdict
+from reme_mcp.budget import shorten, tokens
+from reme_mcp.excerpt import shorten_middle
+from reme_mcp.forms import MAX_RERANKED, Differences, Mistakes, Order, Patterns, Rewriting, Verdict
 from reme_mcp.schema import Experience, ExperienceDraft
 
 Purpose = Literal["distill", "judge", "rerank", "rewrite"]
 T = TypeVar("T", bound=BaseModel)
+
+# A transcript mostly begins with the task, so a long one need not be there twice.
+MAX_TASK_TOKENS = 400
+# A note that is cut shorter than this says nothing any more.
+MIN_NOTE_TOKENS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,11 @@ class Question(Generic[T]):
     system: str
     user: str
     shape: type[T]
+
+    @property
+    def cost(self) -> int:
+        """Tokens of both prompts together."""
+        return tokens(self.system) + tokens(self.user)
 
 
 _ONLY_DATA = """\
@@ -119,22 +131,18 @@ INSTRUCTIONS = "\n".join((_SUCCESS, _FAILURE, _COMPARATIVE, _NOW_SUCCESS, _NOW_F
 
 def success(task: str, record: str) -> Question[Patterns]:
     """Return the question what made a successful attempt work."""
-    return Question(
-        "distill", _SUCCESS, _data(_NOW_SUCCESS, ("Task", task), ("Record of the attempt", record)), Patterns
-    )
+    return Question("distill", _SUCCESS, _data(_NOW_SUCCESS, task, ("Record of the attempt", record)), Patterns)
 
 
 def failure(task: str, record: str) -> Question[Mistakes]:
     """Return the question where a failed attempt went wrong."""
-    return Question(
-        "distill", _FAILURE, _data(_NOW_FAILURE, ("Task", task), ("Record of the attempt", record)), Mistakes
-    )
+    return Question("distill", _FAILURE, _data(_NOW_FAILURE, task, ("Record of the attempt", record)), Mistakes)
 
 
 def comparative(task: str, better: str, worse: str) -> Question[Differences]:
     """Return the question what made the difference between two attempts at one task."""
-    sections = (("Task", task), ("Better attempt", better), ("Worse attempt", worse))
-    return Question("distill", _COMPARATIVE, _data(_NOW_COMPARATIVE, *sections), Differences)
+    user = _data(_NOW_COMPARATIVE, task, ("Better attempt", better), ("Worse attempt", worse))
+    return Question("distill", _COMPARATIVE, user, Differences)
 
 
 def judge(
@@ -149,22 +157,48 @@ def judge(
         known: The experiences nearest to the draft, for its uniqueness, as `note` writes them.
     """
     sections = [
-        ("Task", task),
         *(records or [("Record of the attempt", "no steps were recorded")]),
         ("Known experiences", "\n".join(known) or "none"),
         ("Experience to judge", note(draft.when_to_use, draft.content)),
     ]
-    return Question("judge", _JUDGE, _data(_NOW_JUDGE, *sections), Verdict)
+    return Question("judge", _JUDGE, _data(_NOW_JUDGE, task, *sections), Verdict)
 
 
-def rerank(task: str, notes: Sequence[Experience]) -> Question[Order]:
-    """Return the question which of at most 20 notes help most with a task."""
-    return Question("rerank", _RERANK, _data(_NOW_RERANK, ("Task", task), ("Notes", _numbered(notes))), Order)
+def rerank(task: str, notes: Sequence[Experience], max_tokens: int) -> Question[Order]:
+    """Return the question which notes help most with a task.
+
+    Args:
+        task: To be done.
+        notes: Candidates; only the first 20 are asked about.
+        max_tokens: That the question may cost. Long notes are shortened; below 30 tokens for each it costs more.
+    """
+    return _about(
+        lambda noted: Question("rerank", _RERANK, _data(_NOW_RERANK, task, ("Notes", noted)), Order),
+        notes[:MAX_RERANKED],
+        max_tokens,
+    )
 
 
-def rewrite(task: str, notes: Sequence[Experience]) -> Question[Rewriting]:
-    """Return the question what recalled notes mean for a task."""
-    return Question("rewrite", _REWRITE, _data(_NOW_REWRITE, ("Task", task), ("Notes", _numbered(notes))), Rewriting)
+def rewrite(task: str, notes: Sequence[Experience], max_tokens: int) -> Question[Rewriting]:
+    """Return the question what recalled notes mean for a task; arguments are those of `rerank`, for any number."""
+    return _about(
+        lambda noted: Question("rewrite", _REWRITE, _data(_NOW_REWRITE, task, ("Notes", noted)), Rewriting),
+        notes,
+        max_tokens,
+    )
+
+
+def _about(ask: Callable[[str], Question[T]], notes: Sequence[Experience], max_tokens: int) -> Question[T]:
+    """Return a question about numbered notes, the longest of them shortened until it costs no more than allowed."""
+    texts = [note(one.when_to_use, one.content) for one in notes]
+    length = max(map(tokens, texts), default=0)
+    while True:
+        shown = [f"[{place}] {shorten(text, length)}" for place, text in enumerate(texts, start=1)]
+        question = ask("\n".join(shown))
+        over = question.cost - max_tokens
+        if over <= 0 or length <= MIN_NOTE_TOKENS:
+            return question
+        length = max(MIN_NOTE_TOKENS, length - max(1, over // len(texts)))
 
 
 def note(when_to_use: str, content: str) -> str:
@@ -172,13 +206,10 @@ def note(when_to_use: str, content: str) -> str:
     return f"When: {when_to_use}\nDo: {content}"
 
 
-def _numbered(notes: Sequence[Experience]) -> str:
-    return "\n".join(f"[{place}] {note(one.when_to_use, one.content)}" for place, one in enumerate(notes, start=1))
-
-
-def _data(now: str, *sections: tuple[str, str]) -> str:
-    """Return the sections, each under its heading, and what is to be done with them: small models forget the start."""
-    return "\n\n".join([*(f"{title}:\n{_indented(text)}" for title, text in sections), now])
+def _data(now: str, task: str, *sections: tuple[str, str]) -> str:
+    """Return task and sections, each under its heading, and what is to be done: small models forget how it began."""
+    told = [("Task", shorten_middle(task, MAX_TASK_TOKENS)), *sections]
+    return "\n\n".join([*(f"{title}:\n{_indented(text)}" for title, text in told), now])
 
 
 def _indented(text: str) -> str:

@@ -28,8 +28,8 @@ def every(text: str = "words") -> list[Question[Any]]:
         questions.failure(text, text),
         questions.comparative(text, text, text),
         questions.judge(written, text, [("Record", text)], [questions.note(text, text)]),
-        questions.rerank(text, [one, one]),
-        questions.rewrite(text, [one, one]),
+        questions.rerank(text, [one, one], 4_000),
+        questions.rewrite(text, [one, one], 4_000),
     ]
 
 
@@ -98,5 +98,32 @@ def test_a_judge_sees_task_records_neighbours_and_the_draft() -> None:
 
 def test_notes_are_numbered_from_one() -> None:
     notes = [experience(content="Build it first."), experience(content="Purge the cache.")]
-    for question in (questions.rerank("Blog", notes), questions.rewrite("Blog", notes)):
+    for question in (questions.rerank("Blog", notes, 4_000), questions.rewrite("Blog", notes, 4_000)):
         assert "  [1] When: When a static site has to go online\n  Do: Build it first.\n  [2] When:" in question.user
+
+
+@given(st.integers(1, 30), st.integers(0, 500), st.integers(1_200, 4_000))
+def test_notes_are_shortened_to_what_the_question_may_cost(count: int, words: int, max_tokens: int) -> None:
+    notes = [experience(content=f"Lesson {place}. " + "Word " * words) for place in range(count)]
+    for question in (questions.rerank("Blog", notes, max_tokens), questions.rewrite("Blog", notes, max_tokens)):
+        assert question.cost <= max_tokens or "Lesson 0" not in question.user or count * 30 > max_tokens - 300
+        shown = count if question.shape is Rewriting else min(count, 20)
+        assert sum(f"  [{place}] When:" in question.user for place in range(1, count + 1)) == shown
+
+
+def test_a_short_note_stays_whole_where_a_long_one_is_cut() -> None:
+    notes = [experience(content="Short and whole."), experience(content="Long. " * 1_000)]
+    user = questions.rewrite("Blog", notes, 600).user
+    assert "Do: Short and whole.\n" in user
+    assert user.count("Long. ") < 400
+
+
+def test_a_long_task_is_cut_in_its_middle() -> None:
+    question = questions.rerank("Put " * 2_000 + "online", [experience()], 4_000)
+    assert "characters left out" in question.user
+    assert "online\n" in question.user
+    assert question.cost < 1_000
+
+
+def test_without_notes_there_is_still_a_question() -> None:
+    assert "Notes:\n\n" in questions.rerank("Blog", [], 100).user

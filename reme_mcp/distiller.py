@@ -20,10 +20,10 @@ from reme_mcp import distill, forms, questions
 from reme_mcp.budget import shorten, tokens
 from reme_mcp.config import JudgeSettings
 from reme_mcp.distill import NamedDraft
-from reme_mcp.echo import without_guidance
+from reme_mcp.echo import MARK, without_guidance
 from reme_mcp.errors import ConfigError
 from reme_mcp.excerpt import fit
-from reme_mcp.forms import Differences, Mistakes, Patterns
+from reme_mcp.forms import Differences, Mistakes, Patterns, Verdict
 from reme_mcp.questions import Purpose, Question
 from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory, task_key
 from reme_mcp.transcript import Transcript, from_json, to_text
@@ -66,7 +66,7 @@ async def distil(
     *,
     recalled: Iterable[str] = (),
 ) -> Distilled:
-    """Learn from a trajectory, and judge what was learned. Without steps there is nothing to learn from.
+    """Learn from a trajectory, and judge what was learned. What tells nothing of the agent's steps teaches nothing.
 
     Args:
         llm: Writes and judges.
@@ -83,7 +83,7 @@ async def distil(
     """
     recalled = tuple(recalled)
     record = _learnable(trajectory, recalled)
-    if not record.steps:
+    if _is_mute(record):
         return Distilled()
     task = trajectory.task
     form: Patterns | Mistakes | Differences
@@ -93,8 +93,8 @@ async def distil(
         form = await _answer(llm, lambda records: questions.failure(task, records[0]), [record], room)
     raw = forms.to_drafts(form, trajectory.outcome, record.tools_used)
     sources = [[record]] * len(raw)
-    if pair := distill.to_compare(trajectory, attempts):
-        both = [_learnable(attempt, recalled) for attempt in pair]
+    both = [_learnable(attempt, recalled) for attempt in distill.to_compare(trajectory, attempts) or ()]
+    if both and not any(map(_is_mute, both)):
         form = await _answer(llm, lambda records: questions.comparative(task, records[0], records[1]), both, room)
         more = forms.to_drafts(form, "comparative", (*both[0].tools_used, *both[1].tools_used))
         raw += more
@@ -120,30 +120,39 @@ async def judge(
     A trajectory without steps bears nothing out; its drafts are judged by the task alone.
     """
     recalled = tuple(recalled)
-    task = trajectory.task
     pair = distill.to_compare(trajectory, attempts)
     accepted: list[NamedDraft] = []
     rejected: list[Rejected] = []
     for named in drafts:
-        draft = named.draft
-        told = pair if pair is not None and draft.kind == "comparative" else (trajectory,)
-        sources = [source for source in told if source.transcript]
-        headings = [f"Record of an attempt that ended in {source.outcome}" for source in sources]
-        known = [
-            shorten(questions.note(one.when_to_use, one.content), KNOWN_TOKENS)
-            for one in (await neighbours(draft))[:MAX_KNOWN]
-        ]
-        verdict = await _answer(
-            llm,
-            lambda records: questions.judge(draft, task, list(zip(headings, records, strict=True)), known),  # noqa: B023 - called at once
-            [_learnable(source, recalled) for source in sources],
-            room,
-        )
+        told = pair if pair is not None and named.draft.kind == "comparative" else (trajectory,)
+        known = (await neighbours(named.draft))[:MAX_KNOWN]
+        verdict = await _verdict(llm, named.draft, trajectory.task, told, known, room, recalled)
         if forms.is_accepted(verdict, settings.min_verdict):
             accepted.append(named)
         else:
-            rejected.append(_rejected(draft, f"the judge found it {forms.summary(verdict)}"))
+            rejected.append(_rejected(named.draft, f"the judge found it {forms.summary(verdict)}"))
     return Distilled(tuple(accepted), tuple(rejected))
+
+
+async def _verdict(
+    llm: LLM,
+    draft: ExperienceDraft,
+    task: str,
+    told: Sequence[Trajectory],
+    known: Sequence[Experience],
+    room: Room,
+    recalled: Sequence[str],
+) -> Verdict:
+    """Ask for the verdict on one draft, with the attempts that it tells of."""
+    attempts = [attempt for attempt in told if attempt.transcript]
+    headings = [f"Record of an attempt that ended in {attempt.outcome}" for attempt in attempts]
+    notes = [shorten(questions.note(one.when_to_use, one.content), KNOWN_TOKENS) for one in known]
+    return await _answer(
+        llm,
+        lambda records: questions.judge(draft, task, list(zip(headings, records, strict=True)), notes),
+        [_learnable(attempt, recalled) for attempt in attempts],
+        room,
+    )
 
 
 async def _answer(
@@ -179,6 +188,11 @@ def _learnable(trajectory: Trajectory, recalled: Iterable[str]) -> Transcript:
     if not trajectory.transcript:
         return Transcript(steps=(), messages=0, marks=())
     return without_guidance(from_json(trajectory.transcript), recalled)
+
+
+def _is_mute(record: Transcript) -> bool:
+    """Say whether a record doesn't tell what the agent did."""
+    return all(step.role in ("system", "user") or step.text == MARK for step in record.steps)
 
 
 def _sieve(raw: Sequence[dict[str, object]], sources: Sequence[Sequence[Transcript]], task: str) -> Distilled:

@@ -22,14 +22,15 @@ MAX_GUIDANCE_CHARS = 2_000
 MAX_RERANKED = 20
 
 Confidence = Literal["low", "medium", "high", "certain"]
-Value = Literal["none", "weak", "fair", "good", "excellent"]
+Answer = Literal["no", "partly", "yes"]
+Value = Literal["useless", "weak", "fair", "good", "excellent"]
 # fmt: off
 Place = Literal[
     "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20",
 ]
 # fmt: on
 CONFIDENCES: dict[Confidence, float] = {"low": 0.3, "medium": 0.5, "high": 0.7, "certain": 0.9}
-VALUES: dict[Value, float] = {"none": 0.0, "weak": 0.25, "fair": 0.5, "good": 0.75, "excellent": 1.0}
+VALUES: dict[Value, float] = {"useless": 0.0, "weak": 0.25, "fair": 0.5, "good": 0.75, "excellent": 1.0}
 
 Sentence = Annotated[str, Field(max_length=MAX_SENTENCE_CHARS)]
 Name = Annotated[str, Field(max_length=40)]
@@ -79,11 +80,11 @@ class Verdict(_Form):
     """What a judge says of one draft."""
 
     reason: Sentence
-    actionability: Value
-    accuracy: Value
-    relevance: Value
-    clarity: Value
-    uniqueness: Value
+    actionability: Answer
+    accuracy: Answer
+    relevance: Answer
+    clarity: Answer
+    uniqueness: Answer
     overall: Value
 
 

@@ -66,9 +66,7 @@ def differences(*lessons: Lesson) -> Differences:
 
 
 def verdict(overall: Value) -> Verdict:
-    criteria: dict[str, Any] = dict.fromkeys(
-        ("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "good"
-    )
+    criteria: dict[str, Any] = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "yes")
     return Verdict(reason="So I find.", overall=overall, **criteria)
 
 
@@ -151,9 +149,19 @@ async def test_attempts_with_the_same_reward_are_not_compared() -> None:
     assert len((await run(llm, SUCCEEDED, [again])).drafts) == 1
 
 
-@pytest.mark.parametrize("steps", ["", to_json(parse_messages([{"role": "user", "content": " "}]))])
-async def test_without_steps_nobody_is_asked(steps: str) -> None:
-    assert await run(ScriptedLLM(), trajectory("t-mute", transcript=steps)) == Distilled()
+RECALLED_ONLY: list[object] = [
+    {"role": "user", "content": "Put my blog online"},
+    {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "recall_experiences", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "a", "content": "Nothing in the pool fits this task."},
+]
+
+
+@pytest.mark.parametrize("messages", [None, RECALLED_ONLY[:1], RECALLED_ONLY])
+async def test_where_no_step_of_the_agent_is_known_nobody_is_asked(messages: list[object] | None) -> None:
+    steps = to_json(parse_messages(messages)) if messages else ""
+    mute = trajectory("t-mute", transcript=steps)
+    assert await run(ScriptedLLM(), mute) == Distilled()
+    assert len((await run(ScriptedLLM(mistakes(lesson(0)), GOOD), FAILED, [mute])).drafts) == 1
 
 
 # --- what is shown ---
@@ -238,7 +246,7 @@ async def test_a_rejected_draft_comes_with_what_the_judge_said() -> None:
     (fallen,) = distilled.rejected
     assert fallen.when_to_use == SITUATIONS[0][0]
     assert fallen.reason == (
-        "the judge found it weak (actionability good, accuracy good, relevance good, clarity good, uniqueness good): "
+        "the judge found it weak (actionability yes, accuracy yes, relevance yes, clarity yes, uniqueness yes): "
         "So I find."
     )
 

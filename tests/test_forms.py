@@ -41,7 +41,7 @@ def lesson(**changes: Any) -> Lesson:
 
 
 def verdict(overall: Value, **changes: Any) -> Verdict:
-    criteria = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "good")
+    criteria = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "yes")
     return Verdict(**({"reason": "It says how.", **criteria, "overall": overall} | changes))
 
 
@@ -169,8 +169,8 @@ def test_a_text_is_never_longer_than_its_form_allows(text: str) -> None:
         ("fair", 0.5, True),
         ("good", 0.5, True),
         ("fair", 0.51, False),
-        ("none", 0.01, False),
-        ("none", 0.0, True),
+        ("useless", 0.01, False),
+        ("useless", 0.0, True),
         ("good", 1.0, False),
         ("excellent", 1.0, True),
     ],
@@ -180,10 +180,10 @@ def test_a_draft_is_accepted_from_the_threshold_on(overall: Value, threshold: fl
 
 
 def test_a_verdict_is_told_with_every_criterion() -> None:
-    assert forms.summary(verdict("weak", actionability="none", reason="Empty\ntalk.")) == (
-        "weak (actionability none, accuracy good, relevance good, clarity good, uniqueness good): Empty talk."
+    assert forms.summary(verdict("weak", actionability="no", reason="Empty\ntalk.")) == (
+        "weak (actionability no, accuracy yes, relevance yes, clarity yes, uniqueness yes): Empty talk."
     )
-    assert forms.summary(verdict("fair", reason="")).endswith("uniqueness good)")
+    assert forms.summary(verdict("fair", reason="")).endswith("uniqueness yes)")
 
 
 # --- the order ---

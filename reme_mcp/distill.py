@@ -291,10 +291,14 @@ def _is_dictated(draft: ExperienceDraft, record: Transcript) -> bool:
     words = stems(draft.content)
     for step in record.steps:
         orders = (_ORDER, _DICTATION) if step.role == "result" else (_ORDER,)
-        for order in (found for pattern in orders for found in pattern.finditer(step.text)):
-            reach = stems(step.text[order.start() : order.end() + ORDER_CHARS])
-            if len(words & reach) >= MIN_DICTATED_SHARE * len(words):
-                return True
+        for pattern in orders:
+            at = 0
+            while order := pattern.search(step.text, at):
+                reach = stems(step.text[order.start() : order.end() + ORDER_CHARS])
+                if len(words & reach) >= MIN_DICTATED_SHARE * len(words):
+                    return True
+                # The next order may begin in the reach of this one; half of it is looked at again.
+                at = order.end() + ORDER_CHARS // 2
     return False
 
 

@@ -136,7 +136,6 @@ class LLMSettings(_Section):
     max_tokens: Annotated[int, _between(64, 100_000)] = 2_000
     context_tokens: Annotated[int, _between(1_000, 10_000_000)] = 8_000
     tokens_per_day: Annotated[int, _between(0, 10_000_000_000)] = 0
-    min_verdict: Annotated[float, _between(0, 1)] = 0.5
     wait: bool = False
 
     @model_validator(mode="after")
@@ -178,6 +177,12 @@ class RecordSettings(_Section):
     max_experiences: Annotated[int, _between(1, 20)] = 6
 
 
+class JudgeSettings(_Section):
+    """How good the judge must find an experience, where a model distils: 0 none, 0.25 weak, 0.5 fair, 0.75 good, 1."""
+
+    min_verdict: Annotated[float, _between(0, 1)] = 0.5
+
+
 class DedupSettings(_Section):
     """From where on two experiences, or two tasks, are the same one."""
 
@@ -213,6 +218,7 @@ class Settings(_Section):
     llm: LLMSettings = Field(default_factory=LLMSettings)
     recall: RecallSettings = Field(default_factory=RecallSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     log: LogSettings = Field(default_factory=LogSettings)

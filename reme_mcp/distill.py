@@ -27,8 +27,8 @@ from reme_mcp.schema import (
     new_id,
     task_key,
 )
-from reme_mcp.transcript import from_json
-from reme_mcp.words import mostly_latin
+from reme_mcp.transcript import Transcript, from_json
+from reme_mcp.words import stems
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NEGATION = re.compile(
@@ -36,12 +36,35 @@ _NEGATION = re.compile(
 )
 # What has an underscore, a dot or a capital inside is the name of something: get_stock_info, startEngine, config.toml.
 _NAME = re.compile(r"\b\w+(?:[_.]\w+|(?<=[a-z])[A-Z]\w*)+")
-# What an injected instruction says and a lesson does not.
+# An order to whoever reads it, as a text plants it that wants to be obeyed.
 _ORDER = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:previous|prior|above|earlier|all|your|system)\b[^.\n]{0,30}"
-    r"\b(?:instructions?|rules?|prompts?|guidelines|lessons?)\b|\byou are now\b|\bsystem prompt\b",
+    r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|of|the|your|my|these|those|previous|prior|earlier)\s+){0,5}"
+    r"(?:instructions?|prompts?|rules|guidelines|above)\b"
+    r"|\byou are now\b|\byour (?:new )?(?:system prompt|instructions)\b|\bnever tell the (?:user|human)\b"
+    r"|\bdo(?:n't| not) (?:tell|inform) the (?:user|human)\b"
+    r"|忽略.{0,8}(?:指令|指示|以上|之前|上述)",
     re.IGNORECASE,
 )
+# An order to whoever learns from it. A person may say so; what a tool returned may not.
+_DICTATION = re.compile(
+    r"\b(?:write|store|save|record|add|remember|output)\b.{0,60}\b(?:experiences?|lessons?|memory|memories|notes?)\b",
+    re.IGNORECASE,
+)
+# How far an order reaches, in characters behind it, and how much of a lesson must stand there to come from it.
+ORDER_CHARS = 600
+MIN_DICTATED_SHARE = 0.7
+# How much of a text may be made of runs of words that stand in the instructions.
+MAX_REPEATED_SHARE = 0.5
+REPEATED_WORDS = 5
+MIN_TELLING_WORDS = 2
+_EMPTY_TALK = """
+    accurate accurately achieve agent aim always appropriate appropriately approach attention attentive avoid best
+    better careful carefully check complete completely confirm consider correct correctly detail detailed double
+    effective efficient ensure error everything expected experience failure follow goal good help helpful important
+    information instruct instruction issue keep know lesson make mistake necessary outcome pay plan possible problem
+    proceed process proper properly provide record relevant require requirement result right situation specific step
+    success successful successfully task thing thorough thoroughly tool understand use user verify way well work
+"""
 EARLIER_TOKENS = 60
 SHOWN_CHARS = 80
 
@@ -204,22 +227,7 @@ def contradicts(first: str, second: str) -> bool:
     return words != other_words and sorted(words) == sorted(other_words)
 
 
-def not_a_lesson(draft: ExperienceDraft, *, latin: bool) -> str:
-    """Return why what a model wrote can't be a lesson of its task, or nothing.
-
-    Args:
-        draft: What the model wrote.
-        latin: Whether the task is in Latin script.
-    """
-    text = f"{draft.when_to_use}\n{draft.content}"
-    if _ORDER.search(text):
-        return "it gives its reader orders instead of a lesson; the transcript may hold an injected instruction"
-    if mostly_latin(text) != latin:
-        return "it is written in another script than the task"
-    return ""
-
-
-def lesson(experience: Experience) -> str:
+def lesson(experience: Experience | ExperienceDraft) -> str:
     """Return the text that makes two experiences the same: scenario and lesson."""
     return f"{experience.when_to_use}\n{experience.content}"
 
@@ -228,6 +236,51 @@ def text_overlap(first: str, second: str) -> float:
     """Return the share of character trigrams that two texts have in common, 0 to 1 (Jaccard); any language."""
     left, right = _trigrams(first), _trigrams(second)
     return len(left & right) / len(left | right)
+
+
+def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Transcript) -> str:
+    """Return what makes a model's draft worthless at first sight, as a reason; empty if nothing does.
+
+    A first sieve before the judge: it knows a model that repeats its prompt, copies the record, talks without saying
+    anything, or hands on an order that the record planted.
+
+    Args:
+        draft: As a model wrote it.
+        instructions: That it was given.
+        task: That was worked on.
+        record: Of the attempt, as the model saw it or whole.
+    """
+    if max(_repeated_share(text, instructions) for text in (draft.when_to_use, draft.content)) >= MAX_REPEATED_SHARE:
+        return "repeats the instructions instead of saying what was learned"
+    if _ORDER.search(lesson(draft)):
+        return "gives its reader orders instead of saying what was learned"
+    if _is_dictated(draft, record):
+        return "was dictated by a text in the record"
+    content = task_key(draft.content)
+    copied = [task, *(step.text for step in record.steps if step.role in ("call", "result"))]
+    if any(content in task_key(text) for text in copied):
+        return "copies the task or a step instead of saying what was learned"
+    if len(stems(draft.content) - stems(_EMPTY_TALK)) < MIN_TELLING_WORDS:
+        return "says nothing that could be acted on"
+    return ""
+
+
+def to_compare(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> tuple[Trajectory, Trajectory] | None:
+    """Return the best and the worst attempt at one task, of several alike the latest; `None` where they don't differ.
+
+    Args:
+        trajectory: The attempt that is being distilled. A pair without it was compared when its later half was.
+        attempts: Others at the same task; those without a transcript say nothing about what made the difference.
+    """
+    others = {attempt.id: attempt for attempt in (*attempts, trajectory) if attempt.transcript}
+    latest_first = sorted(others.values(), key=lambda attempt: (attempt.created_at, attempt.id), reverse=True)
+    if not latest_first:
+        return None
+    best = max(latest_first, key=lambda attempt: attempt.reward)
+    worst = min(latest_first, key=lambda attempt: attempt.reward)
+    if best.reward == worst.reward or trajectory.id not in (best.id, worst.id):
+        return None
+    return best, worst
 
 
 def earlier_attempts(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> list[str]:
@@ -248,6 +301,33 @@ def _gist(trajectory: Trajectory) -> str:
     gist = ", ".join(calls) if calls else " ".join(step.text for step in steps if step.role == "assistant")
     # On one line: what an attempt said is not to pass for a line of the brief.
     return " ".join(gist.split())
+
+
+def _repeated_share(text: str, instructions: str) -> float:
+    """Return the share of the runs of words in `text` that stand in the instructions, 0 to 1."""
+    words, instructed = _word_runs(text), _word_runs(instructions)
+    return len(words & instructed) / len(words) if words else 0.0
+
+
+def _word_runs(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", task_key(text))
+    return {tuple(words[start : start + REPEATED_WORDS]) for start in range(len(words) - REPEATED_WORDS + 1)}
+
+
+def _is_dictated(draft: ExperienceDraft, record: Transcript) -> bool:
+    """Say whether a draft's lesson stands where the record gives orders to its reader."""
+    words = stems(draft.content)
+    for step in record.steps:
+        orders = (_ORDER, _DICTATION) if step.role == "result" else (_ORDER,)
+        for pattern in orders:
+            at = 0
+            while order := pattern.search(step.text, at):
+                reach = stems(step.text[order.start() : order.end() + ORDER_CHARS])
+                if len(words & reach) >= MIN_DICTATED_SHARE * len(words):
+                    return True
+                # The next order may begin in the reach of this one; half of it is looked at again.
+                at = order.end() + ORDER_CHARS // 2
+    return False
 
 
 def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]:

@@ -30,10 +30,10 @@ from reme_mcp import checks, distill, intake, ledger, prompts, recall, refine
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
 from reme_mcp.costs import Allowance, Cost, Spent, total
-from reme_mcp.distiller import Distiller
+from reme_mcp.distiller import Model
 from reme_mcp.embed import load_cross_encoder, load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
-from reme_mcp.llm import LLM, EndpointLLM
+from reme_mcp.llm import LLM, EndpointLLM, prompt_tokens
 from reme_mcp.queue import Queue
 from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
@@ -106,9 +106,13 @@ class Memory:
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
         self._llm = connect(settings.llm, self._allowance, self._spent.append) if settings.llm.base_url else None
-        self._distiller = Distiller(self._llm, settings.llm.model, settings.llm) if self._llm is not None else None
+        self._model = (
+            Model(self._llm, settings.llm.model, partial(prompt_tokens, settings.llm))
+            if self._llm is not None
+            else None
+        )
         self._rereader = Rereader(settings, load_cross)
-        self._search = Search(self._vectors, self._rereader, self._distiller, settings)
+        self._search = Search(self._vectors, self._rereader, self._model, settings)
         self._queue: Queue | None = None
         self._queue_is_run = False
         self._last_call = 0.0
@@ -556,10 +560,10 @@ class Memory:
                 self._store = None
             if self._store is None:
                 store = await Store.open(Path(self.settings.home))
-                if self._distiller is not None:
+                if self._model is not None:
                     for spent in await store.spent(since=now() - timedelta(days=1)):
                         self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
-                    self._queue = Queue(store, self._vectors, self._distiller, self.settings, self._take_spent)
+                    self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent)
                 self._store = store
                 if self._queue_is_run:
                     # That of the tables before has ended with them.
@@ -674,7 +678,7 @@ class Memory:
         return result
 
     async def _work_off(self, prepared: intake.Prepared, store: Store, writer: Writer) -> RecordResult:
-        to_model = self._distiller is not None and intake.is_for_model(prepared.trajectory)
+        to_model = self._model is not None and intake.is_for_model(prepared.trajectory)
         return await intake.work_off(prepared, store, writer, self.settings, to_model=to_model)
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:

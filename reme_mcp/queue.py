@@ -14,15 +14,16 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import anyio
 
-from reme_mcp import distill, intake
+from reme_mcp import distill, distiller, intake
 from reme_mcp.config import Settings
 from reme_mcp.costs import Spent
-from reme_mcp.distiller import Distiller
-from reme_mcp.errors import AnswerError, EndpointError, StoreError
-from reme_mcp.schema import Experience, Rejected, Trajectory, now
+from reme_mcp.distiller import Model
+from reme_mcp.errors import AnswerError, ConfigError, EndpointError, StoreError
+from reme_mcp.schema import Experience, ExperienceDraft, Trajectory, now
 from reme_mcp.store import Store
 from reme_mcp.vectors import Vectors
 from reme_mcp.words import spell_out
@@ -51,14 +52,14 @@ class Queue:
         self,
         store: Store,
         vectors: Vectors,
-        distiller: Distiller,
+        model: Model,
         settings: Settings,
         take_spent: Callable[[], list[Spent]],
     ) -> None:
         """Make one; `take_spent` hands over what the model has cost since it was last asked."""
         self._store = store
         self._vectors = vectors
-        self._distiller = distiller
+        self._model = model
         self._settings = settings
         self._take_spent = take_spent
         self._changed = anyio.Event()
@@ -146,6 +147,9 @@ class Queue:
         except EndpointError as exc:
             logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
             await self._put_off(trajectory, exc)
+        except ConfigError as exc:
+            logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
+            await self._put_off(trajectory, EndpointError(str(exc), is_permanent=True))
         except StoreError as exc:
             logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
         except Exception:
@@ -168,31 +172,36 @@ class Queue:
 
         Raises:
             EndpointError: The model failed.
+            ConfigError: Its context is too small.
         """
         drafts = distill.from_stored(trajectory.drafts)
-        rejected: list[Rejected] = []
-        if not drafts:
-            attempts = await self._attempts(trajectory)
-            drafts, rejected = await self._distiller.distil(trajectory, attempts)
-        accepted = [draft for draft in drafts if draft.judged]
-        for draft in drafts:
-            if draft.judged:
-                continue
-            verdict = await self._distiller.judge(
-                trajectory,
-                draft,
-                await self._neighbours(trajectory, draft),
-                threshold=self._settings.llm.min_verdict,
+        if drafts and all(draft.judged for draft in drafts):
+            # A process died between this and storing them.
+            return trajectory
+        attempts = await self._attempts(trajectory)
+        neighbours = partial(self._neighbours, trajectory.workspace)
+        recalled = await self._recalled([trajectory, *attempts])
+        llm, room, settings = self._model.llm, self._model.room, self._settings.judge
+        if drafts:
+            found = await distiller.judge(
+                llm, drafts, trajectory, attempts, neighbours, settings, room, recalled=recalled
             )
-            if isinstance(verdict, Rejected):
-                rejected.append(verdict)
-            else:
-                accepted.append(verdict)
-        return replace(
-            trajectory,
-            drafts=distill.to_json(accepted),
-            rejected=intake.dump_rejected([*intake.rejected_of(trajectory), *rejected]),
-        )
+            accepted = [replace(draft, judged=True) for draft in found.drafts]
+        else:
+            found = await distiller.distil(llm, trajectory, attempts, neighbours, settings, room, recalled=recalled)
+            accepted = [replace(draft, judged=True, author=self._model.name) for draft in found.drafts]
+        rejected = [*intake.rejected_of(trajectory), *found.rejected]
+        return replace(trajectory, drafts=distill.to_json(accepted), rejected=intake.dump_rejected(rejected))
+
+    async def _recalled(self, attempts: Sequence[Trajectory]) -> list[str]:
+        """Return the scenarios and lessons that the attempts' recalls handed out."""
+        texts: list[str] = []
+        for attempt in attempts:
+            if attempt.receipt:
+                lines = await self._store.receipt(attempt.workspace, attempt.receipt)
+                handed_out = await self._store.experiences(attempt.workspace, [line.experience_id for line in lines])
+                texts += [text for one in handed_out.values() for text in (one.when_to_use, one.content)]
+        return texts
 
     async def _attempts(self, trajectory: Trajectory) -> list[Trajectory]:
         """Return earlier attempts at the same task, newest first: the same by its words, or by what they mean."""
@@ -210,11 +219,11 @@ class Queue:
         ]
         return await self._store.trajectories(workspace, same)
 
-    async def _neighbours(self, trajectory: Trajectory, draft: distill.NamedDraft) -> list[Experience]:
+    async def _neighbours(self, workspace: str, draft: ExperienceDraft) -> list[Experience]:
         """Return what the pool says about the same."""
-        words = spell_out(f"{draft.draft.when_to_use}\n{draft.draft.content}")
-        hits = await self._store.match_text(trajectory.workspace, words, statuses=["active"], limit=NEIGHBOURS)
-        return list((await self._store.experiences(trajectory.workspace, [id for id, _ in hits])).values())
+        words = spell_out(f"{draft.when_to_use}\n{draft.content}")
+        hits = await self._store.match_text(workspace, words, statuses=["active"], limit=NEIGHBOURS)
+        return list((await self._store.experiences(workspace, [id for id, _ in hits])).values())
 
     async def _put_off(self, trajectory: Trajectory, exc: EndpointError) -> None:
         """Keep the trajectory for later, with the reason."""

@@ -9,18 +9,20 @@ A model that is away, or too slow, is no error: the notes are then those that we
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import anyio
+from pydantic import BaseModel
 
-from reme_mcp import guidance, ledger, recall
+from reme_mcp import forms, guidance, ledger, questions, recall
 from reme_mcp.both import both
 from reme_mcp.config import Settings
-from reme_mcp.distiller import Distiller
+from reme_mcp.distiller import Model
 from reme_mcp.errors import EndpointError
+from reme_mcp.questions import Question
 from reme_mcp.recall import Hits, Ranked
 from reme_mcp.rereader import Rereader
 from reme_mcp.schema import SearchMode, now
@@ -32,7 +34,7 @@ from reme_mcp.words import spell_out, unquoted
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
 
-Answer = TypeVar("Answer")
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class Notes:
 class Search:
     """The search of one pool, with the models that it may use."""
 
-    def __init__(self, vectors: Vectors, rereader: Rereader, distiller: Distiller | None, settings: Settings) -> None:
+    def __init__(self, vectors: Vectors, rereader: Rereader, model: Model | None, settings: Settings) -> None:
         self._vectors = vectors
         self._rereader = rereader
-        self._distiller = distiller
+        self._model = model
         self._settings = settings.recall
 
     async def notes(
@@ -111,27 +113,29 @@ class Search:
 
     async def _reranked(self, task: str, ranked: list[Ranked]) -> tuple[list[Ranked], str]:
         """Return the notes as the model behind the server orders them, or as they were and why."""
-        if self._distiller is None or not self._settings.rerank or len(ranked) < 2:
+        if self._model is None or not self._settings.rerank or len(ranked) < 2:
             return ranked, ""
-        by_id = {item.experience.id: item for item in ranked}
-        asked = partial(self._distiller.rerank, task, [item.experience for item in ranked])
-        order, trouble = await self._in_time(asked)
-        return (ranked, trouble) if order is None else ([by_id[one.id] for one in order], "")
+        notes = [item.experience for item in ranked]
+        order, trouble = await self._asked(questions.rerank(task, notes, self._model.room(forms.Order)), self._model)
+        return (
+            (ranked, trouble) if order is None else ([ranked[place] for place in forms.ranks(order, len(ranked))], "")
+        )
 
     async def _rewritten(self, task: str, words: str, shown: Sequence[Ranked]) -> tuple[str, str]:
         """Return the guidance with the model's advice before it, or as it was and why."""
-        if self._distiller is None or not self._settings.rewrite or not shown:
+        if self._model is None or not self._settings.rewrite or not shown:
             return words, ""
-        asked = partial(self._distiller.rewrite, task, [item.experience for item in shown])
-        advice, trouble = await self._in_time(asked)
-        return (words, trouble) if advice is None else (guidance.with_advice(advice, words), "")
+        notes = [item.experience for item in shown]
+        question = questions.rewrite(task, notes, self._model.room(forms.Rewriting))
+        advice, trouble = await self._asked(question, self._model)
+        return (words, trouble) if advice is None else (guidance.with_advice(advice.guidance, words), "")
 
-    async def _in_time(self, ask: Callable[[], Awaitable[Answer]]) -> tuple[Answer | None, str]:
+    async def _asked(self, question: Question[Answer], model: Model) -> tuple[Answer | None, str]:
         """Return the model's answer; `None` and a sentence where it failed or took too long."""
         deadline_s = self._settings.llm_deadline_s
         try:
             with anyio.move_on_after(deadline_s):
-                return await ask(), ""
+                return await model.llm.answer(question.purpose, question.system, question.user, question.shape), ""
         except EndpointError as exc:
             return None, f"The notes are as they were found: {exc}"
         return None, f"The notes are as they were found: the model took longer than {deadline_s:g} s."

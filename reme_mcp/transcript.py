@@ -138,10 +138,11 @@ def to_text(transcript: Transcript) -> str:
 
     Further lines of a step are indented, so that no text can pass itself off as another step.
     """
-    return "\n\n".join(_block(step) for step in transcript.steps)
+    return "\n\n".join(block(step) for step in transcript.steps)
 
 
-def _block(step: Step) -> str:
+def block(step: Step) -> str:
+    """Write one step: who, which tool, whether it failed, and the text, its further lines indented."""
     head = f"{step.role} {step.tool}" if step.tool else step.role
     failed = " (failed)" if step.failed else ""
     lines = "\n  ".join(step.text.splitlines())

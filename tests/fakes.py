@@ -1,6 +1,6 @@
 """What stands in for a model, and the values that tests are made of.
 
-The fake stands at the embedder's seam only; everything else in a test is real.
+The fakes stand at the seams of the embedder and the language model only; everything else in a test is real.
 """
 
 from __future__ import annotations
@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
 from reme_mcp.config import EmbedderSettings
+from reme_mcp.costs import Purpose
 from reme_mcp.embed import Embedder
 from reme_mcp.errors import EmbedderError
+from reme_mcp.questions import Question
 from reme_mcp.schema import Experience, ReceiptLine, Trajectory, task_key
+
+T = TypeVar("T", bound=BaseModel)
 
 LEARNED = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -76,6 +81,38 @@ class FakeLoader:
         if isinstance(outcome, str):
             raise EmbedderError(outcome)
         return outcome
+
+
+class ScriptedLLM:
+    """A language model that answers what it was told to, in order.
+
+    It fails on a question that it was not told about, or whose answer would have another shape.
+
+    Attributes:
+        asked: Every question that it was asked.
+    """
+
+    def __init__(self, *answers: BaseModel | Exception) -> None:
+        self.asked: list[Question[Any]] = []
+        self._answers = list(answers)
+
+    async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
+        """Return the next answer, or raise it."""
+        self.asked.append(Question(purpose, system, user, shape))
+        assert self._answers, f"nobody expected the question {user!r}"
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, shape), f"the script has {answer!r}, but {shape.__name__} was asked for"
+        return answer
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def left(self) -> int:
+        """How many answers nobody asked for."""
+        return len(self._answers)
 
 
 EXPERIENCE = Experience(

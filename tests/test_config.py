@@ -43,11 +43,11 @@ NUMBERS = [
     ("recall.confidence_weight", 0.0, 0.5),
     ("recall.freshness_weight", 0.0, 0.5),
     ("recall.half_life_days", 1.0, 3_650.0),
+    ("judge.min_verdict", 0.0, 1.0),
     ("dedup.min_cosine", 0.5, 1.0),
     ("dedup.min_text_overlap", 0.3, 1.0),
     ("dedup.min_task_cosine", 0.5, 1.0),
     ("dedup.min_task_overlap", 0.3, 1.0),
-    ("llm.min_verdict", 0.0, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
 ]
 TIMEOUTS = [("embedder.timeout_s", 0.0, 600.0), ("llm.timeout_s", 0.0, 3_600.0), ("recall.llm_deadline_s", 0.0, 60.0)]

@@ -1,0 +1,150 @@
+"""The forms that the model behind the server fills in, and what its entries mean here.
+
+In:  values of these pydantic models, read from a model's JSON.
+Out: drafts as the gate takes them, numbers for words, an order of candidates.
+Does not know: what was asked, or who answered.
+
+Made for small models. They break number ranges, so a number is a word from a list; they run on, so every text and list
+has a maximum; they think while they write, so a finding stands before the lessons and a reason before the values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reme_mcp.schema import Kind
+
+MAX_SENTENCE_CHARS = 240
+MAX_LESSON_CHARS = 600
+MAX_GUIDANCE_CHARS = 2_000
+MAX_RERANKED = 20
+
+Confidence = Literal["low", "medium", "high", "certain"]
+Answer = Literal["no", "partly", "yes"]
+Value = Literal["useless", "weak", "fair", "good", "excellent"]
+# fmt: off
+Place = Literal[
+    "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20",
+]
+# fmt: on
+CONFIDENCES: dict[Confidence, float] = {"low": 0.3, "medium": 0.5, "high": 0.7, "certain": 0.9}
+VALUES: dict[Value, float] = {"useless": 0.0, "weak": 0.25, "fair": 0.5, "good": 0.75, "excellent": 1.0}
+
+Sentence = Annotated[str, Field(max_length=MAX_SENTENCE_CHARS)]
+Name = Annotated[str, Field(max_length=40)]
+
+
+class _Form(BaseModel):
+    # No defaults in any form: a model has to fill in all of it.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lesson(_Form):
+    """What a model proposes to remember."""
+
+    when_to_use: Sentence
+    content: Annotated[str, Field(max_length=MAX_LESSON_CHARS)]
+    keywords: Annotated[list[Name], Field(max_length=5)]
+    tools_used: Annotated[list[Name], Field(max_length=5)]
+    confidence: Confidence
+
+
+class Patterns(_Form):
+    """What is learned from a success."""
+
+    decisive: Sentence
+    experiences: Annotated[list[Lesson], Field(min_length=1, max_length=3)]
+    generalized_task: Sentence
+
+
+class Mistakes(_Form):
+    """What is learned from a failure."""
+
+    earliest_wrong_step: Sentence
+    trigger: Sentence
+    experiences: Annotated[list[Lesson], Field(min_length=1, max_length=3)]
+    generalized_task: Sentence
+
+
+class Differences(_Form):
+    """What is learned from two attempts at one task."""
+
+    difference: Sentence
+    experiences: Annotated[list[Lesson], Field(min_length=1, max_length=2)]
+    generalized_task: Sentence
+
+
+class Verdict(_Form):
+    """What a judge says of one draft."""
+
+    reason: Sentence
+    actionability: Answer
+    accuracy: Answer
+    relevance: Answer
+    clarity: Answer
+    uniqueness: Answer
+    overall: Value
+
+
+class Order(_Form):
+    """Candidates by their numbers, the most useful first."""
+
+    order: Annotated[list[Place], Field(max_length=MAX_RERANKED)]
+
+
+class Rewriting(_Form):
+    """Recalled notes, turned into guidance for one task."""
+
+    guidance: Annotated[str, Field(max_length=MAX_GUIDANCE_CHARS)]
+
+
+def to_drafts(form: Patterns | Mistakes | Differences, kind: Kind, tools: tuple[str, ...]) -> list[dict[str, object]]:
+    """Return the lessons of a form as raw drafts, in the shape in which an assistant would hand them in.
+
+    Args:
+        form: As a model filled it in.
+        kind: Of what the lessons were learned from.
+        tools: That were called; a model names others, too, and those are left out.
+    """
+    return [
+        {
+            "when_to_use": whole(lesson.when_to_use, MAX_SENTENCE_CHARS),
+            "content": whole(lesson.content, MAX_LESSON_CHARS),
+            "keywords": [word for word in dict.fromkeys(lesson.keywords) if word.strip()],
+            "tools_used": [tool for tool in dict.fromkeys(lesson.tools_used) if tool in tools],
+            "confidence": CONFIDENCES[lesson.confidence],
+            "kind": kind,
+            "generalized_task": whole(form.generalized_task, MAX_SENTENCE_CHARS),
+        }
+        for lesson in form.experiences
+    ]
+
+
+def whole(text: str, max_chars: int) -> str:
+    """Return `text` without the sentence that a form's end cut off: a text as long as its form allows was cut."""
+    text = text.strip()
+    if len(text) < max_chars - 1 or text.endswith((".", "!", "?", "。")):
+        return text
+    end = max(text.rfind(mark) for mark in (". ", "! ", "? ", ".\n", "。"))
+    return text[: end + 1] if end > 0 else f"{text[: max_chars - 2].rsplit(' ', 1)[0]} …"
+
+
+def is_accepted(verdict: Verdict, min_verdict: float) -> bool:
+    """Return whether a draft is good enough: its overall value reaches the threshold (0 to 1)."""
+    return VALUES[verdict.overall] >= min_verdict
+
+
+def ranks(order: Order, count: int) -> list[int]:
+    """Return the places 0 to `count` - 1 as a model ordered them; those that it left out follow in their old order."""
+    named = [int(place) - 1 for place in order.order]
+    return list(dict.fromkeys([*(place for place in named if place < count), *range(count)]))
+
+
+def summary(verdict: Verdict) -> str:
+    """Return a verdict on one line: the overall value, that of each criterion, and why."""
+    values = verdict.model_dump(exclude={"reason", "overall"})
+    named = ", ".join(f"{criterion} {value}" for criterion, value in values.items())
+    reason = " ".join(whole(verdict.reason, MAX_SENTENCE_CHARS).split())
+    return f"{verdict.overall} ({named})" + (f": {reason}" if reason else "")

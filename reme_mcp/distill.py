@@ -54,7 +54,7 @@ _DICTATION = re.compile(
 ORDER_CHARS = 600
 MIN_DICTATED_SHARE = 0.7
 # How much of a text may be made of runs of words that stand in the instructions.
-MAX_REPEATED_SHARE = 0.5
+MAX_REPEATED_SHARE = 0.3
 REPEATED_WORDS = 5
 MIN_TELLING_WORDS = 2
 _EMPTY_TALK = """

@@ -10,6 +10,8 @@ has a maximum; they think while they write, so a finding stands before the lesso
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -106,14 +108,14 @@ def to_drafts(form: Patterns | Mistakes | Differences, kind: Kind, tools: tuple[
     Args:
         form: As a model filled it in.
         kind: Of what the lessons were learned from.
-        tools: That were called; a model names others, too, and those are left out.
+        tools: That were called; a model names others, too, and those are left out. "call ls" names the tool ls.
     """
     return [
         {
             "when_to_use": whole(lesson.when_to_use, MAX_SENTENCE_CHARS),
             "content": whole(lesson.content, MAX_LESSON_CHARS),
             "keywords": [word for word in dict.fromkeys(lesson.keywords) if word.strip()],
-            "tools_used": [tool for tool in dict.fromkeys(lesson.tools_used) if tool in tools],
+            "tools_used": [tool for tool in dict.fromkeys(tools) if any(map(_names(tool), lesson.tools_used))],
             "confidence": CONFIDENCES[lesson.confidence],
             "kind": kind,
             "generalized_task": whole(form.generalized_task, MAX_SENTENCE_CHARS),
@@ -129,6 +131,10 @@ def whole(text: str, max_chars: int) -> str:
         return text
     end = max(text.rfind(mark) for mark in (". ", "! ", "? ", ".\n", "。"))
     return text[: end + 1] if end > 0 else f"{text[: max_chars - 2].rsplit(' ', 1)[0]} …"
+
+
+def _names(tool: str) -> Callable[[str], bool]:
+    return lambda text: text == tool or tool in re.findall(r"[\w.:/-]+", text)
 
 
 def is_accepted(verdict: Verdict, min_verdict: float) -> bool:

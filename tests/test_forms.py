@@ -106,7 +106,7 @@ def test_a_lesson_becomes_a_draft_that_the_gate_takes(kind: Kind) -> None:
         when_to_use="When a site has to go online.",
         content="Build it, then upload the public folder.",
         keywords=["deploy"],
-        tools_used=["build", "upload"],
+        tools_used=["upload", "build"],
         confidence=0.7,
         kind=kind,
         generalized_task="Publish a site",
@@ -120,8 +120,10 @@ def test_confidence_is_a_word_for_a_number(word: str, number: float) -> None:
 
 
 def test_tools_that_nobody_called_and_what_stands_twice_are_left_out() -> None:
-    one = lesson(tools_used=["build", "invented", "build"], keywords=["deploy", " ", "deploy", "site"])
-    (raw,) = forms.to_drafts(patterns(one), "success", ("build",))
+    one = lesson(
+        tools_used=["call build", "invented", "`build`()", "uploads"], keywords=["deploy", " ", "deploy", "site"]
+    )
+    (raw,) = forms.to_drafts(patterns(one), "success", ("build", "upload"))
     assert raw["tools_used"] == ["build"]
     assert raw["keywords"] == ["deploy", "site"]
 

@@ -18,6 +18,7 @@ from reme_mcp.config import EmbedderSettings
 from reme_mcp.costs import Purpose
 from reme_mcp.embed import Embedder
 from reme_mcp.errors import EmbedderError
+from reme_mcp.forms import Differences, Lesson, Mistakes, Patterns, Value, Verdict
 from reme_mcp.questions import Question
 from reme_mcp.schema import Experience, ReceiptLine, Trajectory, task_key
 
@@ -211,3 +212,37 @@ def draft(number: int = 0, /, **changes: object) -> dict[str, object]:
     """Return a valid draft about the situation with this number, as a client sends it."""
     when_to_use, content = SITUATIONS[number]
     return {"when_to_use": when_to_use, "content": content, **changes}
+
+
+# --- what a model answers ---
+
+
+def lesson(number: int, **changes: Any) -> Lesson:
+    when_to_use, content = SITUATIONS[number]
+    values = {"when_to_use": when_to_use, "content": content, "keywords": ["site"], "tools_used": ["upload"]}
+    return Lesson(**(values | {"confidence": "high"} | changes))
+
+
+def patterns(*lessons: Lesson) -> Patterns:
+    return Patterns(decisive="Building first.", experiences=list(lessons), generalized_task="Publish a site")
+
+
+def mistakes(*lessons: Lesson) -> Mistakes:
+    return Mistakes(
+        earliest_wrong_step="Upload.",
+        trigger="Nothing was built.",
+        experiences=list(lessons),
+        generalized_task="Publish a site",
+    )
+
+
+def differences(*lessons: Lesson) -> Differences:
+    return Differences(difference="It built first.", experiences=list(lessons), generalized_task="Publish a site")
+
+
+def verdict(overall: Value) -> Verdict:
+    criteria: dict[str, Any] = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "yes")
+    return Verdict(reason="So I find.", overall=overall, **criteria)
+
+
+GOOD, WEAK = verdict("good"), verdict("weak")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -14,10 +13,23 @@ from reme_mcp.config import JudgeSettings
 from reme_mcp.distill import NamedDraft, read_drafts
 from reme_mcp.distiller import MAX_KNOWN, MIN_RECORD_TOKENS, Distilled, distil, judge
 from reme_mcp.errors import ConfigError, EndpointError
-from reme_mcp.forms import Differences, Lesson, Mistakes, Patterns, Value, Verdict
+from reme_mcp.forms import Value
 from reme_mcp.schema import Experience, ExperienceDraft, Trajectory
 from reme_mcp.transcript import parse_messages, to_json
-from tests.fakes import SITUATIONS, ScriptedLLM, draft, experience, trajectory
+from tests.fakes import (
+    GOOD,
+    SITUATIONS,
+    WEAK,
+    ScriptedLLM,
+    differences,
+    draft,
+    experience,
+    lesson,
+    mistakes,
+    patterns,
+    trajectory,
+    verdict,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -40,37 +52,6 @@ SUCCEEDED = trajectory("t-good", transcript=transcript("build", "upload"))
 FAILED = trajectory(
     "t-bad", outcome="failure", reward=0.0, transcript=transcript("upload", failing="upload"), task=SUCCEEDED.task
 )
-
-
-def lesson(number: int, **changes: Any) -> Lesson:
-    when_to_use, content = SITUATIONS[number]
-    values = {"when_to_use": when_to_use, "content": content, "keywords": ["site"], "tools_used": ["upload"]}
-    return Lesson(**(values | {"confidence": "high"} | changes))
-
-
-def patterns(*lessons: Lesson) -> Patterns:
-    return Patterns(decisive="Building first.", experiences=list(lessons), generalized_task="Publish a site")
-
-
-def mistakes(*lessons: Lesson) -> Mistakes:
-    return Mistakes(
-        earliest_wrong_step="Upload.",
-        trigger="Nothing was built.",
-        experiences=list(lessons),
-        generalized_task="Publish a site",
-    )
-
-
-def differences(*lessons: Lesson) -> Differences:
-    return Differences(difference="It built first.", experiences=list(lessons), generalized_task="Publish a site")
-
-
-def verdict(overall: Value) -> Verdict:
-    criteria: dict[str, Any] = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "yes")
-    return Verdict(reason="So I find.", overall=overall, **criteria)
-
-
-GOOD, WEAK = verdict("good"), verdict("weak")
 
 
 async def no_neighbours(written: ExperienceDraft) -> Sequence[Experience]:

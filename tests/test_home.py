@@ -621,7 +621,7 @@ from reme_mcp.config import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
 from reme_mcp.memory import Memory
 from reme_mcp.store import Store
-from reme_mcp.upgrades import new_column
+from reme_mcp.upgrades import UPGRADES, new_column
 from tests.fakes import draft, experience
 
 home, place = sys.argv[1:]
@@ -656,8 +656,8 @@ async def main():
         record = memory.record("deploy", outcome="success", receipt=recalled.receipt, source="test")
         await refused("Read-only file system", record)
         await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
-        later = Store.open(Path(home), upgrades=[new_column("experiences", "mood", "'calm'")])
-        await refused("can't upgrade " + home + " from schema 1 to 2: can't lock", later)
+        later = Store.open(Path(home), upgrades=[*UPGRADES, new_column("experiences", "mood", "'calm'")])
+        await refused("can't upgrade " + home + " from schema 4 to 5: can't lock", later)
         await refused("Read-only file system", memory.backup(Path(place) / "b.zip"))
     print("done")
 anyio.run(main)

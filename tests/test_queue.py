@@ -227,7 +227,7 @@ async def test_while_the_model_is_away_the_others_are_not_tried(settings: Settin
     async with Memory.open(one_at_a_time, connect=connecting(llm)) as memory:
         await success(memory, "Put my blog online")
         await success(memory, "Bake a cake")
-        assert [one.tries for one in await work(memory)] == [1, 0]
+        assert sorted(one.tries for one in await work(memory)) == [0, 1]
 
 
 async def test_a_question_without_an_answer_concerns_its_own_trajectory_only(settings: Settings) -> None:
@@ -236,7 +236,7 @@ async def test_a_question_without_an_answer_concerns_its_own_trajectory_only(set
     async with Memory.open(one_at_a_time, connect=connecting(llm)) as memory:
         await success(memory, "Put my blog online")
         await success(memory, "Bake a cake")
-        assert [one.status for one in await work(memory)] == ["queued", "distilled"]
+        assert sorted(one.status for one in await work(memory)) == ["distilled", "queued"]
 
 
 async def test_a_trajectory_that_fails_too_often_waits_for_a_person(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import latency, refine, replay, report
+from tests.benchmarks import distill, latency, refine, replay, report
 
 ENGINE = "Start the engine of my car"
 REPORT = "Sort quarterly figures alphabetically"
@@ -259,3 +259,14 @@ def test_a_bar_is_as_high_as_its_value(values: list[float], drawn: str) -> None:
 
 def test_bars_of_nothing_are_low() -> None:
     assert refine.bars([0.0, 0.0], 0.0) == "▁▁"
+
+
+def test_the_queue_survives_kills_in_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "figures.json"
+    monkeypatch.setattr(distill, "QUEUED_AT_ONCE", 2)
+    monkeypatch.setattr(distill, "TURNS", 1)
+    monkeypatch.setattr("sys.argv", ["distill", "--kills", "1", "--calls", "2", "--json", str(file)])
+    distill.main()
+    figures = json.loads(file.read_text())
+    assert (figures["kills"]["lost"], figures["kills"]["twice"]) == (0, 0)
+    assert figures["recall"]["idle p50 ms"] > 0

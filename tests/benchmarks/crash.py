@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Timer
 
@@ -36,10 +37,10 @@ EARLIEST_KILL_S = 0.05
 class Client:
     """Talks to one server process line by line, and remembers what it acknowledged."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] = {}) -> None:
         self.process = subprocess.Popen(
             report.SERVER,
-            env=report.server_environ(folder, {"EMBEDDER_PROVIDER": "none"}),
+            env=report.server_environ(folder, {"EMBEDDER_PROVIDER": "none", **settings}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -332,9 +332,9 @@ class Memory:
                 partial(store.trajectory_by_digest, workspace, digest),
                 partial(store.receipt, workspace, receipt or ""),
             )
+            if receipt is not None and not lines:
+                raise NotFound(checks.unknown("receipt", receipt, workspace))
             if known is None:
-                if receipt is not None and not lines:
-                    raise NotFound(checks.unknown("receipt", receipt, workspace))
                 await writer.add_trajectory(trajectory)
                 result = await self._work_off(prepared, store, writer)
         if known is not None:

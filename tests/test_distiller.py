@@ -67,7 +67,7 @@ def differences(*lessons: Lesson) -> Differences:
 
 def verdict(overall: Value) -> Verdict:
     criteria: dict[str, Any] = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "yes")
-    return Verdict(reason="So I find.", overall=overall, **criteria)
+    return Verdict(gist="Build first.", overall=overall, **criteria)
 
 
 GOOD, WEAK = verdict("good"), verdict("weak")
@@ -246,8 +246,7 @@ async def test_a_rejected_draft_comes_with_what_the_judge_said() -> None:
     (fallen,) = distilled.rejected
     assert fallen.when_to_use == SITUATIONS[0][0]
     assert fallen.reason == (
-        "the judge found it weak (actionability yes, accuracy yes, relevance yes, clarity yes, uniqueness yes): "
-        "So I find."
+        "the judge found it weak (actionability yes, accuracy yes, relevance yes, clarity yes, uniqueness yes)"
     )
 
 

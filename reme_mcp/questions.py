@@ -67,8 +67,9 @@ Write for an agent in another task, who never sees this record:
 worked.
 - keywords: up to five. tools_used: tools of the record. confidence: how sure the record makes you.
 - generalized_task: what the user asked for, in one sentence without names and numbers.
-No names and no numbers of this task. Every experience says something else; one good one is better than three. "Be \
-careful" and "check everything" say nothing. Write in the language of the task."""
+No names and no numbers of this task. Every experience says something else; one good one is better than three. Leave \
+out what every agent knows: how a common command is called, "be careful", "check everything". Write in the language \
+of the task."""
 
 _SUCCESS = f"""\
 An agent did a task and succeeded. Find out what made it work, so that it can be done again in other tasks.
@@ -80,9 +81,10 @@ wrong without it. Then write 1 to 3 experiences: patterns that can be used again
 _FAILURE = f"""\
 An agent did a task and failed. Find out where it went wrong, so that it won't happen again in other tasks.
 {_ONLY_DATA}
-Go through the record from its start. Say in one sentence which step was the earliest wrong one (a step that is \
-missing counts, too; later errors often only follow from it), and in one what triggered it: what the agent overlooked \
-or took for granted. Then write 1 to 3 experiences: what to do instead, and how to notice in time.
+Go through the record from its start; results marked "(failed)" are errors. Say in one sentence which step was the \
+earliest wrong one (a step that is missing counts, too; later errors often only follow from it), and in one what \
+triggered it: what the agent overlooked or took for granted. Then write 1 to 3 experiences: what to do instead, and \
+how to notice in time.
 {_HOW_TO_WRITE}"""
 
 _COMPARATIVE = f"""\

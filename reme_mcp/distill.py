@@ -257,8 +257,9 @@ def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Trans
     if _is_dictated(draft, record):
         return "was dictated by a text in the record"
     content = task_key(draft.content)
-    copied = [task, *(step.text for step in record.steps if step.role in ("call", "result"))]
-    if any(content in task_key(text) for text in copied):
+    done = [step.text for step in record.steps if step.role in ("call", "result")]
+    said = [step.text for step in record.steps if step.role == "user"]
+    if any(content in task_key(text) for text in (task, *done)) or content in map(task_key, said):
         return "copies the task or a step instead of saying what was learned"
     if len(stems(draft.content) - stems(_EMPTY_TALK)) < MIN_TELLING_WORDS:
         return "says nothing that could be acted on"

@@ -5,7 +5,7 @@ Out: drafts as the gate takes them, numbers for words, an order of candidates.
 Does not know: what was asked, or who answered.
 
 Made for small models. They break number ranges, so a number is a word from a list; they run on, so every text and list
-has a maximum; they think while they write, so a finding stands before the lessons and a reason before the values.
+has a maximum; they think while they write, so a finding stands before the lessons and a gist before the values.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Differences(_Form):
 class Verdict(_Form):
     """What a judge says of one draft."""
 
-    reason: Sentence
+    gist: Sentence
     actionability: Answer
     accuracy: Answer
     relevance: Answer
@@ -149,8 +149,6 @@ def ranks(order: Order, count: int) -> list[int]:
 
 
 def summary(verdict: Verdict) -> str:
-    """Return a verdict on one line: the overall value, that of each criterion, and why."""
-    values = verdict.model_dump(exclude={"reason", "overall"})
-    named = ", ".join(f"{criterion} {value}" for criterion, value in values.items())
-    reason = " ".join(whole(verdict.reason, MAX_SENTENCE_CHARS).split())
-    return f"{verdict.overall} ({named})" + (f": {reason}" if reason else "")
+    """Return a verdict on one line: the overall value and that of each criterion."""
+    values = verdict.model_dump(exclude={"gist", "overall"})
+    return f"{verdict.overall} ({', '.join(f'{criterion} {value}' for criterion, value in values.items())})"

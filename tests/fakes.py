@@ -242,7 +242,7 @@ def differences(*lessons: Lesson) -> Differences:
 
 def verdict(overall: Value) -> Verdict:
     criteria: dict[str, Any] = dict.fromkeys(("actionability", "accuracy", "relevance", "clarity", "uniqueness"), "yes")
-    return Verdict(reason="So I find.", overall=overall, **criteria)
+    return Verdict(gist="Build first.", overall=overall, **criteria)
 
 
 GOOD, WEAK = verdict("good"), verdict("weak")

@@ -434,6 +434,12 @@ def test_what_copies_the_task_or_a_step_is_no_lesson(content: str) -> None:
     assert fault_of(content=content).startswith("copies the task")
 
 
+def test_what_a_person_said_is_no_lesson_as_a_whole_but_may_hold_one() -> None:
+    said = with_step("user", "Upload it with rsync. Then tell me.")
+    assert fault_of(said, content="Upload it with rsync. Then tell me.").startswith("copies")
+    assert fault_of(said, content="Upload it with rsync.") == ""
+
+
 @pytest.mark.parametrize(
     "content",
     [

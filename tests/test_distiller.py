@@ -227,8 +227,7 @@ async def test_a_rejected_draft_comes_with_what_the_judge_said() -> None:
     (fallen,) = distilled.rejected
     assert fallen.when_to_use == SITUATIONS[0][0]
     assert fallen.reason == (
-        "the judge found it weak (actionability yes, accuracy yes, relevance yes, clarity yes, uniqueness yes): "
-        "So I find."
+        "the judge found it weak (actionability yes, accuracy yes, relevance yes, clarity yes, uniqueness yes)"
     )
 
 

@@ -55,7 +55,9 @@ class Model:
         properties = schema["properties"]
         if "overall" in properties:
             filled: dict[str, object] = dict.fromkeys(properties, "yes")
-            filled |= {"reason": "An agent would know which screw to turn.", "overall": "good"}
+            filled |= {"overall": "good"} | {
+                name: "Which screw to turn." for name in ("gist", "reason") if name in properties
+            }
         else:
             number = next(self._numbers)
             lesson = {

@@ -102,7 +102,8 @@ async def work_off(
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
         answer = answer.model_copy(update={"lessons": [candidate.content for candidate in prepared.candidates]})
-    await writer.put_trajectory(_answered(trajectory, answer))
+    # What went wrong with earlier drafts says nothing about these.
+    await writer.put_trajectory(_answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer))
     return answer
 
 

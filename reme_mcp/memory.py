@@ -139,21 +139,20 @@ class Memory:
         Leaving the block stops background work; what it had not finished is taken up at the next start.
         """
         failure: Exception | None = None
-        async with anyio.create_task_group() as background:
-            memory = cls(settings, background, load, load_cross, connect)
-            try:
-                yield memory
-            except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
-                failure = exc
-            finally:
-                background.cancel_scope.cancel()
-        # Only now: a table that is closed under a reader makes LanceDB panic.
-        if memory._llm is not None:
-            await memory._llm.close()
-        if memory._store is not None:
-            await memory._store_costs(memory._store)
-        for store in [*memory._replaced, *([memory._store] if memory._store else [])]:
-            store.close()
+        background = anyio.create_task_group()
+        memory = cls(settings, background, load, load_cross, connect)
+        try:
+            async with background:
+                try:
+                    yield memory
+                except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
+                    failure = exc
+                finally:
+                    background.cancel_scope.cancel()
+        finally:
+            # Only now: a table that is closed under a reader makes LanceDB panic.
+            with anyio.CancelScope(shield=True):
+                await memory._close()
         if failure is not None:
             raise failure
 
@@ -581,6 +580,17 @@ class Memory:
         spent = self._spent[:]
         self._spent.clear()
         return spent
+
+    async def _close(self) -> None:
+        if self._llm is not None:
+            await self._llm.close()
+        if self._store is not None:
+            try:
+                await self._store_costs(self._store)
+            except StoreError as exc:
+                logger.warning("what the model has cost is not entered: %s", exc)
+        for store in [*self._replaced, *([self._store] if self._store is not None else [])]:
+            store.close()
 
     async def _store_costs(self, store: Store) -> None:
         if self._spent:

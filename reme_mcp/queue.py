@@ -64,6 +64,7 @@ class Queue:
         self._take_spent = take_spent
         self._changed = anyio.Event()
         self._paused_until: datetime | None = None
+        self._trouble = ""
 
     def wake(self) -> None:
         """Say that something was queued or worked off."""
@@ -71,7 +72,7 @@ class Queue:
         self._changed = anyio.Event()
 
     async def worked_off(self, trajectory: Trajectory, tell: Callable[[str], Awaitable[None]]) -> Trajectory:
-        """Wait until the model has worked off a queued trajectory, or failed on it, and return it as it is then.
+        """Wait until the model has worked off a queued trajectory, or has to put it off, and return it as it is then.
 
         Args:
             trajectory: It may be another process that works on it.
@@ -80,7 +81,7 @@ class Queue:
         while True:
             changed = self._changed
             stored = await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory
-            if stored.status != "queued" or stored.tries > trajectory.tries:
+            if stored.status != "queued" or not self._is_due(stored):
                 return stored
             await tell("the model is distilling")
             with anyio.move_on_after(LOOK_WHILE_WAITED_FOR_S):
@@ -90,7 +91,12 @@ class Queue:
         """Work on the queue for as long as this process lives, or until a backup takes the place of the pool."""
         while self._store.is_current():
             changed = self._changed
-            with anyio.move_on_after(await self._work_if_free()):
+            try:
+                pause_s = await self._work_if_free()
+            except StoreError as exc:
+                logger.warning("the queue can't be worked on: %s", exc)
+                pause_s = LOOK_AGAIN_S
+            with anyio.move_on_after(pause_s):
                 await changed.wait()
 
     async def work_all(self, done: Callable[[Trajectory], Awaitable[None]]) -> int:
@@ -132,9 +138,10 @@ class Queue:
 
         async def work(trajectory: Trajectory) -> None:
             async with turns:
-                if self._paused_until is None or self._paused_until <= now():
+                if asked := self._paused_until is None or self._paused_until <= now():
                     await self._work_off_or_keep(trajectory)
-            await done(await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory)
+            stored = await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+            await done(stored if asked else replace(stored, trouble=self._trouble))
 
         async with anyio.create_task_group() as tasks:
             for trajectory in trajectories:
@@ -143,6 +150,14 @@ class Queue:
     async def _work_off_or_keep(self, trajectory: Trajectory) -> None:
         """Work a trajectory off; whatever goes wrong, it stays queued and the others go on."""
         try:
+            await self._work_off_or_put_off(trajectory)
+        except StoreError as exc:
+            logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
+            # At once, the model would be asked, and paid, for what can't be stored over and over.
+            self._pause(now() + timedelta(seconds=LOOK_AGAIN_S), str(exc))
+
+    async def _work_off_or_put_off(self, trajectory: Trajectory) -> None:
+        try:
             await self._work_off(trajectory)
         except EndpointError as exc:
             logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
@@ -150,8 +165,8 @@ class Queue:
         except ConfigError as exc:
             logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
             await self._put_off(trajectory, EndpointError(str(exc), is_permanent=True))
-        except StoreError as exc:
-            logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
+        except StoreError:
+            raise
         except Exception:
             logger.exception("%s could not be distilled", trajectory.id)
             await self._put_off(trajectory, AnswerError("it failed inside the server; its log (stderr) says why"))
@@ -207,6 +222,9 @@ class Queue:
         """Return earlier attempts at the same task, newest first: the same by its words, or by what they mean."""
         workspace, task = trajectory.workspace, trajectory.task
         recent = dict(await self._store.tasks(workspace, limit=RECENT_TASKS))
+        # In the same words also those from long ago.
+        alike = await self._store.attempts(workspace, trajectory.task_key, limit=LIKELY_TASKS)
+        recent |= {one.id: one.task for one in alike}
         recent.pop(trajectory.id, None)
         likely = sorted(recent, key=lambda id: -distill.text_overlap(task, recent[id]))[:LIKELY_TASKS]
         vectors = await self._vectors.embed_tasks([task, *(recent[id] for id in likely)])
@@ -217,7 +235,9 @@ class Queue:
                 task, recent[id], None if vectors is None else float(vectors[0] @ vectors[row]), self._settings.dedup
             )
         ]
-        return await self._store.trajectories(workspace, same)
+        attempts = await self._store.trajectories(workspace, same)
+        # What came later is compared with this one when its own turn comes.
+        return [one for one in attempts if one.created_at < trajectory.created_at]
 
     async def _neighbours(self, workspace: str, draft: ExperienceDraft) -> list[Experience]:
         """Return what the pool says about the same."""
@@ -236,12 +256,17 @@ class Queue:
             # Only this trajectory is at fault; the others need not wait.
             retry_at = None if tries >= MAX_TRIES else retry_at
         else:
-            self._paused_until = retry_at
+            self._pause(now() + timedelta(seconds=pause_s), str(exc))
         async with self._store.writing() as writer:
             await writer.add_spent(self._take_spent())
             if await self._is_as_it_was(trajectory):
                 await writer.put_trajectory(replace(trajectory, tries=tries, retry_at=retry_at, trouble=str(exc)))
         self.wake()
+
+    def _pause(self, until: datetime, trouble: str) -> None:
+        """Ask the model nothing for a while; of two reasons the longer one counts."""
+        if self._paused_until is None or until > self._paused_until:
+            self._paused_until, self._trouble = until, trouble
 
     async def _is_as_it_was(self, trajectory: Trajectory) -> bool:
         """Return whether nobody has sent experiences for it, or worked it off, since it was read."""

@@ -12,7 +12,7 @@ import pytest
 
 from reme_mcp.config import EmbedderSettings, LLMSettings, RecallSettings, Settings
 from reme_mcp.costs import Allowance, Spent
-from reme_mcp.errors import AnswerError, EndpointError, InvalidInput
+from reme_mcp.errors import AnswerError, EndpointError, InvalidInput, StoreError
 from reme_mcp.forms import Order, Rewriting
 from reme_mcp.llm import LLM
 from reme_mcp.memory import ConnectLLM, Memory
@@ -276,6 +276,48 @@ async def test_what_fails_inside_is_kept_as_well(settings: Settings, caplog: pyt
         [kept] = await work(memory)
     assert "failed inside the server" in kept.trouble
     assert "nobody expected the question" in caplog.text
+
+
+async def test_new_experiences_make_a_new_start(settings: Settings) -> None:
+    llm = ScriptedLLM(*[AnswerError("nonsense")] * MAX_TRIES)
+    async with Memory.open(settings, connect=connecting(llm)) as memory:
+        trajectory_id = await success(memory)
+        for _ in range(MAX_TRIES):
+            await work(memory)
+        await memory.record(trajectory_id=trajectory_id, experiences=[draft(3)], source="test")
+        [waiting] = await memory.queued()
+    assert (waiting.tries, waiting.retry_at, waiting.trouble) == (0, None, "")
+
+
+async def test_an_attempt_is_compared_with_earlier_ones_only(settings: Settings) -> None:
+    # Both are queued before either is distilled: the later one's turn brings the comparison, once.
+    llm = ScriptedLLM(mistakes(lesson(0)), GOOD, patterns(lesson(1)), differences(lesson(2)), GOOD, GOOD)
+    one_at_a_time = settings.model_copy(update={"llm": settings.llm.model_copy(update={"concurrency": 1})})
+    async with Memory.open(one_at_a_time, connect=connecting(llm)) as memory:
+        await memory.record("Put my blog online", outcome="failure", steps="It was empty.", source="test")
+        await work(memory)
+        await success(memory)
+        await work(memory)
+        assert [one.kind for one in await memory.page()].count("comparative") == 1
+    assert llm.left == 0
+
+
+async def test_what_cant_be_stored_is_not_asked_for_again_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any) -> None:
+        raise StoreError("the disk is full")
+
+    llm = ScriptedLLM(patterns(lesson(0)), GOOD)
+    async with Memory.open(settings, connect=connecting(llm)) as memory:
+        trajectory_id = await success(memory)
+        monkeypatch.setattr("reme_mcp.intake.learn", full)
+        await work(memory)
+        assert [one.id for one in await memory.queued()] == [trajectory_id]
+        monkeypatch.undo()
+        # What the model said is kept: it is not asked again.
+        assert [one.status for one in await work(memory)] == ["distilled"]
+        assert len(await memory.page()) == 1
 
 
 # --- the background ---

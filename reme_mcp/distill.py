@@ -28,7 +28,7 @@ from reme_mcp.schema import (
     task_key,
 )
 from reme_mcp.transcript import Transcript, from_json
-from reme_mcp.words import stems
+from reme_mcp.words import mostly_latin, stems
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NEGATION = re.compile(
@@ -241,8 +241,8 @@ def text_overlap(first: str, second: str) -> float:
 def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Transcript) -> str:
     """Return what makes a model's draft worthless at first sight, as a reason; empty if nothing does.
 
-    A first sieve before the judge: it knows a model that repeats its prompt, copies the record, talks without saying
-    anything, or hands on an order that the record planted.
+    A first sieve before the judge: it knows a model that repeats its prompt, answers in another script, copies the
+    record, talks without saying anything, or hands on an order that the record planted.
 
     Args:
         draft: As a model wrote it.
@@ -254,6 +254,8 @@ def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Trans
         return "repeats the instructions instead of saying what was learned"
     if _ORDER.search(lesson(draft)):
         return "gives its reader orders instead of saying what was learned"
+    if mostly_latin(draft.content) != mostly_latin(task):
+        return "is written in another script than the task, and would not be found"
     if _is_dictated(draft, record):
         return "was dictated by a text in the record"
     content = task_key(draft.content)

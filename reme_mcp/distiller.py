@@ -222,4 +222,5 @@ def _sieve(raw: Sequence[dict[str, object]], sources: Sequence[Sequence[Transcri
 
 
 def _rejected(draft: ExperienceDraft, reason: str) -> Rejected:
-    return Rejected(when_to_use=draft.when_to_use[: distill.SHOWN_CHARS], reason=reason)
+    # Whole, as it is kept with its trajectory only.
+    return Rejected(when_to_use=draft.when_to_use, reason=reason, content=draft.content)

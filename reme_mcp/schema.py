@@ -282,10 +282,11 @@ class RecallResult(BaseModel):
 
 
 class Rejected(BaseModel):
-    """A draft that was not stored, and why."""
+    """A draft that was not stored, and why; `content` is there where a model wrote or judged it."""
 
     when_to_use: str
     reason: str
+    content: str = ""
 
 
 class Merged(BaseModel):

@@ -399,9 +399,9 @@ RECORD = Transcript(
 )
 
 
-def fault_of(record: Transcript = RECORD, /, **changes: object) -> str:
+def fault_of(record: Transcript = RECORD, /, *, task: str = "Put my blog online", **changes: object) -> str:
     written = ExperienceDraft.model_validate(draft(0, **changes))
-    return fault(written, instructions=INSTRUCTIONS, task="Put my blog online", record=record)
+    return fault(written, instructions=INSTRUCTIONS, task=task, record=record)
 
 
 @pytest.mark.parametrize("number", range(10))
@@ -458,7 +458,8 @@ def test_empty_talk_is_no_lesson(content: str) -> None:
     ["Check the lock file first.", "Always use --dry-run with rsync.", "先构建网站,再上传。", "`git fetch` first."],
 )
 def test_a_short_lesson_is_no_empty_talk(content: str) -> None:
-    assert fault_of(content=content) == ""
+    task = "Put my blog online" if content.isascii() else "让我的博客上线"
+    assert fault_of(content=content, task=task) == ""
 
 
 @pytest.mark.parametrize(

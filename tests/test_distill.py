@@ -399,7 +399,7 @@ RECORD = Transcript(
 )
 
 
-def fault_of(record: Transcript = RECORD, /, *, task: str = "Put my blog online", **changes: object) -> str:
+def fault_of(record: Transcript = RECORD, task: str = "Put my blog online", /, **changes: object) -> str:
     written = ExperienceDraft.model_validate(draft(0, **changes))
     return fault(written, instructions=INSTRUCTIONS, task=task, record=record)
 
@@ -459,7 +459,7 @@ def test_empty_talk_is_no_lesson(content: str) -> None:
 )
 def test_a_short_lesson_is_no_empty_talk(content: str) -> None:
     task = "Put my blog online" if content.isascii() else "让我的博客上线"
-    assert fault_of(content=content, task=task) == ""
+    assert fault_of(RECORD, task, content=content) == ""
 
 
 @pytest.mark.parametrize(

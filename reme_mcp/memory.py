@@ -560,7 +560,8 @@ class Memory:
             if self._store is None:
                 store = await Store.open(Path(self.settings.home))
                 if self._model is not None:
-                    for spent in await store.spent(since=now() - timedelta(days=1)):
+                    # What earlier processes have spent today; of its own spending this one knows.
+                    for spent in [] if self._queue else await store.spent(since=now() - timedelta(days=1)):
                         self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
                     self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent)
                 self._store = store

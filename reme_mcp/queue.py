@@ -43,6 +43,10 @@ NEIGHBOURS = 3
 # Among how many recorded tasks another attempt at the same one is looked for, and how many are looked at closely.
 RECENT_TASKS = 500
 LIKELY_TASKS = 8
+# By their beginnings: to compare five hundred tasks of full length would hold up every call for seconds.
+COMPARED_CHARS = 300
+
+Done = Callable[[Trajectory], Awaitable[None]]
 
 
 class Queue:
@@ -99,7 +103,7 @@ class Queue:
             with anyio.move_on_after(pause_s):
                 await changed.wait()
 
-    async def work_all(self, done: Callable[[Trajectory], Awaitable[None]]) -> int:
+    async def work_all(self, done: Done) -> int:
         """Work once on all that is queued, whatever failed before, and return how many there were.
 
         Args:
@@ -119,7 +123,7 @@ class Queue:
             if not ours:
                 return LOOK_AFTER_OTHER_S
             while due := [one for one in await self._store.queued() if self._is_due(one)]:
-                await self._work_on(due, _nobody)
+                await self._work_on(due, None)
         return min([self._seconds_left(one) for one in await self._store.queued()], default=LOOK_AGAIN_S)
 
     def _is_due(self, trajectory: Trajectory) -> bool:
@@ -132,7 +136,7 @@ class Queue:
         moments = [at for at in (trajectory.retry_at, self._paused_until) if at is not None]
         return max([(at - now()).total_seconds() for at in moments], default=0.0)
 
-    async def _work_on(self, trajectories: Sequence[Trajectory], done: Callable[[Trajectory], Awaitable[None]]) -> None:
+    async def _work_on(self, trajectories: Sequence[Trajectory], done: Done | None) -> None:
         """Work on several at a time; the model's own limit says how many questions are under way."""
         turns = anyio.CapacityLimiter(self._settings.llm.concurrency)
 
@@ -140,8 +144,9 @@ class Queue:
             async with turns:
                 if asked := self._paused_until is None or self._paused_until <= now():
                     await self._work_off_or_keep(trajectory)
-            stored = await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory
-            await done(stored if asked else replace(stored, trouble=self._trouble))
+            if done is not None:
+                stored = await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+                await done(stored if asked else replace(stored, trouble=self._trouble))
 
         async with anyio.create_task_group() as tasks:
             for trajectory in trajectories:
@@ -226,7 +231,8 @@ class Queue:
         alike = await self._store.attempts(workspace, trajectory.task_key, limit=LIKELY_TASKS)
         recent |= {one.id: one.task for one in alike}
         recent.pop(trajectory.id, None)
-        likely = sorted(recent, key=lambda id: -distill.text_overlap(task, recent[id]))[:LIKELY_TASKS]
+        start = task[:COMPARED_CHARS]
+        likely = sorted(recent, key=lambda id: -distill.text_overlap(start, recent[id][:COMPARED_CHARS]))[:LIKELY_TASKS]
         vectors = await self._vectors.embed_tasks([task, *(recent[id] for id in likely)])
         same = [
             id
@@ -272,7 +278,3 @@ class Queue:
         """Return whether nobody has sent experiences for it, or worked it off, since it was read."""
         stored = await self._store.trajectory(trajectory.workspace, trajectory.id)
         return stored is not None and (stored.status, stored.drafts_digest) == ("queued", trajectory.drafts_digest)
-
-
-async def _nobody(trajectory: Trajectory) -> None:
-    """Tell nobody."""

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.distill [--kills 20] [--calls 60] [--json FILE]
 
-The model is a real HTTP server on loopback that fills in every form with one lesson, no two of them the same, after 10
-to 100 ms; a server process talks to it as to any other.
+The model is a real HTTP server on loopback that fills in every form with one lesson, no two of them the same; a server
+process talks to it as to any other. It takes 10 to 100 ms in the first part, so that kills meet every step, and half a
+second to a second in the second, as fast models do.
 
 Kills: each round starts a server over stdio, records trajectories as fast as it answers, and kills it at a random
 moment, between 50 and 2,000 ms after the first answer. At the end the queue is emptied. `lost` are acknowledged
@@ -35,22 +36,27 @@ from tests.benchmarks import report
 from tests.benchmarks.crash import Client
 from tests.http_server import Asked, Reply, Server, reply, serving
 
-SHORTEST_S, LONGEST_S = 0.01, 0.1
+AT_ONCE_S, LIKE_A_MODEL_S = (0.01, 0.1), (0.5, 1.0)
 EARLIEST_KILL_S, LATEST_KILL_S = 0.05, 2.0
 TURNS = 3
-QUEUED_AT_ONCE = 40
+QUEUED_AT_ONCE = 15
 
 
 class Model:
-    """Fills in whatever form it is given; every lesson is another one."""
+    """Fills in whatever form it is given; every lesson is another one.
+
+    Attributes:
+        takes_s: From how many seconds to how many it takes for an answer.
+    """
 
     def __init__(self, seed: int) -> None:
+        self.takes_s = AT_ONCE_S
         self._numbers = itertools.count(1)
         self._rng = random.Random(seed)
 
     def __call__(self, asked: Asked) -> Reply:
         """Answer a request after a moment."""
-        time.sleep(self._rng.uniform(SHORTEST_S, LONGEST_S))
+        time.sleep(self._rng.uniform(*self.takes_s))
         schema = asked.body["response_format"]["json_schema"]["schema"]
         properties = schema["properties"]
         if "overall" in properties:
@@ -176,9 +182,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    with serving(Model(options.seed)) as model, tempfile.TemporaryDirectory(prefix="reme-distill-") as folder:
+    answering = Model(options.seed)
+    with serving(answering) as model, tempfile.TemporaryDirectory(prefix="reme-distill-") as folder:
         acknowledged = kill_rounds(Path(folder), model, options.kills, rng)
         found = anyio.run(find, Path(folder) / "pool", model, acknowledged)
+        answering.takes_s = LIKE_A_MODEL_S
         idle, busy = recall_rounds(Path(folder), model, options.calls)
     kills = {"kills": options.kills, "acknowledged trajectories": len(acknowledged)} | found
     report.show("Killed between queue and pool", ["", "figure"], [[name, str(value)] for name, value in kills.items()])

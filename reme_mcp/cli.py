@@ -128,7 +128,7 @@ def recall(
     """Show what earlier work says about TASK."""
 
     async def run(memory: Memory) -> None:
-        await memory.warm_up(download=False)
+        await memory.warm_up(download=False, work=False)
         result = await memory.recall(task, context=context, tools=tools, limit=limit, source=SOURCE)
         if as_json:
             click.echo(result.model_dump_json(indent=1))
@@ -157,7 +157,7 @@ def record(settings: Settings, file: TextIO, as_json: bool) -> None:
     failed: list[int] = []
 
     async def run(memory: Memory) -> None:
-        await memory.warm_up(download=False)
+        await memory.warm_up(download=False, work=False)
         for number, line in lines:
             try:
                 result = await RecordArguments.read(line).run(memory, source=SOURCE)
@@ -339,7 +339,7 @@ def stats(settings: Settings, as_json: bool) -> None:
     """Show the state of the pool in numbers."""
 
     async def run(memory: Memory) -> dict[str, object]:
-        await memory.warm_up(download=False)
+        await memory.warm_up(download=False, work=False)
         return dataclasses.asdict(await memory.stats())
 
     found = _with_memory(settings, run)

@@ -35,6 +35,8 @@ from reme_mcp.words import spell_out
 EARLIER_ATTEMPTS = 5
 # How many neighbours of a new experience are compared with it.
 TWIN_CANDIDATES = 10
+# By how many of its words they are searched.
+TELLING_WORDS = 16
 EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
 
 
@@ -193,7 +195,7 @@ async def _sort(
     merged: list[Experience] = []
     rejected: list[Rejected] = []
     for row, candidate in enumerate(prepared.candidates):
-        words = spell_out(lesson_text(candidate))
+        words = _telling_words(lesson_text(candidate))
         cosines, similar = await both(
             partial(_cosines, prepared, row, added, store),
             partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
@@ -216,6 +218,12 @@ async def _sort(
         else:
             merged.append(_merge(twin.experience, candidate))
     return added, merged, rejected
+
+
+def _telling_words(text: str) -> str:
+    """Return the longest words of a text: mostly the rarest, and enough to find one that says the same."""
+    words = dict.fromkeys(spell_out(text).split())
+    return " ".join(sorted(words, key=len, reverse=True)[:TELLING_WORDS])
 
 
 async def _cosines(prepared: Prepared, row: int, added: Sequence[Experience], store: Store) -> dict[str, float]:

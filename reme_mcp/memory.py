@@ -165,14 +165,14 @@ class Memory:
         """Run `warm_up` in the background, `delay_s` seconds from now."""
         self._start(partial(self.warm_up, download=True), delay_s=delay_s)
 
-    async def warm_up(self, *, download: bool) -> None:
+    async def warm_up(self, *, download: bool, work: bool = True) -> None:
         """Load store and model, finish what an earlier process left, fill in missing vectors, work on the queue.
 
-        A model that can't be had is not an error: recall goes on by words. Without it nothing is distilled in the
-        background, but for a call of `distill`.
+        A model that can't be had is not an error: recall goes on by words.
 
         Args:
             download: Whether a model may be fetched from its hub, if the settings allow it, too.
+            work: Whether the queue is worked on from now on; not worth it for a process that soon ends.
 
         Raises:
             StoreError: The home can't be used.
@@ -187,7 +187,8 @@ class Memory:
             await self._vectors.fill(store)
             await store.count_leftovers()
         self._look_after_pool()
-        self._run_queue()
+        if work:
+            self._run_queue()
 
     # --- the three tools ---
 

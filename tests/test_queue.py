@@ -360,6 +360,14 @@ async def test_a_server_works_on_what_it_is_given_and_on_what_was_left(settings:
         assert len(await memory.page()) == 2
 
 
+async def test_a_process_that_soon_ends_leaves_the_queue_alone(settings: Settings) -> None:
+    async with Memory.open(settings, connect=connecting(ScriptedLLM())) as memory:
+        await success(memory)
+        await memory.warm_up(download=False, work=False)
+        await success(memory, "Bake a cake")
+        assert len(await memory.queued()) == 2
+
+
 async def test_two_at_once_distil_each_once(settings: Settings) -> None:
     answers = [answer for number in range(4) for answer in (patterns(lesson(number)), GOOD)]
     llm = ScriptedLLM(*answers)

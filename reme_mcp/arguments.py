@@ -75,7 +75,7 @@ class RecallArguments(Arguments):
     """What `recall_experiences` takes."""
 
     task: Annotated[str, Field(description="The task, in the user's words")]
-    context: Annotated[str, Field(description="Project, files, error text")] = ""
+    context: Annotated[str | None, Field(description="Project, files, error text")] = None
     tools: Annotated[Texts | None, Field(description="Names of the tools you have")] = None
     limit: Annotated[int | None, Field(ge=1, le=20)] = None
     workspace: Workspace = None
@@ -84,7 +84,7 @@ class RecallArguments(Arguments):
         """Recall."""
         return await memory.recall(
             self.task,
-            context=self.context,
+            context=self.context or "",
             tools=self.tools or (),
             limit=self.limit,
             workspace=self.workspace,
@@ -130,7 +130,7 @@ class RateArguments(Arguments):
     experience_id: Annotated[str, Field(description="e-…")]
     helpful: bool
     receipt: Annotated[str | None, Field(description="r-…; leave out for your latest recall")] = None
-    reason: str = ""
+    reason: str | None = None
     workspace: Workspace = None
 
     async def run(self, memory: Memory, *, source: str) -> RateResult:
@@ -139,7 +139,7 @@ class RateArguments(Arguments):
             self.experience_id,
             helpful=self.helpful,
             receipt=self.receipt,
-            reason=self.reason,
+            reason=self.reason or "",
             workspace=self.workspace,
             source=source,
         )

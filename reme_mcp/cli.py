@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import click
 
@@ -141,19 +141,24 @@ def recall(
 
 
 @cli.command()
-@click.argument("file", type=click.File(encoding="utf-8"))
+@click.argument("file", type=click.File("rb"))
 @as_json_option
 @click.pass_obj
-def record(settings: Settings, file: TextIO, as_json: bool) -> None:
+def record(settings: Settings, file: BinaryIO, as_json: bool) -> None:
     """Record the trajectories in FILE (`-` is stdin).
 
     FILE is JSON Lines or one JSON object: task, outcome or reward, and any of steps, messages, experiences, receipt,
-    trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same.
+    trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same. Where a line is
+    no JSON object, nothing is recorded.
     """
     from reme_mcp.arguments import RecordArguments
     from reme_mcp.guidance import record_summary
 
-    lines = _json_objects(file.read())
+    try:
+        # Windows editors put a byte order mark at the start.
+        lines = _json_objects(file.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise click.ClickException(f"it is not UTF-8 (byte {exc.start + 1}); nothing was recorded") from exc
     failed: list[int] = []
 
     async def run(memory: Memory) -> None:
@@ -269,7 +274,7 @@ def unpin(settings: Settings, experience_id: str, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def delete(settings: Settings, experience_id: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove the experience ID for good. It is printed in full, so that it can be recorded again."""
+    """Remove the experience ID for good. It is printed in full first."""
     experience, _ = _with_memory(settings, lambda memory: memory.experience(experience_id))
     click.echo(_dump(dataclasses.asdict(experience)))
     if dry_run:

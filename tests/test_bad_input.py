@@ -309,3 +309,13 @@ async def test_ids_of_another_workspace_are_unknown(client: Client) -> None:
         assert answer.is_error
         assert "in workspace 'default'" in text(answer)
         assert not (await client.call_tool(tool, arguments | there)).is_error
+
+
+@pytest.mark.parametrize(("tool", "name"), [("recall_experiences", "context"), ("rate_experience", "reason")])
+async def test_null_is_as_good_as_nothing(client: Client, tool: str, name: str) -> None:
+    learned = await client.call_tool("record_trajectory", {**GOOD["record_trajectory"], "experiences": [LESSON]})
+    good = GOOD | {
+        "rate_experience": {"experience_id": (learned.structured_content or {})["added"][0], "helpful": True}
+    }
+    answer = await client.call_tool(tool, good[tool] | {name: None})
+    assert not answer.is_error, text(answer)

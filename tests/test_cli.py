@@ -78,6 +78,16 @@ def test_a_terminal_gets_a_table(run: Run, home: Path) -> None:
     assert "━" in shown
 
 
+def test_a_file_of_another_editor_is_taken_and_one_of_another_encoding_refused(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "attempts.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(RECORD).encode())
+    assert run("record", str(file)).exit_code == 0
+    file.write_bytes(json.dumps(RECORD | {"task": "caf\u00e9"}, ensure_ascii=False).encode("latin-1"))
+    done = run("record", str(file))
+    assert done.exit_code == 1
+    assert "it is not UTF-8 (byte " in done.stderr
+
+
 def test_one_bad_line_among_good_ones_is_reported_and_the_others_are_recorded(run: Run) -> None:
     lines = [json.dumps(RECORD), json.dumps({"task": "x"}), json.dumps(RECORD | {"task": "y", "steps": "z"})]
     done = run("record", "-", given="\n".join(lines))

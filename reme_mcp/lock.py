@@ -19,6 +19,7 @@ import anyio
 from reme_mcp.errors import StoreError
 
 POLL_S = 0.005
+FOREVER = -1
 
 
 class ProcessLock:
@@ -38,14 +39,7 @@ class ProcessLock:
             StoreError: The file can't be made or locked.
         """
         await self._tasks.acquire()
-        try:
-            await self._file.acquire()
-        except OSError as exc:
-            self._tasks.release()
-            raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
-        except BaseException:
-            self._tasks.release()
-            raise
+        await self._lock_file(FOREVER)
 
     @asynccontextmanager
     async def unless_held(self) -> AsyncIterator[bool]:
@@ -54,26 +48,33 @@ class ProcessLock:
         Raises:
             StoreError: The file can't be made or locked.
         """
-        from filelock import Timeout
-
         try:
             self._tasks.acquire_nowait()
         except anyio.WouldBlock:
             yield False
             return
-        try:
-            await self._file.acquire(timeout=0)
-        except Timeout:
-            self._tasks.release()
+        if not await self._lock_file(0):
             yield False
             return
-        except OSError as exc:
-            self._tasks.release()
-            raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
         try:
             yield True
         finally:
             await self.__aexit__(None, None, None)
+
+    async def _lock_file(self, timeout_s: float) -> bool:
+        """Return whether the file could be locked in time; whatever comes in between, no task is kept out by it."""
+        from filelock import Timeout
+
+        try:
+            await self._file.acquire(timeout=timeout_s)
+        except BaseException as exc:
+            self._tasks.release()
+            if isinstance(exc, Timeout):
+                return False
+            if isinstance(exc, OSError):
+                raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
+            raise
+        return True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

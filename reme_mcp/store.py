@@ -48,6 +48,7 @@ from reme_mcp.tables import (
     from_row,
     index_vectors,
     mapped,
+    newest_by,
     of_status,
     schemas,
     space_name,
@@ -114,8 +115,10 @@ class _Directory:
             self.provisional.discard(id)
 
     def clear(self) -> None:
+        """Forget everything, the version too: whoever is interrupted after this starts anew."""
         self.places.clear()
         self.provisional.clear()
+        self.version = 0
 
 
 class Store:
@@ -239,8 +242,8 @@ class Store:
 
         # LanceDB's expressions know no lists, its SQL does.
         where = every(equals("workspace", workspace), of_status(["provisional"])).to_sql()
-        among = ", ".join(lit(id).to_sql() for id in trajectory_ids)
-        return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{among}])")
+        listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
+        return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
     async def match_text(
         self, workspace: str, query: str, *, statuses: Sequence[Status], also: Sequence[str] = (), limit: int
@@ -390,12 +393,9 @@ class Store:
 
     async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
         """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
-        from lancedb.query import ColumnOrdering
-
         with mapped("read trajectories"):
             query = self._tables["trajectories"].query().where(equals("workspace", workspace)).select(["id", "task"])
-            newest = ColumnOrdering(column_name="created_at", ascending=False)
-            rows = await query.order_by([newest, ColumnOrdering(column_name="id")]).limit(limit).to_list()
+            rows = await query.order_by(newest_by("id")).limit(limit).to_list()
         return [(row["id"], row["task"]) for row in rows]
 
     async def count_trajectories(self, workspace: str) -> dict[str, int]:
@@ -566,17 +566,14 @@ class Store:
         offset: int = 0,
         limit: int | None = None,
     ) -> list[Row]:
-        from lancedb.query import ColumnOrdering
-
         columns = [field.name for field in dataclasses.fields(kind)]
         with mapped(f"read {table}"):
             query = self._tables[table].query().select(columns)
             if where is not None:
                 query = query.where(where)
             if newest_first:
-                # The first column is an id: pages are stable even among rows of one moment.
-                newest = ColumnOrdering(column_name="created_at", ascending=False)
-                query = query.order_by([newest, ColumnOrdering(column_name=columns[0])])
+                # The first column is an id.
+                query = query.order_by(newest_by(columns[0]))
             if limit is not None:
                 query = query.limit(limit).offset(offset)
             rows = await query.to_list()
@@ -599,22 +596,22 @@ class Store:
                 version = await table.version()
                 if version != directory.version:
                     rows = await table.count_rows()
-                    directory.is_too_large = rows > ROWS_IN_MEMORY
-                    if directory.is_too_large:
+                    was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
+                    if was_too_large or directory.is_too_large:
                         directory.clear()
-                    else:
-                        await self._read_places(directory.version)
+                    if not directory.is_too_large:
+                        await self._read_places()
                         if len(directory.places) > rows:
                             # Rows that are gone don't show up as fresh.
                             directory.clear()
-                            await self._read_places(0)
+                            await self._read_places()
                     directory.version = version
             return None if directory.is_too_large else directory.places
 
-    async def _read_places(self, since: int) -> None:
-        """Take in the experiences that were written after a version of their table."""
+    async def _read_places(self) -> None:
+        """Take in the experiences that were written after the version that the directory knows."""
         query = self._tables["experiences"].query().select(["id", "workspace", "status"]).with_row_id()
-        for row in await query.where(f"_row_last_updated_at_version > {since}").to_list():
+        for row in await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_list():
             place = _Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
             self._directory.put(row["id"], place)
 
@@ -635,15 +632,14 @@ class Store:
             if version == space.version:
                 return space.matrix
             rows = await space.table.count_rows()
-            matrix, since = space.matrix, space.version
-            # What was half read when this is cancelled is read anew.
-            space.matrix, space.version = None, 0
-            if rows <= ROWS_IN_MEMORY:
-                matrix = await _read_vectors(space.table, matrix, since)
-                if len(matrix) > rows:
+            if rows > ROWS_IN_MEMORY:
+                space.matrix = None
+            else:
+                await _read_vectors(space)
+                if space.matrix is not None and len(space.matrix) > rows:
                     # Rows that are gone don't show up as fresh.
-                    matrix = await _read_vectors(space.table, None, 0)
-                space.matrix = matrix
+                    space.matrix = None
+                    await _read_vectors(space)
             space.version = version
             return space.matrix
 
@@ -729,15 +725,16 @@ class Writer:
         self._store._writes[table] += 1
 
 
-async def _read_vectors(table: lancedb.AsyncTable, matrix: Matrix | None, since: int) -> Matrix:
-    """Return the matrix, a new one if there is none, with what was written after a version of its table."""
+async def _read_vectors(space: _Space) -> None:
+    """Take in the vectors that were written after the version of the matrix; all of them where there is none."""
     from reme_mcp.matrix import Matrix
 
-    query = table.query().select(["id", "workspace", "vector"]).with_row_id()
+    since = 0 if space.matrix is None else space.version
+    query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
     fresh = await query.where(f"_row_last_updated_at_version > {since}").to_arrow()
     dim = fresh.schema.field("vector").type.list_size
     vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix = Matrix(dim) if matrix is None else matrix
     ids, workspaces, places = (fresh.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
+    matrix = space.matrix or Matrix(dim)
     matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
-    return matrix
+    space.matrix = matrix

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import lancedb
     import pyarrow as pa
     from lancedb.expr import Expr
+    from lancedb.query import ColumnOrdering
 
 # LanceDB would keep whatever it has read, of every version of a table.
 INDEX_CACHE_BYTES = 32 * 2**20
@@ -149,6 +150,13 @@ def every(first: Expr, *rest: Expr | None) -> Expr:
         if condition is not None:
             first = first & condition
     return first
+
+
+def newest_by(id_column: str) -> list[ColumnOrdering]:
+    """Return the order from the newest to the oldest, stable among rows of one moment by their id."""
+    from lancedb.query import ColumnOrdering
+
+    return [ColumnOrdering(column_name="created_at", ascending=False), ColumnOrdering(column_name=id_column)]
 
 
 async def connect(pool: Path) -> lancedb.AsyncConnection:

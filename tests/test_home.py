@@ -145,6 +145,8 @@ async def test_a_home_without_the_columns_of_the_queue_gets_them(old_home: Path)
         assert await store.spent() == []
         async with store.writing() as writer:
             await writer.put_trajectory(trajectory("t-new", tries=2, retry_at=LEARNED, trouble="no model"))
+            await writer.add_trajectory(trajectory("t-newer"))
+        assert await store.trajectory("default", "t-newer") == trajectory("t-newer")
         assert await store.trajectory("default", "t-new") == trajectory(
             "t-new", tries=2, retry_at=LEARNED, trouble="no model"
         )

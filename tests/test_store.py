@@ -603,6 +603,43 @@ async def test_a_deleted_vector_is_gone_from_memory(home: Path) -> None:
         assert {id for id, _ in hits} == {"e-b", "e-c", "e-d"}
 
 
+async def test_what_was_too_large_for_memory_is_whole_once_it_fits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(home) as store:
+        await put(store, experience("e-a"), experience("e-b"))
+        await put_vectors(store, "fake", {"e-a": (1, 0), "e-b": (0, 1)})
+        for rows in (1, 9, 1, 9):
+            monkeypatch.setattr("reme_mcp.store.ROWS_IN_MEMORY", rows)
+            # Only what changed is looked at.
+            await put(store, experience("e-b", utility=rows))
+            await put_vectors(store, "fake", {"e-b": (0, 1)})
+            assert set(await store.experiences("default", ["e-a", "e-b"])) == {"e-a", "e-b"}
+            assert len(await store.match_vector("fake", "default", unit(1, 0), limit=9)) == 2
+
+
+async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home) as store, opened(home) as other:
+        await put(store, experience("e-a"), experience("e-b"), experience("e-c"))
+        assert len(await store.experiences("default", ["e-a", "e-b", "e-c"])) == 3
+        async with other.writing() as writer:
+            await writer.delete_experience("default", "e-a")
+        read_places = Store._read_places
+        with anyio.CancelScope() as scope:
+
+            async def interrupted(self: Store) -> None:
+                # In the second read, after all was forgotten because rows are gone.
+                if not self._directory.places:
+                    scope.cancel()
+                await read_places(self)
+
+            monkeypatch.setattr(Store, "_read_places", interrupted)
+            await store.experiences("default", ["e-b"])
+        assert scope.cancelled_caught
+        monkeypatch.undo()
+        assert set(await store.experiences("default", ["e-a", "e-b", "e-c"])) == {"e-b", "e-c"}
+
+
 async def test_what_is_to_be_embedded_comes_from_every_workspace(store: Store) -> None:
     await put(store, experience("e-a", workspace="a"), experience("e-b", workspace="b"))
     assert await store.without_vector("fake") == ["e-a", "e-b"]

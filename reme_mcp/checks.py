@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from reme_mcp import transcript
 from reme_mcp.errors import InvalidInput
-from reme_mcp.schema import MAX_LABEL_CHARS, MAX_TASK_CHARS, Outcome, clean_text
+from reme_mcp.schema import MAX_LABEL_CHARS, MAX_TASK_CHARS, WORKSPACE_PATTERN, Outcome, clean_text
 
 SUCCESS_REWARD = 1.0
 
@@ -57,6 +57,15 @@ def digest_of_drafts(experiences: Sequence[object] | None) -> str:
 def label(text: str) -> str:
     """Return an id or a name on one line, fit for a table; one that is too long names nothing."""
     return " ".join(clean_text(text[:MAX_LABEL_CHARS]).split())
+
+
+def workspace(name: str) -> str:
+    """Return the name of a workspace, or say why it can't be one."""
+    if not WORKSPACE_PATTERN.fullmatch(name):
+        raise InvalidInput(
+            f"workspace is {name[:80]!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores"
+        )
+    return name
 
 
 def unknown(what: str, id: str, workspace: str) -> str:

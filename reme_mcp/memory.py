@@ -1,4 +1,4 @@
-"""The service: recall, record, rate and care for the pool. Usable as a library, without MCP.
+"""The service: recall, record and rate, and behind them the queue. Usable as a library, without MCP.
 
     async with Memory.open(settings) as memory:
         recalled = await memory.recall("deploy the blog", source="my-agent")
@@ -17,36 +17,32 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp import backup as backups
 from reme_mcp import checks, distill, intake, ledger, prompts, recall, refine
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
-from reme_mcp.costs import Allowance, Cost, Spent, total
+from reme_mcp.costs import Allowance, Spent
 from reme_mcp.distiller import Model
 from reme_mcp.embed import load_cross_encoder, load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.llm import LLM, EndpointLLM, prompt_tokens
+from reme_mcp.pool import Pool
 from reme_mcp.queue import Queue
 from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
-    WORKSPACE_PATTERN,
-    Experience,
     Outcome,
     RateResult,
     RecalledExperience,
     RecallResult,
     ReceiptLine,
     RecordResult,
-    Status,
-    Tally,
     Trajectory,
     new_id,
     now,
@@ -70,20 +66,6 @@ Tell = Callable[[str], Awaitable[None]]
 
 async def tell_nobody(what: str) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStats:
-    """The state of one workspace in numbers, and of the search in words."""
-
-    workspace: str
-    home: str
-    experiences: dict[Status, int]
-    trajectories: dict[str, int]
-    receipts: dict[str, int]
-    embedder: str
-    without_vector: int
-    llm: dict[str, Cost]
 
 
 class Memory:
@@ -112,6 +94,7 @@ class Memory:
             else None
         )
         self._rereader = Rereader(settings, load_cross)
+        self.pool = Pool(settings, self._vectors, self._open_store)
         self._search = Search(self._vectors, self._rereader, self._model, settings)
         self._queue: Queue | None = None
         self._queue_is_run = False
@@ -394,55 +377,7 @@ class Memory:
             status_reason=experience.status_reason,
         )
 
-    # --- the pool ---
-
-    async def experience(self, experience_id: str, *, workspace: str | None = None) -> tuple[Experience, Tally]:
-        """Return one experience with what the receipts say of it.
-
-        Raises:
-            NotFound: No such experience in this workspace.
-        """
-        workspace = self._workspace(workspace)
-        experience_id = checks.label(experience_id)
-        store = await self._open_store()
-        experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
-        if experience is None:
-            raise NotFound(checks.unknown("experience", experience_id, workspace))
-        return experience, (await store.tally([experience]))[experience_id]
-
-    async def page(
-        self,
-        *,
-        workspace: str | None = None,
-        statuses: Sequence[Status] | None = None,
-        offset: int = 0,
-        limit: int = 50,
-    ) -> list[Experience]:
-        """Return experiences, newest first; `limit` is 1 to 1,000.
-
-        Raises:
-            InvalidInput: `offset` or `limit` is out of range.
-        """
-        if offset < 0 or not 1 <= limit <= 1000:
-            raise InvalidInput(f"offset {offset}, limit {limit}: the offset starts at 0, the limit is from 1 to 1000")
-        store = await self._open_store()
-        return await store.page(self._workspace(workspace), statuses=statuses, offset=offset, limit=limit)
-
-    async def stats(self, *, workspace: str | None = None) -> PoolStats:
-        """Return the state of one workspace."""
-        workspace = self._workspace(workspace)
-        store = await self._open_store()
-        space = self._vectors.space
-        return PoolStats(
-            workspace=workspace,
-            home=str(store.home),
-            experiences=await store.count(workspace),
-            trajectories=await store.count_trajectories(workspace),
-            receipts=await store.count_receipts(workspace),
-            embedder=self._vectors.state,
-            without_vector=0 if space is None else len(await store.without_vector(space)),
-            llm=total(await store.spent()),
-        )
+    # --- the queue ---
 
     async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
         """Return the trajectories that wait for the model behind the server, oldest first."""
@@ -463,92 +398,6 @@ class Memory:
             raise InvalidInput("no model is configured; name one in [llm] base_url and model")
         await self._vectors.load(download=False)
         return await self._queue.work_all(done)
-
-    async def workspaces(self) -> list[str]:
-        """Return the names of the workspaces that hold experiences."""
-        return await (await self._open_store()).workspaces()
-
-    async def prune(self, *, workspace: str | None = None, dry_run: bool = False) -> list[Experience]:
-        """Archive every experience that φ removes, and return them as they were; `dry_run` only returns them."""
-        workspace = self._workspace(workspace)
-        store = await self._open_store()
-        async with store.writing() as writer:
-            found: list[Experience] = []
-            offset = 0
-            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
-                found += [experience for experience in page if ledger.is_to_prune(experience, self.settings.refine)]
-                offset += len(page)
-            if not dry_run:
-                archived = [refine.archive(one, refine.prune_reason(one), at=now()) for one in found]
-                await writer.put_experiences(archived)
-        return found
-
-    async def restore(self, experience_id: str, *, workspace: str | None = None) -> Experience:
-        """Bring an archived experience back into recall; its counters start anew.
-
-        Raises:
-            NotFound: No such experience in this workspace.
-            InvalidInput: It is not archived.
-        """
-        _, tally = await self.experience(experience_id, workspace=workspace)
-        # After every recall so far, even if the clock was set back since: those must not count again.
-        recalled = tally.last_recalled_at
-        at = now() if recalled is None else max(now(), recalled + timedelta(microseconds=1))
-        return await self._change(experience_id, workspace, partial(_restored, at=at))
-
-    async def archive(self, experience_id: str, reason: str, *, workspace: str | None = None) -> Experience:
-        """Take an experience out of recall; `restore` undoes it.
-
-        Raises:
-            NotFound: No such experience in this workspace.
-        """
-        reason = checks.text("reason", reason)
-        return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
-
-    async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:
-        """Exempt an experience from pruning, or subject it to it again.
-
-        Raises:
-            NotFound: No such experience in this workspace.
-        """
-        return await self._change(experience_id, workspace, lambda one: replace(one, pinned=pinned, updated_at=now()))
-
-    async def delete(self, experience_id: str, *, workspace: str | None = None) -> Experience:
-        """Remove an experience for good and return it as it was. `archive` is the way back that this has not.
-
-        Raises:
-            NotFound: No such experience in this workspace.
-        """
-        experience, _ = await self.experience(experience_id, workspace=workspace)
-        store = await self._open_store()
-        async with store.writing() as writer:
-            await writer.delete_experience(experience.workspace, experience.id)
-        return experience
-
-    async def backup(self, target: Path | None = None) -> backups.Backup:
-        """Write a copy of the whole pool, of every workspace, into one file; others go on working meanwhile.
-
-        Args:
-            target: A new file, or a folder for one; the home's own `backups` where `None`.
-
-        Raises:
-            StoreError: The home can't be read, or the file not be written; nothing is left of it.
-        """
-        return await backups.make(Path(self.settings.home), target)
-
-    async def restore_backup(self, what: str, *, force: bool = False, dry_run: bool = False) -> backups.Restored:
-        """Put a backup in the place of the pool; whoever has it open, this one too, goes on with it at the next call.
-
-        Args:
-            what: A file, or the name of one of the home's own backups.
-            force: Whether a pool that holds something may be replaced; a backup of it is kept.
-            dry_run: Only look.
-
-        Raises:
-            InvalidInput: There is no such backup, it is damaged, or the pool holds something and `force` is off.
-            StoreError: It is of a newer version, or there is no room for it; the pool is as it was.
-        """
-        return await backups.restore(Path(self.settings.home), what, force=force, dry_run=dry_run)
 
     # --- inside ---
 
@@ -636,12 +485,7 @@ class Memory:
         self._background.start_soon(run)
 
     def _workspace(self, workspace: str | None) -> str:
-        workspace = self.settings.workspace if workspace is None else workspace
-        if not WORKSPACE_PATTERN.fullmatch(workspace):
-            raise InvalidInput(
-                f"workspace is {workspace[:80]!r}; it must be 1 to 64 letters, digits, dots, dashes or underscores"
-            )
-        return workspace
+        return checks.workspace(self.settings.workspace if workspace is None else workspace)
 
     async def _add_drafts(
         self,
@@ -726,21 +570,6 @@ class Memory:
                 return line
         raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")
 
-    async def _change(
-        self, experience_id: str, workspace: str | None, change: Callable[[Experience], Experience]
-    ) -> Experience:
-        """Apply `change` to one experience under the lock, and store it."""
-        workspace = self._workspace(workspace)
-        experience_id = checks.label(experience_id)
-        store = await self._open_store()
-        async with store.writing() as writer:
-            experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
-            if experience is None:
-                raise NotFound(checks.unknown("experience", experience_id, workspace))
-            changed = change(experience)
-            await writer.put_experiences([changed])
-        return changed
-
 
 @contextmanager
 def _put_off_unwritable() -> Iterator[None]:
@@ -749,12 +578,6 @@ def _put_off_unwritable() -> Iterator[None]:
         yield
     except StoreError as exc:
         logger.warning("unfinished work has to wait: %s", exc)
-
-
-def _restored(experience: Experience, *, at: datetime) -> Experience:
-    if experience.status != "archived":
-        raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
-    return refine.restore(experience, at=at)
 
 
 def _recalled(item: recall.Ranked) -> RecalledExperience:

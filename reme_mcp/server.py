@@ -334,19 +334,19 @@ async def _resource(memory: Memory, uri: str) -> object:
     if parts.scheme != "reme" or query or parts.fragment:
         raise NotFound(_no_resource(uri))
     if parts.netloc == "stats" and not parts.path:
-        return asdict(await memory.stats(workspace=workspace))
+        return asdict(await memory.pool.stats(workspace=workspace))
     if parts.netloc == "experiences" and not parts.path:
         if not page.isdecimal() or not 1 <= int(page) <= 1_000_000:
             raise InvalidInput(f"page is {page[:SHOWN_CHARS]!r}; it must be a whole number from 1")
         return await _pool_page(memory, workspace, int(page))
     if parts.netloc == "experiences" and parts.path.count("/") == 1:
-        experience, tally = await memory.experience(parts.path[1:], workspace=workspace)
+        experience, tally = await memory.pool.experience(parts.path[1:], workspace=workspace)
         return asdict(experience) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
     raise NotFound(_no_resource(uri))
 
 
 async def _pool_page(memory: Memory, workspace: str | None, page: int) -> object:
-    experiences = await memory.page(workspace=workspace, offset=(page - 1) * PAGE_SIZE, limit=PAGE_SIZE + 1)
+    experiences = await memory.pool.page(workspace=workspace, offset=(page - 1) * PAGE_SIZE, limit=PAGE_SIZE + 1)
     of_workspace = f"workspace={workspace}&" if workspace else ""
     return {
         "workspace": workspace or memory.settings.workspace,

@@ -13,10 +13,11 @@ FILES = sorted(PACKAGE.glob("*.py"))
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("demo", "server"),
+    ("commands_loop", "commands_pool", "commands_queue", "commands_backup"),
+    ("terminal", "demo", "server"),
     ("arguments",),
     ("memory",),
-    ("queue", "search"),
+    ("pool", "queue", "search"),
     ("intake", "distiller", "rereader"),
     ("ledger", "vectors", "distill", "guidance", "backup", "checks"),
     ("recall", "refine"),
@@ -49,8 +50,8 @@ OWNERS = {
     "filelock": {"lock"},
     "platformdirs": {"config"},
     "py_rust_stemmers": {"words"},
-    "click": {"cli"},
-    "rich": {"cli", "demo"},
+    "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
+    "rich": {"commands_queue", "terminal", "demo"},
 }
 HEAVY = {"lancedb", "pyarrow", "fastembed", "openai", "onnxruntime", "py_rust_stemmers", "loguru", "filelock"}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,7 +18,7 @@ from reme_mcp.cli import cli
 
 LESSON = {"when_to_use": "Before starting an engine", "content": "Lock all doors and press the brake first."}
 RECORD = {"task": "Start the car", "outcome": "failure", "experiences": [LESSON]}
-COMMANDS = sorted(cli.commands)
+COMMANDS = sorted(cli.list_commands(click.Context(cli)))
 
 Run = Callable[..., Result]
 

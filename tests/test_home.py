@@ -381,20 +381,20 @@ async def test_who_has_the_replaced_tables_open_is_told_and_writes_nothing(old_h
 async def test_whoever_works_on_a_home_goes_on_with_what_was_restored(settings: Settings) -> None:
     async with Memory.open(settings) as working, Memory.open(settings) as restoring:
         first = await working.record("blog", outcome="success", experiences=[draft(0)], source="test")
-        made = await restoring.backup()
+        made = await restoring.pool.backup()
         await working.record("eggs", outcome="success", experiences=[draft(1)], source="test")
-        await restoring.restore_backup(str(made.file), force=True)
+        await restoring.pool.restore_backup(str(made.file), force=True)
         for memory in (working, restoring):
-            assert [one.id for one in await memory.page()] == first.added
+            assert [one.id for one in await memory.pool.page()] == first.added
             recalled = await memory.recall("a static site has to go online", source="test")
             assert recalled.receipt
         await working.record("eggs", outcome="success", experiences=[draft(1)], source="test")
-        assert len(await restoring.page()) == 2
+        assert len(await restoring.pool.page()) == 2
 
 
 async def test_whoever_works_on_a_home_is_told_of_its_upgrade(old_home: Path, settings: Settings) -> None:
     async with Memory.open(settings) as memory:
-        assert len(await memory.page()) == 2
+        assert len(await memory.pool.page()) == 2
         async with opened(old_home, (*UPGRADES, *TWO_COLUMNS)):
             pass
         with pytest.raises(
@@ -652,15 +652,15 @@ async def main():
         assert recalled.receipt == "", recalled
         assert "not counted" in recalled.note and "Read-only file system" in recalled.note, recalled.note
         assert "has no receipt" in recalled.guidance and "receipt=" not in recalled.guidance, recalled.guidance
-        assert len(await memory.page()) == 2
-        assert (await memory.experience("e-a"))[0].id == "e-a"
-        assert (await memory.stats()).experiences == {"active": 2}
+        assert len(await memory.pool.page()) == 2
+        assert (await memory.pool.experience("e-a"))[0].id == "e-a"
+        assert (await memory.pool.stats()).experiences == {"active": 2}
         record = memory.record("deploy", outcome="success", receipt=recalled.receipt, source="test")
         await refused("Read-only file system", record)
         await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
         later = Store.open(Path(home), upgrades=[*UPGRADES, new_column("experiences", "mood", "'calm'")])
         await refused("can't upgrade " + home + " from schema 4 to 5: can't lock", later)
-        await refused("Read-only file system", memory.backup(Path(place) / "b.zip"))
+        await refused("Read-only file system", memory.pool.backup(Path(place) / "b.zip"))
     print("done")
 anyio.run(main)
 """
@@ -685,7 +685,7 @@ async def main():
             record = memory.record("boil eggs", outcome="success", experiences=[draft(1)], source="test")
             await refused("No space left", record)
             await refused("", memory.rate(recalled.experiences[0].id, helpful=True, source="test"))
-        await refused("no room", memory.backup())
+        await refused("no room", memory.pool.backup())
         assert not list(Path(place).rglob("*.part")) and not list(Path(place).rglob("*.zip"))
         full.unlink()
         recalled = await memory.recall("a static site has to go online", source="test")
@@ -696,9 +696,9 @@ async def main():
         assert len(recorded.added) == len(recorded.settled) == 1, recorded
     async with Memory.open(own) as memory:
         await memory.warm_up(download=False)
-        assert (await memory.stats()).experiences == {"active": 2}
-        assert (await memory.stats()).receipts["settled"] == 1
-        made = await memory.backup()
+        assert (await memory.pool.stats()).experiences == {"active": 2}
+        assert (await memory.pool.stats()).receipts["settled"] == 1
+        made = await memory.pool.backup()
     # No room for what is to be put back, either: all stays as it is.
     with Path(place, "full").open("wb", buffering=0) as file:
         try:
@@ -707,9 +707,9 @@ async def main():
         except OSError:
             pass
     async with Memory.open(own) as memory:
-        await refused("no room", memory.restore_backup(str(made.file), force=True))
+        await refused("no room", memory.pool.restore_backup(str(made.file), force=True))
         assert not list(Path(place, "home").glob("pool-2*"))
-        assert (await memory.stats()).experiences == {"active": 2}
+        assert (await memory.pool.stats()).experiences == {"active": 2}
     print("done")
 anyio.run(main)
 """
@@ -771,9 +771,9 @@ async def test_what_was_counted_under_a_clock_ahead_does_not_count_again_once_re
             await writer.put_experiences([experience("e-a", status="archived", frequency=1)])
         await store.add_receipt([old])
     async with Memory.open(settings) as memory:
-        assert (await memory.experience("e-a"))[1].frequency == 1
-        await memory.restore("e-a")
-        assert (await memory.experience("e-a"))[1].frequency == 0
+        assert (await memory.pool.experience("e-a"))[1].frequency == 1
+        await memory.pool.restore("e-a")
+        assert (await memory.pool.experience("e-a"))[1].frequency == 0
         recalled = await memory.recall("a static site has to go online", source="test")
         recorded = await memory.record("blog", outcome="success", receipt=recalled.receipt, source="test")
         assert [(one.frequency, one.utility) for one in recorded.settled] == [(1, 1)]

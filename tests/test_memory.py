@@ -76,7 +76,7 @@ async def stored_trajectory(memory: Memory, trajectory_id: str) -> Trajectory:
 
 async def counts(memory: Memory) -> tuple[dict[Any, int], dict[str, int], dict[str, int]]:
     """Return how many rows of what kind the tables hold."""
-    stats = await memory.stats()
+    stats = await memory.pool.stats()
     return stats.experiences, stats.trajectories, stats.receipts
 
 
@@ -104,7 +104,7 @@ async def attempts(memory: Memory, outcomes: str) -> list[str]:
 
 
 async def counters(memory: Memory, experience_id: str) -> tuple[int, int]:
-    one, _ = await memory.experience(experience_id)
+    one, _ = await memory.pool.experience(experience_id)
     return one.utility, one.frequency
 
 
@@ -196,7 +196,7 @@ async def test_a_recall_alone_counts_nothing(memory: Memory) -> None:
     lesson_id = await learn(memory)
     for _ in range(3):
         await memory.recall(TASK, source="test")
-    one, tally = await memory.experience(lesson_id)
+    one, tally = await memory.pool.experience(lesson_id)
     assert (one.frequency, one.utility) == (0, 0)
     assert (tally.recalled, tally.frequency) == (3, 0)
     assert tally.last_recalled_at is not None
@@ -219,7 +219,7 @@ async def test_an_empty_recall_says_so_and_has_a_receipt_to_record_with(memory: 
     assert recalled.guidance.startswith("Nothing in the pool fits")
     recorded = await memory.record(TASK, outcome="success", receipt=recalled.receipt, source="test")
     assert recorded.settled == []
-    assert (await memory.stats()).receipts == {"recalls": 1, "recalled": 0, "settled": 0, "helped": 0}
+    assert (await memory.pool.stats()).receipts == {"recalls": 1, "recalled": 0, "settled": 0, "helped": 0}
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(None, 5), (1, 1), (4, 4), (5, 5), (8, 8), (20, 8)])
@@ -235,7 +235,7 @@ async def test_a_recall_hands_out_at_most_its_limit(settings: Settings, limit: i
 async def test_a_limit_out_of_range_is_refused(memory: Memory, limit: int) -> None:
     with pytest.raises(InvalidInput, match=f"limit is {limit}"):
         await memory.recall(TASK, limit=limit, source="test")
-    assert (await memory.stats()).receipts["recalls"] == 0
+    assert (await memory.pool.stats()).receipts["recalls"] == 0
 
 
 async def test_only_what_fits_the_budget_is_handed_out_and_on_the_receipt(settings: Settings) -> None:
@@ -244,7 +244,7 @@ async def test_only_what_fits_the_budget_is_handed_out_and_on_the_receipt(settin
     async with Memory.open(tight) as memory:
         recalled = await memory.recall(TASK, source="test")
         assert 1 <= len(recalled.experiences) < 5
-        assert (await memory.stats()).receipts["recalled"] == len(recalled.experiences)
+        assert (await memory.pool.stats()).receipts["recalled"] == len(recalled.experiences)
         assert all(one.id in recalled.guidance for one in recalled.experiences)
 
 
@@ -304,7 +304,7 @@ async def test_another_outcome_is_another_attempt(memory: Memory) -> None:
     first = await memory.record(TASK, outcome="failure", source="test")
     second = await memory.record(TASK, outcome="success", source="test")
     assert first.trajectory_id != second.trajectory_id
-    assert (await memory.stats()).trajectories == {"success": 1, "failure": 1, "undistilled": 2}
+    assert (await memory.pool.stats()).trajectories == {"success": 1, "failure": 1, "undistilled": 2}
 
 
 async def test_the_same_call_in_another_workspace_is_another_attempt(memory: Memory) -> None:
@@ -339,7 +339,7 @@ async def test_without_experiences_the_answer_asks_for_them(memory: Memory) -> N
     assert first.status == "awaiting_experiences"
     assert first.trajectory_id in first.brief
     assert "lessons" in first.brief
-    assert (await memory.stats()).trajectories["undistilled"] == 1
+    assert (await memory.pool.stats()).trajectories["undistilled"] == 1
 
 
 async def test_the_second_call_brings_the_experiences_and_may_be_repeated(memory: Memory) -> None:
@@ -355,12 +355,12 @@ async def test_the_second_call_brings_the_experiences_and_may_be_repeated(memory
         1,
         "",
     )
-    one, _ = await memory.experience(second.added[0])
+    one, _ = await memory.pool.experience(second.added[0])
     assert (one.task, one.kind, one.trajectory_ids) == (TASK, "failure", (first.trajectory_id,))
     before = await counts(memory)
     assert await send() == second
     assert await counts(memory) == before
-    assert (await memory.stats()).trajectories["undistilled"] == 0
+    assert (await memory.pool.stats()).trajectories["undistilled"] == 0
 
 
 async def test_the_first_call_repeated_after_the_second_stores_nothing(memory: Memory) -> None:
@@ -377,7 +377,7 @@ async def test_an_empty_list_says_that_there_is_nothing_to_learn(memory: Memory)
     later = await memory.record(trajectory_id=first.trajectory_id, experiences=[], source="test")
     for answer in (at_once, later):
         assert (answer.status, answer.added, answer.brief) == ("nothing_to_learn", [], "")
-    assert (await memory.stats()).trajectories["undistilled"] == 0
+    assert (await memory.pool.stats()).trajectories["undistilled"] == 0
 
 
 async def test_if_all_drafts_are_bad_the_brief_comes_again(memory: Memory) -> None:
@@ -436,7 +436,7 @@ async def test_a_second_call_must_not_contradict_the_first(
     else:
         with pytest.raises(InvalidInput, match="recorded as failure"):
             await send()
-        assert (await memory.stats()).experiences == {}
+        assert (await memory.pool.stats()).experiences == {}
 
 
 async def test_a_receipt_may_come_with_the_second_call(memory: Memory) -> None:
@@ -472,7 +472,7 @@ async def test_outcome_and_reward_must_make_sense_together(
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
         await memory.record(TASK, outcome=outcome, reward=reward, source="test")
-    assert (await memory.stats()).trajectories == {"success": 0, "failure": 0, "undistilled": 0}
+    assert (await memory.pool.stats()).trajectories == {"success": 0, "failure": 0, "undistilled": 0}
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ async def test_a_reward_of_one_is_a_success_and_less_is_not(
     memory: Memory, outcome: Any, reward: float | None, as_what: str
 ) -> None:
     await memory.record(TASK, outcome=outcome, reward=reward, source="test")
-    assert (await memory.stats()).trajectories[as_what] == 1
+    assert (await memory.pool.stats()).trajectories[as_what] == 1
 
 
 async def test_ids_that_name_nothing_are_not_found_and_nothing_is_stored(memory: Memory) -> None:
@@ -502,11 +502,11 @@ async def test_ids_that_name_nothing_are_not_found_and_nothing_is_stored(memory:
         lambda: memory.record(trajectory_id="t-unknown", experiences=[draft(1)], source="test"),
         lambda: memory.rate("e-unknown", helpful=True, source="test"),
         lambda: memory.rate(lesson_id, helpful=True, receipt="r-unknown", source="test"),
-        lambda: memory.experience("e-unknown"),
-        lambda: memory.restore("e-unknown"),
-        lambda: memory.archive("e-unknown", "why"),
-        lambda: memory.pin("e-unknown", pinned=True),
-        lambda: memory.delete("e-unknown"),
+        lambda: memory.pool.experience("e-unknown"),
+        lambda: memory.pool.restore("e-unknown"),
+        lambda: memory.pool.archive("e-unknown", "why"),
+        lambda: memory.pool.pin("e-unknown", pinned=True),
+        lambda: memory.pool.delete("e-unknown"),
     ]
     for call in calls:
         with pytest.raises(NotFound, match="unknown"):
@@ -526,19 +526,19 @@ async def test_ids_of_another_workspace_are_not_found_and_nothing_is_changed(mem
         ),
         lambda: memory.rate(lesson_id, helpful=True, workspace="other", source="test"),
         lambda: memory.rate(lesson_id, helpful=True, receipt=receipt, workspace="other", source="test"),
-        lambda: memory.experience(lesson_id, workspace="other"),
-        lambda: memory.archive(lesson_id, "why", workspace="other"),
-        lambda: memory.pin(lesson_id, pinned=True, workspace="other"),
-        lambda: memory.delete(lesson_id, workspace="other"),
+        lambda: memory.pool.experience(lesson_id, workspace="other"),
+        lambda: memory.pool.archive(lesson_id, "why", workspace="other"),
+        lambda: memory.pool.pin(lesson_id, pinned=True, workspace="other"),
+        lambda: memory.pool.delete(lesson_id, workspace="other"),
     ]
     for call in calls:
         with pytest.raises(NotFound, match="'other'"):
             await call()
     assert await counts(memory) == before
     assert (await memory.recall(TASK, workspace="other", source="test")).experiences == []
-    assert await memory.page(workspace="other") == []
-    assert await memory.prune(workspace="other") == []
-    assert await memory.workspaces() == ["default"]
+    assert await memory.pool.page(workspace="other") == []
+    assert await memory.pool.prune(workspace="other") == []
+    assert await memory.pool.workspaces() == ["default"]
 
 
 @pytest.mark.parametrize("workspace", ["", "../up", "a b", "-a", ".a", "x" * 65, "ä", "a\n"])
@@ -551,7 +551,7 @@ async def test_a_workspace_that_cannot_be_one_is_refused(memory: Memory, workspa
 async def test_a_workspace_is_made_by_its_first_record(memory: Memory, workspace: str) -> None:
     await memory.record(TASK, outcome="success", experiences=[draft()], workspace=workspace, source="test")
     assert len((await memory.recall(TASK, workspace=workspace, source="test")).experiences) == 1
-    assert await memory.workspaces() == [workspace]
+    assert await memory.pool.workspaces() == [workspace]
 
 
 async def test_steps_and_messages_together_are_refused(memory: Memory) -> None:
@@ -642,7 +642,7 @@ async def test_any_text_in_any_argument_is_taken_or_refused_in_words(
         "recall": (memory.recall, {"task": TASK, "source": "test"}),
         "record": (memory.record, {"task": TASK, "outcome": "success", "source": "test"}),
         "rate": (memory.rate, {"experience_id": lesson_id, "helpful": True, "source": "test"}),
-        "archive": (memory.archive, {"experience_id": lesson_id, "reason": "why"}),
+        "archive": (memory.pool.archive, {"experience_id": lesson_id, "reason": "why"}),
     }
     function, arguments = calls[call]
     if argument == "trajectory_id":
@@ -654,8 +654,8 @@ async def test_any_text_in_any_argument_is_taken_or_refused_in_words(
     else:
         refused = ""
     assert len(refused) < 2_000
-    if (await memory.experience(lesson_id))[0].status == "archived":
-        await memory.restore(lesson_id)
+    if (await memory.pool.experience(lesson_id))[0].status == "archived":
+        await memory.pool.restore(lesson_id)
     assert lesson_id in [one.id for one in (await memory.recall(TASK, source="check")).experiences]
 
 
@@ -669,7 +669,7 @@ async def test_a_receipt_settles_once_however_often_it_is_recorded(memory: Memor
     second = await memory.record(TASK, outcome="success", experiences=[], receipt=receipt, source="test")
     assert second.settled == []
     assert await counters(memory, lesson_id) == (0, 1)
-    assert (await memory.stats()).receipts["settled"] == 1
+    assert (await memory.pool.stats()).receipts["settled"] == 1
 
 
 async def test_every_experience_on_a_receipt_is_settled(memory: Memory) -> None:
@@ -750,15 +750,15 @@ async def test_what_is_not_on_a_receipt_cannot_be_rated_with_it(memory: Memory) 
 async def test_a_duplicate_keeps_id_and_counters_and_adds_provenance(memory: Memory) -> None:
     lesson_id = await learn(memory)
     await memory.rate(lesson_id, helpful=True, source="test")
-    before, _ = await memory.experience(lesson_id)
+    before, _ = await memory.pool.experience(lesson_id)
     copy = draft(when_to_use="When a static site must go online", confidence=1.0)
     answer = await memory.record("put the docs online", outcome="success", experiences=[copy], source="other")
     assert (answer.status, answer.added) == ("distilled", [])
     assert [(one.id, one.status) for one in answer.merged] == [(lesson_id, "active")]
-    after, _ = await memory.experience(lesson_id)
+    after, _ = await memory.pool.experience(lesson_id)
     assert after.trajectory_ids == (*before.trajectory_ids, answer.trajectory_id)
     assert after == replace(before, trajectory_ids=after.trajectory_ids, updated_at=after.updated_at)
-    assert (await memory.stats()).experiences == {"active": 1}
+    assert (await memory.pool.stats()).experiences == {"active": 1}
 
 
 async def test_another_lesson_about_the_same_situation_is_no_duplicate(memory: Memory) -> None:
@@ -773,7 +773,7 @@ async def test_duplicates_within_a_batch_become_one(memory: Memory) -> None:
     answer = await memory.record(TASK, outcome="success", experiences=[draft(), near, draft(1)], source="test")
     assert len(answer.added) == 2
     assert [one.id for one in answer.merged] == answer.added[:1]
-    assert (await memory.stats()).experiences == {"active": 2}
+    assert (await memory.pool.stats()).experiences == {"active": 2}
 
 
 async def test_two_drafts_may_have_the_same_twin(memory: Memory) -> None:
@@ -781,7 +781,7 @@ async def test_two_drafts_may_have_the_same_twin(memory: Memory) -> None:
     copies = [draft(when_to_use=f"When a static site {how} go online") for how in ("must", "should")]
     answer = await memory.record(TASK, outcome="success", experiences=copies, source="test")
     assert {one.id for one in answer.merged} == {lesson_id}
-    one, _ = await memory.experience(lesson_id)
+    one, _ = await memory.pool.experience(lesson_id)
     assert one.trajectory_ids.count(answer.trajectory_id) == 1
 
 
@@ -793,13 +793,13 @@ async def test_a_copy_in_another_workspace_is_no_duplicate(memory: Memory) -> No
 
 async def test_a_copy_of_what_was_archived_is_rejected_and_says_so(memory: Memory) -> None:
     lesson_id = await learn(memory)
-    await memory.archive(lesson_id, "it misled twice")
+    await memory.pool.archive(lesson_id, "it misled twice")
     answer = await memory.record("again", outcome="success", experiences=[draft(), draft(1)], source="test")
     [rejected] = answer.rejected
     for words in (lesson_id, "archived", "it misled twice"):
         assert words in rejected.reason
     assert len(answer.added) == 1
-    assert (await memory.stats()).experiences == {"active": 1, "archived": 1}
+    assert (await memory.pool.stats()).experiences == {"active": 1, "archived": 1}
 
 
 @pytest.mark.parametrize(("beyond", "merged"), [(-0.01, False), (0.01, True)])
@@ -828,7 +828,7 @@ async def test_the_same_meaning_in_other_words_is_a_duplicate(
 async def test_what_helps_too_rarely_is_archived(memory: Memory, outcomes: str, removed: bool) -> None:
     lesson_id = await learn(memory)
     assert await attempts(memory, outcomes) == ([lesson_id] if removed else [])
-    one, _ = await memory.experience(lesson_id)
+    one, _ = await memory.pool.experience(lesson_id)
     assert one.status == ("archived" if removed else "active")
     assert one.status_reason == (
         f"helped in {outcomes.count('s')} of {len(outcomes)} recalls with a known outcome" if removed else ""
@@ -849,17 +849,17 @@ async def test_a_rating_can_remove_too_and_says_so(settings: Settings) -> None:
 
 async def test_a_pin_protects_until_it_is_taken_out(memory: Memory) -> None:
     lesson_id = await learn(memory)
-    assert (await memory.pin(lesson_id, pinned=True)).pinned
+    assert (await memory.pool.pin(lesson_id, pinned=True)).pinned
     assert await attempts(memory, "ffffff") == []
-    assert await memory.prune() == []
-    assert not (await memory.pin(lesson_id, pinned=False)).pinned
-    assert [one.id for one in await memory.prune()] == [lesson_id]
+    assert await memory.pool.prune() == []
+    assert not (await memory.pool.pin(lesson_id, pinned=False)).pinned
+    assert [one.id for one in await memory.pool.prune()] == [lesson_id]
 
 
 async def test_what_is_restored_is_recalled_and_counts_anew(memory: Memory) -> None:
     lesson_id = await learn(memory)
     await attempts(memory, "fffff")
-    back = await memory.restore(lesson_id)
+    back = await memory.pool.restore(lesson_id)
     assert (back.status, back.status_reason, back.frequency, back.utility) == ("active", "", 0, 0)
     assert await attempts(memory, "f") == []
     assert await counters(memory, lesson_id) == (0, 1)
@@ -869,22 +869,22 @@ async def test_what_is_restored_is_recalled_and_counts_anew(memory: Memory) -> N
 async def test_only_what_is_archived_can_be_restored(memory: Memory) -> None:
     lesson_id = await learn(memory)
     with pytest.raises(InvalidInput, match="not archived"):
-        await memory.restore(lesson_id)
+        await memory.pool.restore(lesson_id)
 
 
 async def test_what_a_person_archived_can_be_restored(memory: Memory) -> None:
     lesson_id = await learn(memory)
-    gone = await memory.archive(lesson_id, "outdated")
+    gone = await memory.pool.archive(lesson_id, "outdated")
     assert (gone.status, gone.status_reason) == ("archived", "outdated")
     assert (await memory.recall(TASK, source="test")).experiences == []
-    await memory.restore(lesson_id)
+    await memory.pool.restore(lesson_id)
     assert len((await memory.recall(TASK, source="test")).experiences) == 1
 
 
 async def test_a_rating_after_a_restore_counts(memory: Memory) -> None:
     lesson_id = await learn(memory)
     await attempts(memory, "fffff")
-    await memory.restore(lesson_id)
+    await memory.pool.restore(lesson_id)
     rated = await memory.rate(lesson_id, helpful=True, source="test")
     assert (rated.utility, rated.frequency) == (1, 1)
 
@@ -902,16 +902,16 @@ async def test_a_dry_run_shows_whom_pruning_removes_and_changes_nothing(settings
         experience("e-odd", frequency=5, utility=0, status="quarantined"),
         experience("e-theirs", frequency=5, utility=0, workspace="other"),
     )
-    before = await memory.page()
-    shown = await memory.prune(dry_run=True)
+    before = await memory.pool.page()
+    shown = await memory.pool.prune(dry_run=True)
     assert {one.id for one in shown} == {"e-at", "e-bad", "e-early"}
-    assert sorted(await memory.page(), key=lambda one: one.id) == sorted(before, key=lambda one: one.id)
-    removed = await memory.prune()
+    assert sorted(await memory.pool.page(), key=lambda one: one.id) == sorted(before, key=lambda one: one.id)
+    removed = await memory.pool.prune()
     assert {one.id for one in removed} == {"e-at", "e-bad", "e-early"}
-    assert (await memory.experience("e-at"))[0].status_reason == "helped in 3 of 6 recalls with a known outcome"
-    assert (await memory.stats()).experiences == {"active": 3, "archived": 4, "quarantined": 1}
-    assert await memory.prune() == []
-    assert (await memory.experience("e-theirs", workspace="other"))[0].status == "active"
+    assert (await memory.pool.experience("e-at"))[0].status_reason == "helped in 3 of 6 recalls with a known outcome"
+    assert (await memory.pool.stats()).experiences == {"active": 3, "archived": 4, "quarantined": 1}
+    assert await memory.pool.prune() == []
+    assert (await memory.pool.experience("e-theirs", workspace="other"))[0].status == "active"
 
 
 async def test_pruning_goes_through_a_pool_of_any_size(settings: Settings, memory: Memory) -> None:
@@ -922,14 +922,14 @@ async def test_pruning_goes_through_a_pool_of_any_size(settings: Settings, memor
             for number in range(2_100)
         ),
     )
-    assert len(await memory.prune()) == 2_100
-    assert (await memory.stats()).experiences == {"archived": 2_100}
+    assert len(await memory.pool.prune()) == 2_100
+    assert (await memory.pool.stats()).experiences == {"archived": 2_100}
 
 
 async def test_pruning_goes_through_an_imported_pool_of_any_size(settings: Settings, memory: Memory) -> None:
     for start in (0, 700, 1_400):
         await put(settings.home, *(experience(f"e-{number}", frequency=5) for number in range(start, start + 700)))
-    assert len({one.id for one in await memory.prune(dry_run=True)}) == 2_100
+    assert len({one.id for one in await memory.pool.prune(dry_run=True)}) == 2_100
 
 
 # --- the pool ---
@@ -938,9 +938,9 @@ async def test_pruning_goes_through_an_imported_pool_of_any_size(settings: Setti
 async def test_deleting_is_for_good_but_keeps_the_books(memory: Memory) -> None:
     lesson_id = await learn(memory)
     receipt = (await memory.recall(TASK, source="test")).receipt
-    assert (await memory.delete(lesson_id)).id == lesson_id
+    assert (await memory.pool.delete(lesson_id)).id == lesson_id
     with pytest.raises(NotFound):
-        await memory.experience(lesson_id)
+        await memory.pool.experience(lesson_id)
     assert (await memory.recall(TASK, source="test")).experiences == []
     done = await memory.record(TASK, outcome="success", experiences=[draft()], receipt=receipt, source="test")
     assert done.settled == []
@@ -950,20 +950,20 @@ async def test_deleting_is_for_good_but_keeps_the_books(memory: Memory) -> None:
 @pytest.mark.parametrize(("offset", "limit"), [(-1, 1), (0, 0), (0, 1_001)])
 async def test_a_page_out_of_range_is_refused(memory: Memory, offset: int, limit: int) -> None:
     with pytest.raises(InvalidInput, match=f"offset {offset}, limit {limit}"):
-        await memory.page(offset=offset, limit=limit)
+        await memory.pool.page(offset=offset, limit=limit)
 
 
 @pytest.mark.parametrize(("offset", "limit", "shown"), [(0, 1, 1), (0, 1_000, 3), (2, 5, 1), (3, 5, 0)])
 async def test_a_page_shows_what_is_there_from_its_offset(memory: Memory, offset: int, limit: int, shown: int) -> None:
     ids = [await learn(memory, number) for number in range(3)]
-    page = await memory.page(offset=offset, limit=limit)
+    page = await memory.pool.page(offset=offset, limit=limit)
     assert [one.id for one in page] == ids[::-1][offset : offset + limit]
     assert len(page) == shown
 
 
 async def test_the_source_says_who_wrote_it(memory: Memory) -> None:
     answer = await memory.record(TASK, outcome="success", experiences=[draft()], source="cursor")
-    one, _ = await memory.experience(answer.added[0])
+    one, _ = await memory.pool.experience(answer.added[0])
     assert (one.source, one.author) == ("cursor", "assistant")
 
 
@@ -992,13 +992,13 @@ async def test_what_a_dead_process_left_is_finished_exactly_once(settings: Setti
     async with Memory.open(settings) as memory:
         for _ in range(2):
             await memory.warm_up(download=False)
-            stats = await memory.stats(workspace=workspace)
+            stats = await memory.pool.stats(workspace=workspace)
             assert stats.experiences == {"active": 2}
             assert stats.trajectories == {"success": 1, "failure": 0, "undistilled": 0}
             assert stats.receipts == {"recalls": 1, "recalled": 1, "settled": 1, "helped": 1}
-            old, _ = await memory.experience("e-old", workspace=workspace)
+            old, _ = await memory.pool.experience("e-old", workspace=workspace)
             assert (old.utility, old.frequency) == (1, 1)
-            new, _ = await memory.experience("e-new", workspace=workspace)
+            new, _ = await memory.pool.experience("e-new", workspace=workspace)
             assert (new.content, new.trajectory_ids) == (draft(1)["content"], ("t-a",))
 
 
@@ -1008,7 +1008,7 @@ async def test_two_processes_that_find_the_same_leftover_finish_it_once(settings
         async with anyio.create_task_group() as tasks:
             for memory in (one, other):
                 tasks.start_soon(lambda memory: memory.warm_up(download=False), memory)
-        assert (await one.stats()).experiences == {"active": 2}
+        assert (await one.pool.stats()).experiences == {"active": 2}
         assert await counters(one, "e-old") == (1, 1)
 
 
@@ -1038,14 +1038,14 @@ async def test_a_client_that_repeats_the_call_after_a_crash_gets_its_answer(sett
     async with Memory.open(settings) as memory:
         answer = await memory.record(TASK, outcome="success", experiences=[draft()], source="test")
         stored = await stored_trajectory(memory, answer.trajectory_id)
-        await memory.delete(answer.added[0])
+        await memory.pool.delete(answer.added[0])
     named = NamedDraft(answer.added[0], ExperienceDraft.model_validate(draft()))
     await put(settings.home, replace(stored, status="pending", answer="", drafts=to_json([named])))
     async with Memory.open(settings) as memory:
         assert await memory.record(TASK, outcome="success", experiences=[draft()], source="test") == answer
-        assert (await memory.stats()).experiences == {"active": 1}
+        assert (await memory.pool.stats()).experiences == {"active": 1}
         await memory.warm_up(download=False)
-        assert (await memory.stats()).experiences == {"active": 1}
+        assert (await memory.pool.stats()).experiences == {"active": 1}
 
 
 async def test_a_rating_repeated_after_a_crash_brings_the_counters_up_to_date(settings: Settings) -> None:
@@ -1090,7 +1090,7 @@ async def test_without_a_model_words_are_found_and_nothing_is_said_of_it(setting
         recalled = await memory.recall("static site", source="test")
         assert (recalled.search, recalled.note, len(recalled.experiences)) == (["text"], "", 1)
         assert recalled.experiences[0].similarity is None
-        assert "none" in (await memory.stats()).embedder
+        assert "none" in (await memory.pool.stats()).embedder
 
 
 async def test_a_model_that_cannot_be_had_is_told_exactly_once(with_model: Settings) -> None:
@@ -1103,7 +1103,7 @@ async def test_a_model_that_cannot_be_had_is_told_exactly_once(with_model: Setti
             notes.append(recalled.note)
         assert "no model on this machine" in notes[0]
         assert notes[1:] == ["", ""]
-        assert "no model on this machine" in (await memory.stats()).embedder
+        assert "no model on this machine" in (await memory.pool.stats()).embedder
 
 
 async def test_while_the_model_loads_recall_says_so(with_model: Settings) -> None:
@@ -1117,7 +1117,7 @@ async def test_a_model_that_arrives_later_fills_in_the_vectors(with_model: Setti
         await memory.record("t", outcome="success", experiences=[draft(1)], workspace="other", source="test")
         assert (await memory.recall("ship it", source="test")).experiences == []
         await memory.warm_up(download=False)
-        assert (await memory.stats()).without_vector == 0
+        assert (await memory.pool.stats()).without_vector == 0
         recalled = await memory.recall("ship it", source="test")
         assert [one.id for one in recalled.experiences] == [lesson_id]
         assert recalled.note == ""
@@ -1127,7 +1127,7 @@ async def test_more_experiences_than_one_chunk_are_filled_in(with_model: Setting
     await put(with_model.home, *(experience(f"e-{number}") for number in range(150)))
     embedder = FakeEmbedder({"static site": (1,)})
     async with warm(with_model, embedder) as memory:
-        assert (await memory.stats()).without_vector == 0
+        assert (await memory.pool.stats()).without_vector == 0
         assert len(embedder.embedded) == 2 * 150
 
 
@@ -1141,7 +1141,7 @@ async def test_another_embedder_embeds_anew_and_leaves_the_old_vectors_alone(wit
         await learn(memory, 1, task="t")
     again = FakeEmbedder({"static site": (1,)}, dim=1, name="small")
     async with warm(with_model, again) as memory:
-        assert (await memory.stats()).without_vector == 0
+        assert (await memory.pool.stats()).without_vector == 0
         assert len(again.embedded) == 2  # both texts of the one that it had not seen
         recalled = await memory.recall("about a static site", source="test")
         assert recalled.experiences[0].id == lesson_id
@@ -1157,15 +1157,15 @@ async def test_a_model_that_fails_in_the_middle_stops_neither_recall_nor_record(
         assert (recalled.search, [one.id for one in recalled.experiences]) == (["text"], [first])
         second = await learn(memory, 1)
         assert {one.id for one in (await memory.recall(TASK, source="test")).experiences} == {first, second}
-        assert "out of memory" in (await memory.stats()).embedder
-        assert (await memory.stats()).without_vector == 1
+        assert "out of memory" in (await memory.pool.stats()).embedder
+        assert (await memory.pool.stats()).without_vector == 1
 
         embedder.broken = ""
         recalled = await memory.recall(TASK, source="test")
         assert recalled.search == ["text", "vector"]
 
         async def filled_in() -> bool:
-            return (await memory.stats()).without_vector == 0
+            return (await memory.pool.stats()).without_vector == 0
 
         await until(filled_in)
 
@@ -1173,6 +1173,6 @@ async def test_a_model_that_fails_in_the_middle_stops_neither_recall_nor_record(
 async def test_what_was_deleted_is_not_found_by_its_vector(with_model: Settings) -> None:
     async with warm(with_model, FakeEmbedder({"ship": (1,), "static site": (1,)})) as memory:
         lesson_id = await learn(memory, task="t")
-        await memory.delete(lesson_id)
+        await memory.pool.delete(lesson_id)
         assert (await memory.recall("ship it", source="test")).experiences == []
-        assert (await memory.stats()).without_vector == 0
+        assert (await memory.pool.stats()).without_vector == 0

@@ -110,10 +110,10 @@ async def test_a_server_that_misbehaves_loses_nothing_and_the_reason_is_seen(hom
             [kept] = await work(memory)
             assert (kept.id, kept.status, kept.tries) == (result.trajectory_id, "queued", 1)
             assert says in kept.trouble
-            assert await memory.page() == []
+            assert await memory.pool.page() == []
             model.answer = said(GOOD_LESSON)
             assert [one.status for one in await work(memory)] == ["distilled"]
-            assert [one.content for one in await memory.page()] == [lesson(0).content]
+            assert [one.content for one in await memory.pool.page()] == [lesson(0).content]
 
 
 async def test_a_server_that_is_not_there_loses_nothing(home: Path) -> None:
@@ -132,7 +132,7 @@ async def test_what_only_looks_like_a_lesson_is_not_stored(home: Path, case: str
             await memory.record(TASK, outcome="success", steps=STEPS, source="test")
             [done] = await work(memory)
             again = await memory.record(TASK, outcome="success", steps=STEPS, source="test")
-            assert await memory.page() == []
+            assert await memory.pool.page() == []
     assert done.status == "distilled"
     [rejected] = again.rejected
     assert says in rejected.reason

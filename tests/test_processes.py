@@ -140,7 +140,7 @@ async def check(settings: Settings, acknowledged: list[dict[str, Any]]) -> None:
     """Open the pool as the next process would, and look for everything that was acknowledged."""
     async with Memory.open(settings) as memory:
         await memory.warm_up(download=False)
-        pool = {one.id: one for one in await memory.page(limit=1_000)}
+        pool = {one.id: one for one in await memory.pool.page(limit=1_000)}
         frequencies = Counter(id for said in acknowledged for id in said.get("settled", []))
         frequencies.update(said["rated"] for said in acknowledged if "rated" in said)
         for said in acknowledged:
@@ -148,7 +148,7 @@ async def check(settings: Settings, acknowledged: list[dict[str, Any]]) -> None:
                 assert said["trajectory"] in pool[id].trajectory_ids
         for id, frequency in frequencies.items():
             assert pool[id].frequency >= frequency
-        stats = await memory.stats()
+        stats = await memory.pool.stats()
         assert stats.trajectories["undistilled"] == 0
         recorded = [said for said in acknowledged if "trajectory" in said]
         assert stats.trajectories["success"] + stats.trajectories["failure"] >= len(recorded)
@@ -157,7 +157,7 @@ async def check(settings: Settings, acknowledged: list[dict[str, Any]]) -> None:
         texts = Counter(one.content for one in pool.values())
         assert max(texts.values(), default=1) == 1
         for one in pool.values():
-            tally = (await memory.experience(one.id))[1]
+            tally = (await memory.pool.experience(one.id))[1]
             # Whoever dies between its receipt and the counters has not acknowledged; the next to count puts it right.
             assert one.frequency <= tally.frequency
             assert one.utility <= tally.utility
@@ -181,7 +181,7 @@ async def test_two_processes_record_and_rate_at_once_and_nothing_is_lost(
     learned = Counter(id for said in recorded for id in said["learned"])
     assert sorted(learned.values()) == [1] * (2 * OPERATIONS) + [2 * OPERATIONS]
     async with Memory.open(settings) as memory:
-        stats = await memory.stats()
+        stats = await memory.pool.stats()
         assert sum(stats.experiences.values()) == 2 * OPERATIONS + 1
         assert stats.trajectories == {"success": OPERATIONS, "failure": OPERATIONS, "undistilled": 0}
         handed_out = sum(len(said["recalled"]) for said in recorded)
@@ -189,8 +189,8 @@ async def test_two_processes_record_and_rate_at_once_and_nothing_is_lost(
         # A rating takes the place of a recall by the same source, or stands for itself.
         assert handed_out <= stats.receipts["settled"] <= handed_out + len(rated)
         assert stats.receipts["settled"] == stats.receipts["recalled"]
-        for one in await memory.page(limit=1_000):
-            tally = (await memory.experience(one.id))[1]
+        for one in await memory.pool.page(limit=1_000):
+            tally = (await memory.pool.experience(one.id))[1]
             assert (one.frequency, one.utility) == (tally.frequency, tally.utility)
 
 

@@ -40,7 +40,7 @@ async def memory(selective: Settings) -> AsyncIterator[Memory]:
 
 async def record(memory: Memory, outcome: Outcome, *numbers: int, task: str = TASK, **changes: Any) -> RecordResult:
     """Record one attempt with the drafts that have these numbers; no two attempts are the same call."""
-    steps = f"Attempt {sum((await memory.stats()).trajectories.values())}"
+    steps = f"Attempt {sum((await memory.pool.stats()).trajectories.values())}"
     drafts = [draft(number) for number in numbers]
     return await memory.record(task, outcome=outcome, steps=steps, experiences=drafts, source="test", **changes)
 
@@ -51,7 +51,7 @@ async def lesson_of_a_failure(memory: Memory, number: int = 0, /, *, task: str =
 
 
 async def status(memory: Memory, experience_id: str) -> tuple[str, str]:
-    one, _ = await memory.experience(experience_id)
+    one, _ = await memory.pool.experience(experience_id)
     return one.status, one.status_reason
 
 
@@ -112,7 +112,7 @@ async def test_a_provisional_lesson_stays_in_its_workspace(memory: Memory) -> No
     await memory.record(TASK, outcome="failure", workspace="other", source="test")
     assert (await memory.recall(TASK, workspace="other", source="test")).experiences == []
     await memory.record(TASK, outcome="success", workspace="other", source="test")
-    assert (await memory.stats()).experiences == {"provisional": 1}
+    assert (await memory.pool.stats()).experiences == {"provisional": 1}
 
 
 async def test_with_a_model_it_is_recalled_by_meaning_for_its_own_task_only(with_model: Settings) -> None:
@@ -187,7 +187,7 @@ async def test_what_was_dropped_and_restored_is_active_and_dropped_no_more(memor
     lesson = await lesson_of_a_failure(memory)
     for _ in range(3):
         await record(memory, "failure")
-    await memory.restore(lesson)
+    await memory.pool.restore(lesson)
     await record(memory, "failure")
     assert await status(memory, lesson) == ("active", "")
     assert await recalled(memory, OTHER_TASK) == [lesson]
@@ -195,7 +195,7 @@ async def test_what_was_dropped_and_restored_is_active_and_dropped_no_more(memor
 
 async def test_a_pinned_one_is_not_dropped(memory: Memory) -> None:
     lesson = await lesson_of_a_failure(memory)
-    await memory.pin(lesson, pinned=True)
+    await memory.pool.pin(lesson, pinned=True)
     for _ in range(4):
         await record(memory, "failure")
     assert (await status(memory, lesson))[0] == "provisional"
@@ -263,11 +263,11 @@ async def test_a_retry_worked_off_twice_counts_once(selective: Settings, retries
         for letter in retries:
             answer = await record(memory, "success" if letter == "s" else "failure")
         stored = await stored_trajectory(memory, answer.trajectory_id)
-        before, _ = await memory.experience(lesson)
+        before, _ = await memory.pool.experience(lesson)
     await put(selective.home, replace(stored, status="pending", answer=""))
     async with Memory.open(selective) as memory:
         await memory.warm_up(download=False)
-        assert (await memory.experience(lesson))[0] == before
+        assert (await memory.pool.experience(lesson))[0] == before
         assert before.status == expected
 
 
@@ -299,11 +299,11 @@ async def test_what_a_lesson_has_become_is_not_undone_when_its_own_attempt_is_wo
         stored = await stored_trajectory(memory, answer.trajectory_id)
         for letter in retries:
             await record(memory, "success" if letter == "s" else "failure")
-        before, _ = await memory.experience(lesson)
+        before, _ = await memory.pool.experience(lesson)
     # As if the process had died between storing the lesson and answering, and others had gone on.
     named = NamedDraft(lesson, ExperienceDraft.model_validate(draft(0)))
     await put(selective.home, replace(stored, status="pending", answer="", drafts=to_json([named])))
     async with Memory.open(selective) as memory:
         await memory.warm_up(download=False)
-        assert (await memory.experience(lesson))[0] == before
+        assert (await memory.pool.experience(lesson))[0] == before
         assert before.status == expected

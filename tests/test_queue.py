@@ -87,7 +87,7 @@ async def test_a_success_is_queued_and_distilled(settings: Settings) -> None:
         [done] = await work(memory)
         assert done.status == "distilled"
         assert await memory.queued() == []
-        pool = await memory.page()
+        pool = await memory.pool.page()
         assert {one.content for one in pool} == {lesson(0).content, lesson(1).content}
         assert {(one.author, one.source, one.kind, one.status) for one in pool} == {
             ("scripted", "test", "success", "active")
@@ -118,7 +118,7 @@ async def test_a_failure_is_compared_with_the_success_before_it(settings: Settin
         await work(memory)
         await memory.record("put my BLOG online", outcome="failure", steps="Uploaded an empty folder.", source="test")
         await work(memory)
-        assert {one.kind for one in await memory.page()} == {"success", "failure", "comparative"}
+        assert {one.kind for one in await memory.pool.page()} == {"success", "failure", "comparative"}
     compared = llm.asked[3].user
     assert "Uploaded an empty folder." in compared
     assert STEPS in compared
@@ -149,7 +149,7 @@ async def test_what_the_judge_refuses_is_not_stored_and_kept_with_its_reason(set
         await success(memory)
         [done] = await work(memory)
         again = await memory.record("Put my blog online", outcome="success", steps=STEPS, source="test")
-        assert len(await memory.page()) == len(again.added) == 1
+        assert len(await memory.pool.page()) == len(again.added) == 1
     assert done.status == "distilled"
     assert [one.when_to_use for one in again.rejected] == [lesson(1).when_to_use[:80]]
     assert "weak" in again.rejected[0].reason
@@ -161,7 +161,7 @@ async def test_the_threshold_is_enough(settings: Settings, grade: Any, stored: i
     async with Memory.open(settings, connect=connecting(llm)) as memory:
         await success(memory)
         await work(memory)
-        assert len(await memory.page()) == stored
+        assert len(await memory.pool.page()) == stored
 
 
 async def test_what_the_assistant_wrote_is_judged_as_well(settings: Settings) -> None:
@@ -173,9 +173,9 @@ async def test_what_the_assistant_wrote_is_judged_as_well(settings: Settings) ->
         # The retry need not wait for the judge.
         assert result.status == "queued"
         assert result.lessons == [draft(0)["content"], draft(1)["content"]]
-        assert await memory.page() == []
+        assert await memory.pool.page() == []
         await work(memory)
-        [stored] = await memory.page()
+        [stored] = await memory.pool.page()
     assert (stored.content, stored.author) == (draft(0)["content"], "assistant")
     assert llm.left == 0
 
@@ -193,7 +193,7 @@ async def test_experiences_for_a_queued_trajectory_take_the_place_of_the_models(
         trajectory_id = await success(memory)
         await memory.record(trajectory_id=trajectory_id, experiences=[draft(3)], source="test")
         await work(memory)
-        assert [one.content for one in await memory.page()] == [draft(3)["content"]]
+        assert [one.content for one in await memory.pool.page()] == [draft(3)["content"]]
 
 
 async def test_without_a_model_nothing_is_queued(settings: Settings) -> None:
@@ -215,10 +215,10 @@ async def test_a_model_that_is_away_loses_nothing_and_the_reason_is_seen(setting
         assert (kept.status, kept.tries, kept.trouble) == ("queued", 1, "nobody is there")
         assert kept.retry_at is not None
         assert kept.retry_at > now()
-        assert await memory.page() == []
+        assert await memory.pool.page() == []
         [done] = await work(memory)
         assert (done.status, done.trouble) == ("distilled", "")
-        assert len(await memory.page()) == 1
+        assert len(await memory.pool.page()) == 1
 
 
 async def test_while_the_model_is_away_the_others_are_not_tried(settings: Settings) -> None:
@@ -298,7 +298,7 @@ async def test_an_attempt_is_compared_with_earlier_ones_only(settings: Settings)
         await work(memory)
         await success(memory)
         await work(memory)
-        assert [one.kind for one in await memory.page()].count("comparative") == 1
+        assert [one.kind for one in await memory.pool.page()].count("comparative") == 1
     assert llm.left == 0
 
 
@@ -317,7 +317,7 @@ async def test_what_cant_be_stored_is_not_asked_for_again_at_once(
         monkeypatch.undo()
         # What the model said is kept: it is not asked again.
         assert [one.status for one in await work(memory)] == ["distilled"]
-        assert len(await memory.page()) == 1
+        assert len(await memory.pool.page()) == 1
 
 
 # --- the background ---
@@ -357,7 +357,7 @@ async def test_a_server_works_on_what_it_is_given_and_on_what_was_left(settings:
         await until_empty(memory)
         await success(memory, "Bake a cake")
         await until_empty(memory)
-        assert len(await memory.page()) == 2
+        assert len(await memory.pool.page()) == 2
 
 
 async def test_a_process_that_soon_ends_leaves_the_queue_alone(settings: Settings) -> None:
@@ -381,7 +381,7 @@ async def test_two_at_once_distil_each_once(settings: Settings) -> None:
         await first.warm_up(download=False)
         await second.warm_up(download=False)
         await until_empty(first)
-        assert len(await first.page()) == 4
+        assert len(await first.pool.page()) == 4
     assert llm.left == 0
 
 
@@ -424,13 +424,13 @@ async def test_costs_are_kept_by_purpose_and_count_against_the_next_days_budget(
     async with Memory.open(limited, connect=connect) as memory:
         await success(memory)
         await work(memory)
-        costs = (await memory.stats()).llm
+        costs = (await memory.pool.stats()).llm
         assert {purpose: (one.questions, one.tokens_in, one.tokens_out) for purpose, one in costs.items()} == {
             "distill": (1, 100, 10),
             "judge": (1, 100, 10),
         }
     async with Memory.open(limited, connect=connect) as memory:
-        await memory.page()
+        await memory.pool.page()
         with pytest.raises(EndpointError, match="budget is used up: 220 of"):
             seen[-1].check()
 
@@ -468,9 +468,9 @@ async def test_the_model_rewrites_the_guidance_and_no_record(settings: Settings)
     await fill(settings)
     llm = ScriptedLLM(Rewriting(guidance="Build first [1]."))
     async with Memory.open(with_recall(settings, rewrite=True), connect=connecting(llm)) as memory:
-        before = await memory.page()
+        before = await memory.pool.page()
         recalled = await memory.recall("a site has to go online", source="test")
-        assert await memory.page() == before
+        assert await memory.pool.page() == before
     assert "> Build first [1]." in recalled.guidance
     assert all(one.content.splitlines()[0] in recalled.guidance for one in recalled.experiences)
 

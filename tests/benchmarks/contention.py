@@ -81,8 +81,8 @@ async def contend(processes: int, rounds: int) -> dict[str, object]:
         ]
         told = [json.loads((await worker.communicate())[0]) for worker in workers]
         async with Memory.open(settings) as memory:
-            shared, _ = await memory.experience(learned.added[0])
-            active = (await memory.stats()).experiences["active"]
+            shared, _ = await memory.pool.experience(learned.added[0])
+            active = (await memory.pool.stats()).experiences["active"]
     calls = [ms for one in told for ms in one["ms"]]
     seconds = max(one["to"] for one in told) - min(one["from"] for one in told)
     return {

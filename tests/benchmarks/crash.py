@@ -123,10 +123,10 @@ async def find(home: Path, ledger: dict[str, list[str]]) -> dict[str, int]:
         await memory.warm_up(download=False)
         opened_ms = round((time.perf_counter() - started) * 1000)
         # Every record came with its experiences, so that none is left to distil once the leftovers are worked off.
-        torn = (await memory.stats()).trajectories["undistilled"]
+        torn = (await memory.pool.stats()).trajectories["undistilled"]
         for id in ledger["experiences"]:
             try:
-                experience, _ = await memory.experience(id)
+                experience, _ = await memory.pool.experience(id)
             except NotFound:
                 lost["experiences"] += 1
                 continue

@@ -129,7 +129,7 @@ async def find(home: Path, model: Server, acknowledged: list[str]) -> dict[str, 
         await memory.distill(done)
         lessons: Counter[str] = Counter()
         offset = 0
-        while page := await memory.page(offset=offset, limit=1000):
+        while page := await memory.pool.page(offset=offset, limit=1000):
             lessons.update(id for experience in page for id in experience.trajectory_ids)
             offset += len(page)
     return {

@@ -255,7 +255,7 @@ async def play(system: System, *, tasks: int, seed: int, base: float) -> Played:
 async def _pool(memory: Memory, world: World) -> dict[str, int]:
     """Return how many lessons there are of each status and worth."""
     found: list[Experience] = []
-    while page := await memory.page(offset=len(found), limit=1000):
+    while page := await memory.pool.page(offset=len(found), limit=1000):
         found += page
     return dict(sorted(Counter(f"{one.status} {world.worth[one.content]}" for one in found).items()))
 

@@ -220,7 +220,7 @@ async def fill_home(home: Path) -> None:
             await memory.record(
                 f"Deploy services {start} and up", outcome="success", experiences=drafts, source="benchmark"
             )
-        held = sum((await memory.stats()).experiences.values())
+        held = sum((await memory.pool.stats()).experiences.values())
     if held != WARM_EXPERIENCES:
         raise RuntimeError(f"the warm home holds {held} experiences instead of {WARM_EXPERIENCES}")
 

@@ -1,0 +1,103 @@
+"""What a command of the command line needs: an open memory to run on, and a way to print what came of it.
+
+In:  a coroutine to run; values.
+Out: a table for a person on a terminal, tab-separated lines in a pipe, JSON with `--json`; one clear sentence and exit
+     status 1 where something is wrong.
+Does not know: any single command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from reme_mcp.config import Settings
+from reme_mcp.errors import ReMeError
+
+if TYPE_CHECKING:
+    from reme_mcp.memory import Memory
+    from reme_mcp.schema import Experience
+
+# Who records and rates by hand.
+SOURCE = "cli"
+SHOWN_CHARS = 70
+EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
+
+Result = TypeVar("Result")
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) -> Result:
+    """Run one coroutine on an open memory, and turn our errors into the command line's."""
+    import anyio
+
+    from reme_mcp.memory import Memory
+
+    async def opened() -> Result:
+        async with Memory.open(settings) as memory:
+            return await run(memory)
+
+    try:
+        return anyio.run(opened)
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def show_experiences(experiences: Sequence[Experience], *, as_json: bool) -> None:
+    """Print experiences, a line each."""
+    if as_json:
+        click.echo(to_json([dataclasses.asdict(experience) for experience in experiences]))
+        return
+    rows = [
+        (
+            experience.id,
+            f"{experience.status}{' (pinned)' if experience.pinned else ''}",
+            experience.kind,
+            f"{experience.utility}/{experience.frequency}",
+            short(experience.when_to_use),
+        )
+        for experience in experiences
+    ]
+    show_table(EXPERIENCE_COLUMNS, rows)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on a terminal, and tab-separated lines anywhere else."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def plain(value: object) -> str:
+    """Return a value as one line of text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else " ".join(str(value).split())
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+
+
+def to_json(value: object) -> str:
+    """Return a value as JSON that a person can read."""
+    return json.dumps(value, ensure_ascii=False, indent=1, default=str)

@@ -13,8 +13,17 @@ FILES = sorted(PACKAGE.glob("*.py"))
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands_loop", "commands_pool", "commands_queue", "commands_backup"),
+    (
+        "commands_loop",
+        "commands_pool",
+        "commands_queue",
+        "commands_backup",
+        "commands_clients",
+        "commands_completion",
+    ),
     ("terminal", "demo", "server"),
+    ("install",),
+    ("entries",),
     ("arguments",),
     ("memory",),
     ("pool", "queue", "search"),
@@ -35,6 +44,10 @@ LAYERS = (
         "searchable",
         "both",
         "forms",
+        "choice",
+        "clients",
+        "jsonc",
+        "toml",
     ),
     ("words", "config"),
     ("schema",),
@@ -49,11 +62,22 @@ OWNERS = {
     "openai": {"llm"},
     "filelock": {"lock"},
     "platformdirs": {"config"},
+    "tomlkit": {"toml"},
     "py_rust_stemmers": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
     "rich": {"commands_queue", "terminal", "demo"},
 }
-HEAVY = {"lancedb", "pyarrow", "fastembed", "openai", "onnxruntime", "py_rust_stemmers", "loguru", "filelock"}
+HEAVY = {
+    "lancedb",
+    "pyarrow",
+    "fastembed",
+    "openai",
+    "onnxruntime",
+    "py_rust_stemmers",
+    "loguru",
+    "filelock",
+    "tomlkit",
+}
 
 
 def imports(path: Path, *, anywhere: bool = True) -> set[str]:

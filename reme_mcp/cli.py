@@ -43,10 +43,11 @@ COMMANDS = {
     "restore-backup": ("commands_backup", "restore_backup"),
     "install": ("commands_clients", "install"),
     "uninstall": ("commands_clients", "uninstall"),
+    "doctor": ("commands_doctor", "doctor"),
     "completion": ("commands_completion", "completion"),
 }
 # They work, or say what is wrong, where the settings are bad; they get the `Choice` instead.
-WITHOUT_SETTINGS = ("demo", "install", "uninstall", "completion")
+WITHOUT_SETTINGS = ("demo", "install", "uninstall", "doctor", "completion")
 CHOICE = "reme_mcp.choice"
 EXAMPLES = """\b
 Examples:
@@ -142,7 +143,7 @@ def cli(context: click.Context) -> None:
     """Procedural memory for any assistant, over MCP.
 
     Without a command it serves one MCP client over stdin and stdout. `reme-mcp install CLIENT` tells a client to start
-    it.
+    it; `reme-mcp doctor` says what works and what does not.
     """
     if context.invoked_subcommand is None:
         context.obj = _settings(context.meta.get(CHOICE, Choice()))
@@ -160,8 +161,10 @@ def serve(settings: Settings) -> None:
     """Serve one MCP client over stdin and stdout (the default)."""
     import anyio
 
+    from reme_mcp.lasterror import Keeper
     from reme_mcp.server import serve_stdio
 
+    logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home)))
     if sys.stdin.isatty():
         click.echo("reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True)
     try:

@@ -44,10 +44,12 @@ COMMANDS = {
     "install": ("commands_clients", "install"),
     "uninstall": ("commands_clients", "uninstall"),
     "doctor": ("commands_doctor", "doctor"),
+    "bundle": ("commands_publish", "bundle"),
+    "server-json": ("commands_publish", "server_json"),
     "completion": ("commands_completion", "completion"),
 }
 # They work, or say what is wrong, where the settings are bad; they get the `Choice` instead.
-WITHOUT_SETTINGS = ("demo", "install", "uninstall", "doctor", "completion")
+WITHOUT_SETTINGS = ("demo", "install", "uninstall", "doctor", "bundle", "server-json", "completion")
 CHOICE = "reme_mcp.choice"
 EXAMPLES = """\b
 Examples:

@@ -410,7 +410,9 @@ class Store:
     # --- receipts ---
 
     async def receipt(self, workspace: str, receipt: str) -> list[ReceiptLine]:
-        """Return the lines of one receipt of `workspace` in rank order; empty where there is no such receipt."""
+        """Return the lines of one receipt of `workspace` in rank order; none where there is no such receipt."""
+        if not receipt:
+            return []
         where = every(equals("workspace", workspace), equals("receipt", receipt))
         return sorted(await self._rows("receipts", ReceiptLine, where), key=lambda line: line.rank)
 
@@ -419,30 +421,37 @@ class Store:
         where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
         return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
 
-    async def tally(self, experiences: Sequence[Experience]) -> dict[str, Tally]:
-        """Return what the receipts since each experience's `counted_since` say, by experience id."""
+    async def tally(
+        self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
+    ) -> dict[str, Tally]:
+        """Return what the receipts since each experience's `counted_since` say, by experience id.
+
+        Args:
+            experiences: Which of them.
+            settled: Lines that are about to be written, and count as if they were.
+        """
         if not experiences:
             return {}
         with mapped("count receipts"):
-            lines = await (
+            rows = await (
                 self._tables["receipts"]
                 .query()
                 .where(among("experience_id", [experience.id for experience in experiences]))
-                .select(["experience_id", "helped", "created_at"])
+                .select(["receipt", "experience_id", "helped", "created_at"])
                 .to_list()
             )
+        lines = {(row["receipt"], row["experience_id"]): (row["created_at"], row["helped"]) for row in rows}
+        lines |= {(line.receipt, line.experience_id): (line.created_at, line.helped) for line in settled}
         tallies = {}
         for experience in experiences:
             own = [
-                line
-                for line in lines
-                if line["experience_id"] == experience.id and line["created_at"] >= experience.counted_since
+                line for (_, id), line in lines.items() if id == experience.id and line[0] >= experience.counted_since
             ]
             tallies[experience.id] = Tally(
                 recalled=len(own),
-                frequency=sum(line["helped"] is not None for line in own),
-                utility=sum(line["helped"] is True for line in own),
-                last_recalled_at=max((line["created_at"] for line in own), default=None),
+                frequency=sum(helped is not None for _, helped in own),
+                utility=sum(helped is True for _, helped in own),
+                last_recalled_at=max((created_at for created_at, _ in own), default=None),
             )
         return tallies
 
@@ -650,13 +659,19 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put_experiences(self, experiences: Sequence[Experience]) -> None:
-        """Insert the experiences, or replace those whose id is there already."""
+    async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
+        """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster."""
         rows = [dataclasses.asdict(experience) | {"search_text": search_text(experience)} for experience in experiences]
-        await self._upsert("experiences", "id", rows)
+        await self._put("experiences", rows, are_new=are_new)
 
     async def put_vectors(
-        self, embedder: str, experiences: Sequence[Experience], vectors: Vectors, lessons: Vectors
+        self,
+        embedder: str,
+        experiences: Sequence[Experience],
+        vectors: Vectors,
+        lessons: Vectors,
+        *,
+        are_new: bool = False,
     ) -> None:
         """Store what `embedder` made of the experiences, in their order.
 
@@ -665,6 +680,7 @@ class Writer:
             experiences: n of them.
             vectors: What search compares, (n, dim) float32, unit norm.
             lessons: What deduplication compares, the same shape.
+            are_new: None of them has any yet, which is faster.
         """
         if not experiences:
             return
@@ -677,7 +693,7 @@ class Writer:
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
-        await self._upsert(name, "id", rows)
+        await self._put(name, rows, are_new=are_new)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors for good; its receipts stay."""
@@ -691,27 +707,30 @@ class Writer:
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
-        table = self._store._tables["trajectories"]
-        with mapped("write trajectories"):
-            await table.add(to_arrow([dataclasses.asdict(trajectory)], schemas()["trajectories"]))
-        self._store._writes["trajectories"] += 1
+        await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=True)
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
-        await self._upsert("trajectories", "id", [dataclasses.asdict(trajectory)])
+        await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=False)
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""
-        if spent:
-            table = self._store._tables["costs"]
-            with mapped("write costs"):
-                await table.add(to_arrow([dataclasses.asdict(one) for one in spent], schemas()["costs"]))
-            self._store._writes["costs"] += 1
+        await self._put("costs", [dataclasses.asdict(one) for one in spent], are_new=True)
 
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
         """Replace these lines, each found by its receipt and experience."""
         async with self._store._receipts_lock:
             await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
+
+    async def _put(self, table: str, rows: list[dict[str, Any]], *, are_new: bool) -> None:
+        """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
+        if not are_new:
+            await self._upsert(table, "id", rows)
+        elif rows:
+            target = self._store._open_tables()[table]
+            with mapped(f"write {table}"):
+                await target.add(to_arrow(rows, await target.schema()))
+            self._store._writes[table] += 1
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:

@@ -22,10 +22,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ import anyio.to_thread
 
 from reme_mcp import home as homes
 from reme_mcp.costs import Spent
+from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
@@ -85,42 +87,6 @@ class _Space:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an experience stands in its table, and what decides whether a search may hand it out."""
-
-    row: int
-    workspace: str
-    status: Status
-
-
-@dataclass(slots=True)
-class _Directory:
-    """The places of all experiences by id, and the provisional ones among them, up to `version` of the table.
-
-    To find a row by its id LanceDB looks into every fragment, of which each write leaves one; to take a row whose place
-    is known costs the same however many there are.
-    """
-
-    places: dict[str, _Place] = field(default_factory=dict)
-    provisional: set[str] = field(default_factory=set)
-    is_too_large: bool = False
-    version: int = 0
-
-    def put(self, id: str, place: _Place) -> None:
-        self.places[id] = place
-        if place.status == "provisional":
-            self.provisional.add(id)
-        else:
-            self.provisional.discard(id)
-
-    def clear(self) -> None:
-        """Forget everything, the version too: whoever is interrupted after this starts anew."""
-        self.places.clear()
-        self.provisional.clear()
-        self.version = 0
-
-
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
@@ -136,7 +102,7 @@ class Store:
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
-        self._directory = _Directory()
+        self._directory = Directory()
         self._refreshing = anyio.Lock()
         self._pool_lock = ProcessLock(home / "pool.lock")
         self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
@@ -205,10 +171,18 @@ class Store:
         if places is None:
             where = every(equals("workspace", workspace), among("id", ids), of_status(statuses))
             rows = await self._rows("experiences", Experience, where)
-        else:
-            taken = await self._take([places[id].row for id in ids if id in places])
-            rows = [row for row in taken if row.workspace == workspace and (statuses is None or row.status in statuses)]
-        return {row.id: row for row in rows}
+            return {row.id: row for row in rows}
+        version = self._directory.version
+        known = {id: self._directory.read[id] for id in ids if id in self._directory.read}
+        taken = await self._take([places[id].row for id in ids if id in places and id not in known])
+        if self._directory.version == version:
+            # Otherwise somebody has changed them meanwhile, maybe after they were read.
+            self._directory.remember(taken)
+        known |= {one.id: one for one in taken}
+        found = [known[id] for id in ids if id in known]
+        return {
+            one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
+        }
 
     async def page(
         self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
@@ -252,17 +226,37 @@ class Store:
 
         Those of other statuses are not searched, but for the ids in `also`.
         """
+        if await self._places() is None:
+            return await self._matching(query, every(equals("workspace", workspace), of_status(statuses, also)), limit)
+        # To filter what was found costs less than a search that filters.
+        where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
+        return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
+
+    async def _matching(self, query: str, where: Expr | None, limit: int) -> list[tuple[str, float]]:
         with mapped("search the text"):
-            rows = await (
-                self._tables["experiences"]
-                .query()
-                .nearest_to_text(query, columns="search_text")
-                .where(every(equals("workspace", workspace), of_status(statuses, also)))
-                .select(["id", "_score"])
-                .limit(limit)
-                .to_list()
-            )
+            search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
+            if where is not None:
+                search = search.where(where)
+            rows = await search.select(["id", "_score"]).limit(limit).to_list()
         return [(row["id"], row["_score"]) for row in rows]
+
+    async def _reach(
+        self,
+        search: Callable[[int], Awaitable[list[tuple[str, float]]]],
+        workspace: str,
+        statuses: Sequence[Status],
+        also: Sequence[str],
+        limit: int,
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` of a search's hits that have one of the statuses, or are in `also`."""
+        reach = 2 * limit
+        while True:
+            hits = await search(reach)
+            found = await self._with_status(workspace, hits, statuses, also)
+            if len(found) >= limit or len(hits) < reach:
+                return found[:limit]
+            # What is archived stands in front of what is not.
+            reach *= 4
 
     # --- vectors ---
 
@@ -286,14 +280,9 @@ class Store:
             also: Ids that are searched whatever their status.
             limit: How many.
         """
-        reach = limit if statuses is None else 2 * limit
-        while True:
-            hits = await self._nearest(embedder, workspace, vector, reach)
-            found = hits if statuses is None else await self._with_status(workspace, hits, statuses, also)
-            if len(found) >= limit or len(hits) < reach:
-                return found[:limit]
-            # What is archived stands in front of what is not.
-            reach *= 4
+        if statuses is None:
+            return await self._nearest(embedder, workspace, vector, limit)
+        return await self._reach(partial(self._nearest, embedder, workspace, vector), workspace, statuses, also, limit)
 
     async def _nearest(self, embedder: str, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]]:
         space = await self._space(embedder)
@@ -312,8 +301,8 @@ class Store:
     ) -> list[tuple[str, float]]:
         places = await self._places()
         if places is not None:
-            known = [(id, cosine) for id, cosine in hits if id in places]
-            return [(id, cosine) for id, cosine in known if places[id].status in statuses or id in also]
+            known = [(id, value) for id, value in hits if id in places and places[id].workspace == workspace]
+            return [(id, value) for id, value in known if places[id].status in statuses or id in also]
         where = every(equals("workspace", workspace), among("id", [id for id, _ in hits]), of_status(statuses, also))
         with mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
@@ -597,7 +586,7 @@ class Store:
             taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
         return [from_row(Experience, row) for row in taken]
 
-    async def _places(self) -> dict[str, _Place] | None:
+    async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
         table, directory = self._tables["experiences"], self._directory
         with mapped("read experiences"):
@@ -621,7 +610,7 @@ class Store:
         """Take in the experiences that were written after the version that the directory knows."""
         query = self._tables["experiences"].query().select(["id", "workspace", "status"]).with_row_id()
         for row in await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_list():
-            place = _Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
+            place = Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
             self._directory.put(row["id"], place)
 
     async def _space(self, embedder: str) -> _Space | None:
@@ -750,10 +739,12 @@ async def _read_vectors(space: _Space) -> None:
 
     since = 0 if space.matrix is None else space.version
     query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
-    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_arrow()
+    # Batch by batch: all of them at once would stand in memory twice more.
+    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_batches()
     dim = fresh.schema.field("vector").type.list_size
-    vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    ids, workspaces, places = (fresh.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
     matrix = space.matrix or Matrix(dim)
-    matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
+    async for batch in fresh:
+        vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+        ids, workspaces, places = (batch.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
+        matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
     space.matrix = matrix

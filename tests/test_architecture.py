@@ -31,6 +31,7 @@ LAYERS = (
         "home",
         "lock",
         "matrix",
+        "directory",
         "budget",
         "searchable",
         "both",

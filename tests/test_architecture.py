@@ -51,10 +51,21 @@ OWNERS = {
     "filelock": {"lock"},
     "platformdirs": {"config"},
     "py_rust_stemmers": {"words"},
+    "stop_words": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
     "rich": {"commands_queue", "terminal", "demo"},
 }
-HEAVY = {"lancedb", "pyarrow", "fastembed", "openai", "onnxruntime", "py_rust_stemmers", "loguru", "filelock"}
+HEAVY = {
+    "lancedb",
+    "pyarrow",
+    "fastembed",
+    "openai",
+    "onnxruntime",
+    "py_rust_stemmers",
+    "stop_words",
+    "loguru",
+    "filelock",
+}
 
 
 def imports(path: Path, *, anywhere: bool = True) -> set[str]:

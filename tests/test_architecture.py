@@ -43,6 +43,7 @@ LAYERS = (
         "home",
         "lock",
         "matrix",
+        "directory",
         "budget",
         "searchable",
         "both",
@@ -68,6 +69,7 @@ OWNERS = {
     "platformdirs": {"config"},
     "tomlkit": {"toml"},
     "py_rust_stemmers": {"words"},
+    "stop_words": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
     "rich": {"commands_queue", "terminal", "demo"},
 }
@@ -78,6 +80,7 @@ HEAVY = {
     "openai",
     "onnxruntime",
     "py_rust_stemmers",
+    "stop_words",
     "loguru",
     "filelock",
     "tomlkit",

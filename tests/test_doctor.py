@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from click.testing import CliRunner, Result
+from mcp import Client, StdioServerParameters
 
 from reme_mcp import lasterror
 from reme_mcp.cli import cli
@@ -249,3 +251,23 @@ def test_a_recall_by_hand_says_in_a_few_words_that_there_is_no_model(run: Run, t
     options = ["--set", "embedder.provider=fastembed", "--set", f"embedder.cache_dir={tmp_path / 'models'}"]
     assert run("recall", "drive", *options).stderr == "Recall went by words only; `reme-mcp doctor` says why.\n"
     assert run("recall", "drive").stderr == ""
+
+
+@pytest.fixture
+def damaged(home: Path) -> Path:
+    home.mkdir()
+    (home / "home.json").write_text("{", encoding="utf-8")
+    return home
+
+
+@pytest.mark.anyio
+async def test_a_server_keeps_what_it_logs_in_its_home(damaged: Path, tmp_path: Path) -> None:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+    environ = kept | {"REME_MCP_HOME": str(damaged), "REME_MCP_EMBEDDER_PROVIDER": "none"}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "reme_mcp"], env=environ, cwd=tmp_path)
+    async with Client(server) as client:
+        assert (await client.call_tool("recall_experiences", {"task": "Start the car"})).is_error
+        with anyio.fail_after(30):
+            while (last := lasterror.read(damaged)) is None:  # noqa: ASYNC110  # it is another process
+                await anyio.sleep(0.05)
+    assert "home.json is damaged" in last.message

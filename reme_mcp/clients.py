@@ -58,7 +58,8 @@ class Client:
     Attributes:
         name: What a person types.
         title: What its makers call it.
-        form: Of its file. `json` allows no comments, `jsonc` does.
+        form: Of its file. `json` allows no comments (tried with Claude Code; Claude Desktop ignores such a file),
+            `jsonc` does, or nobody says that it does not.
         servers: The key in the file under which servers stand.
         has_type: Whether an entry has to say that it is started over stdio.
         user_file: Its file for all of a user's work.
@@ -168,7 +169,7 @@ CLIENTS = (
     Client(
         name="windsurf",
         title="Windsurf",
-        form="json",
+        form="jsonc",
         servers="mcpServers",
         has_type=False,
         user_file=lambda machine: machine.home / ".codeium" / "windsurf" / "mcp_config.json",

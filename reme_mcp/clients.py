@@ -217,8 +217,15 @@ CLIENTS = (
 
 
 def this_machine() -> Machine:
-    """Return the machine that this runs on."""
-    return Machine(sys.platform, Path.home(), os.environ)
+    """Return the machine that this runs on.
+
+    Raises:
+        InvalidInput: The user has no home folder, as in some containers.
+    """
+    try:
+        return Machine(sys.platform, Path.home(), os.environ)
+    except RuntimeError as exc:
+        raise InvalidInput("the home folder of this user is not known; set HOME, or name the file with --file") from exc
 
 
 def client_of(name: str) -> Client:

@@ -10,6 +10,7 @@ What else stands in an entry, such as a timeout or what its user has switched of
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from reme_mcp import jsonc, toml
 from reme_mcp.clients import Client
 from reme_mcp.errors import InvalidInput
 
+# Claude Code and Codex take no other; models see it in the names of tools.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Of a server that is not started but reached over the network, under the names that clients have for it.
 ADDRESS_KEYS = ("url", "serverUrl", "httpUrl")
 
@@ -61,8 +64,11 @@ def add(text: str, client: Client, name: str, entry: Entry) -> str:
     """Return the text with the entry; the very same if it holds it already.
 
     Raises:
-        InvalidInput: The text can't be read or changed, or an entry of that name is a server on the network.
+        InvalidInput: The text can't be read or changed, the name is none that every client takes, or an entry of that
+            name is a server on the network.
     """
+    if NAME_PATTERN.fullmatch(name) is None:
+        raise InvalidInput(f"--name is {name!r}; it must be 1 to 64 of A-Z a-z 0-9 _ -")
     fields = _fields(text, client, name)
     if fields is not None and (key := next((key for key in ADDRESS_KEYS if key in fields), None)):
         raise InvalidInput(

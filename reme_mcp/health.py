@@ -255,7 +255,8 @@ def _of_clients(machine: Machine, project: Path) -> list[Finding]:
     return [
         Finding(
             one.client.name,
-            "broken" if one.trouble else "ok",
+            # Whether a file that can't be read has the entry is not known.
+            "note" if one.entry is None else "broken" if one.trouble else "ok",
             one.trouble if one.entry is None else f"{one.file}, {one.name}: {entries.typed(one.entry)}",
             "" if one.entry is None else one.trouble,
         )

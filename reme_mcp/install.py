@@ -14,6 +14,7 @@ import codecs
 import difflib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -200,12 +201,13 @@ def _replace(target: Path, content: bytes | None, after: str | None) -> bool:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     mark = codecs.BOM_UTF8 if content is not None and content.startswith(codecs.BOM_UTF8) else b""
     try:
-        with part.open("xb") as written:
+        # What only its owner may read is never readable by others, not even for a moment.
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT, 0o666 if content is None else 0o600), "wb") as written:
             written.write(mark + after.encode())
             written.flush()
             os.fsync(written.fileno())
         if content is not None:
-            shutil.copymode(target, part)
+            _like(target, part)
         if _read(target) != content:
             return False
         part.replace(target)
@@ -222,12 +224,20 @@ def _keep(file: Path, target: Path, content: bytes) -> Path:
     try:
         part.touch(mode=0o600)
         part.write_bytes(content)
-        shutil.copymode(target, part)
+        _like(target, part)
         part.replace(backup)
     finally:
         with suppress(OSError):
             part.unlink()
     return backup
+
+
+def _like(target: Path, part: Path) -> None:
+    """Give a file the mode of another, and its owner where that is allowed: `sudo` must not take a file away."""
+    shutil.copymode(target, part)
+    if sys.platform != "win32":
+        with suppress(PermissionError):
+            os.chown(part, target.stat().st_uid, target.stat().st_gid)
 
 
 def _backup_of(file: Path) -> Path:

@@ -222,7 +222,8 @@ def test_a_client_whose_command_is_gone_is_broken_and_one_whose_command_is_there
     assert findings["cursor"]["state"] == "broken"
     assert "`reme-mcp install` again puts it right" in findings["cursor"]["do"]
     file.write_text("{", encoding="utf-8")
-    assert "line 1" in found(run("doctor", "--json"))["cursor"]["says"]
+    finding = found(run("doctor", "--json"))["cursor"]
+    assert (finding["state"], "line 1" in finding["says"]) == ("note", True)
 
 
 def test_the_last_error_of_a_server_is_kept_and_shown(run: Run, home: Path) -> None:
@@ -230,6 +231,11 @@ def test_the_last_error_of_a_server_is_kept_and_shown(run: Run, home: Path) -> N
     log.addHandler(lasterror.Keeper(home))
     log.warning("nobody hears this: there is no home")
     assert not home.exists()
+    home.mkdir()
+    (home / "photos").mkdir()
+    log.warning("nor this: the folder is somebody else's")
+    assert os.listdir(home) == ["photos"]
+    (home / "photos").rmdir()
     run("stats")
     assert "last error" not in found(run("doctor", "--json"))
     log.info("this is no error")

@@ -183,6 +183,13 @@ def test_an_entry_for_a_server_on_the_network_is_not_turned_into_another(tmp_pat
     assert install.add(client_of("cursor"), file, "local", ENTRY).is_one
 
 
+@pytest.mark.parametrize("name", ["", "re.me", "a b", "é", "a" * 65])
+def test_a_name_that_not_every_client_takes_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ClientFileError, match="it must be 1 to 64 of A-Z a-z 0-9 _ -"):
+        install.add(client_of("codex"), tmp_path / "config.toml", name, ENTRY)
+    assert install.add(client_of("codex"), tmp_path / "config.toml", "a" * 64, ENTRY).is_one
+
+
 def test_an_empty_file_counts_as_none(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
     file.write_bytes(b"\n")

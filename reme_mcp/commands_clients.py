@@ -206,7 +206,8 @@ def _show_change(change: Change, client: Client, name: str, *, dry_run: bool, as
                     "file": change.file,
                     "changed": change.is_one and not dry_run,
                     "backup": change.backup,
-                    "diff": change.diff(),
+                    # Other entries in it may hold keys.
+                    "diff": change.diff() if dry_run else "",
                 }
             )
         )

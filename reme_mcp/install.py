@@ -26,7 +26,6 @@ from reme_mcp.entries import Entry
 from reme_mcp.errors import ClientFileError, InvalidInput
 
 NAME = "reme"
-SCRIPT = "reme-mcp"
 BACKUP_ENDING = ".before-reme-mcp"
 # How often a file that changes under our hands is read again.
 MAX_TRIES = 5
@@ -130,11 +129,11 @@ def own_command(started_as: str, interpreter: str) -> Entry:
         started_as: `sys.argv[0]`.
         interpreter: `sys.executable`.
     """
-    if Path(started_as).stem == SCRIPT and (script := shutil.which(started_as)):
+    if Path(started_as).stem == entries.PROGRAM and (script := shutil.which(started_as)):
         return Entry(os.path.abspath(script))
-    if script := shutil.which(SCRIPT, path=str(Path(interpreter).parent)):
+    if script := shutil.which(entries.PROGRAM, path=str(Path(interpreter).parent)):
         return Entry(os.path.abspath(script))
-    return Entry(os.path.abspath(interpreter), ("-m", "reme_mcp"))
+    return Entry(os.path.abspath(interpreter), ("-m", entries.MODULE))
 
 
 def is_passing(command: str) -> bool:
@@ -152,12 +151,9 @@ def _find(client: Client, file: Path) -> list[Found]:
         named = [(name, entries.find(text, client, name)) for name in entries.names(text, client)]
     except (InvalidInput, ClientFileError) as exc:
         return [Found(client, file, "", None, str(exc))]
-    return [Found(client, file, name, one, _trouble(one)) for name, one in named if one is not None and is_ours(one)]
-
-
-def is_ours(entry: Entry) -> bool:
-    """Return whether an entry starts this program, wherever it is installed."""
-    return Path(entry.command.replace("\\", "/")).stem == SCRIPT or entry.args[:2] == ("-m", "reme_mcp")
+    return [
+        Found(client, file, name, one, _trouble(one)) for name, one in named if one is not None and entries.is_ours(one)
+    ]
 
 
 def _trouble(entry: Entry) -> str:

@@ -98,17 +98,32 @@ def main() -> None:
 
 
 @cli.command()
+@click.option("--http", "transport", flag_value="http", help="Serve many clients: /mcp (Streamable HTTP) and /sse.")
+@click.option(
+    "--transport", type=click.Choice(["stdio", "http", "sse"]), default="stdio", help="http is both, see --http."
+)
+@click.option("--host", help="Address to listen at. [http] host in the settings.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen at. [http] port in the settings.")
 @click.pass_obj
-def serve(settings: Settings) -> None:
-    """Serve one MCP client over stdin and stdout (the default)."""
+def serve(settings: Settings, transport: str = "stdio", host: str | None = None, port: int | None = None) -> None:
+    """Serve MCP clients: one over stdin and stdout (the default), or many over HTTP."""
     import anyio
 
-    from reme_mcp.server import serve_stdio
-
-    if sys.stdin.isatty():
-        click.echo("reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True)
     try:
-        anyio.run(serve_stdio, settings)
+        if transport == "stdio":
+            from reme_mcp.server import serve_stdio
+
+            if sys.stdin.isatty():
+                click.echo(
+                    "reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True
+                )
+            anyio.run(serve_stdio, settings)
+        else:
+            from reme_mcp.hosting import serve_http
+
+            changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+            settings = settings.model_copy(update={"http": settings.http.model_copy(update=changes)})
+            anyio.run(serve_http, settings, ("http", "sse") if transport == "http" else ("sse",))
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends a server; nothing acknowledged is lost.
         sys.exit(130)

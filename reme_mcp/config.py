@@ -201,6 +201,15 @@ class RefineSettings(_Section):
     max_failed_retries: Annotated[int, _between(1, 100)] = 3
 
 
+class HTTPSettings(_Section):
+    """Where `serve --http` listens, and how much it takes from one client."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, _between(0, 65_535)] = 8_365
+    sessions: bool = True
+    max_body_bytes: Annotated[int, _between(10_000, 1_000_000_000)] = 8_000_000
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -221,6 +230,7 @@ class Settings(_Section):
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
+    http: HTTPSettings = Field(default_factory=HTTPSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

@@ -2,7 +2,8 @@
 
     ReMeError            everything this package raises on purpose
     ├── InvalidInput     an argument is wrong; nothing was stored
-    │   └── NotFound     an id is unknown in this workspace
+    │   ├── NotFound     an id is unknown in this workspace
+    │   └── Forbidden    the caller's token does not reach so far
     ├── ConfigError      a setting is unknown or has a bad value; the start stops
     ├── StoreError       the home folder can't be opened, read or written
     ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
@@ -23,6 +24,10 @@ class InvalidInput(ReMeError):
 
 class NotFound(InvalidInput):
     """An id names nothing in this workspace."""
+
+
+class Forbidden(InvalidInput):
+    """The caller's token does not allow it. It is said of what exists and of what does not alike."""
 
 
 class ConfigError(ReMeError):

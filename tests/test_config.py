@@ -31,6 +31,8 @@ WHOLE_NUMBERS = [
     ("recall.candidates", 10, 500),
     ("record.max_transcript_chars", 1_000, 10_000_000),
     ("record.max_experiences", 1, 20),
+    ("http.port", 0, 65_535),
+    ("http.max_body_bytes", 10_000, 1_000_000_000),
     ("refine.min_frequency", 1, 1_000),
     ("refine.max_failed_retries", 1, 100),
 ]

@@ -7,6 +7,7 @@
     ├── ConfigError      a setting is unknown or has a bad value; the start stops
     ├── StoreError       the home folder can't be opened, read or written
     ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
+    ├── IdentityError    the identity provider can't be asked whose token it is
     └── EndpointError    an OpenAI-compatible server refused, failed or answered nonsense
         └── AnswerError  it works, but this one question got no answer that can be used
 
@@ -40,6 +41,10 @@ class StoreError(ReMeError):
 
 class EmbedderError(ReMeError):
     """An embedding model can't be loaded, or failed on a text."""
+
+
+class IdentityError(ReMeError):
+    """The identity provider can't be asked for its keys; its tokens can't be told from others until then."""
 
 
 class EndpointError(ReMeError):

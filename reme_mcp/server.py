@@ -245,6 +245,10 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
         caller = _Caller(_source(context, access), access, partial(_tell, context))
         text, result = await tool.run(state, arguments, caller)
     except ReMeError as exc:
+        if access.holder and not isinstance(exc, InvalidInput):
+            # It is about the machine, whose folders and addresses are nothing to its guests.
+            logger.error("%s: %s", tool.name, exc)
+            return _tool_error(f"{tool.name}: the server can't do it at the moment; its log says why. Try again later.")
         return _tool_error(f"{tool.name}: {exc}")
     except Exception:
         logger.exception("%s failed", tool.name)

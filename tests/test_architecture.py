@@ -13,10 +13,10 @@ FILES = sorted(PACKAGE.glob("*.py"))
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands_loop", "commands_pool", "commands_queue", "commands_backup"),
+    ("commands_loop", "commands_pool", "commands_queue", "commands_backup", "commands_token"),
     ("terminal", "demo", "hosting"),
-    ("server",),
-    ("arguments", "subscriptions"),
+    ("server", "gate"),
+    ("arguments", "subscriptions", "tokens", "identity", "metrics", "logs"),
     ("memory",),
     ("pool", "queue", "search"),
     ("intake", "distiller", "rereader"),
@@ -42,9 +42,12 @@ LAYERS = (
     ("errors", "__init__"),
 )
 OWNERS = {
-    "mcp": {"server", "subscriptions", "hosting", "demo"},
-    "starlette": {"hosting"},
+    "mcp": {"server", "subscriptions", "gate", "hosting", "demo"},
+    "starlette": {"gate", "hosting"},
+    "sse_starlette": {"hosting"},
     "uvicorn": {"hosting"},
+    "jwt": {"identity"},
+    "prometheus_client": {"metrics"},
     "lancedb": {"store", "tables"},
     "pyarrow": {"tables"},
     "fastembed": {"embed"},

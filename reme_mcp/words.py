@@ -40,6 +40,8 @@ MIN_WORDS = 2
 MIN_WORD_SHARE = 0.12
 # Texts whose words are remembered: those of one topic come up again and again. About 10 kB each.
 REMEMBERED_TEXTS = 512
+# Words whose stems are, at about 0.2 kB each.
+REMEMBERED_WORDS = 8_192
 
 _STOP = frozenset(STOP_WORDS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -122,4 +124,4 @@ def _stemmer() -> Callable[[str], str]:
     from py_rust_stemmers import SnowballStemmer
 
     stem: Callable[[str], str] = SnowballStemmer("english").stem_word
-    return stem
+    return functools.lru_cache(maxsize=REMEMBERED_WORDS)(stem)

@@ -32,6 +32,7 @@ LAYERS = (
         "home",
         "lock",
         "matrix",
+        "directory",
         "budget",
         "searchable",
         "both",

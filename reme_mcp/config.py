@@ -92,6 +92,16 @@ def _api_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _pattern(pattern: str) -> str:
+    try:
+        matches_nothing = re.compile(pattern).match("") is not None
+    except re.error as exc:
+        raise ValueError(f"must be a regular expression: {exc}") from exc
+    if pattern and matches_nothing:
+        raise ValueError("must not match the empty text, as that stands everywhere")
+    return pattern
+
+
 # --- the settings ---
 
 
@@ -201,6 +211,13 @@ class RefineSettings(_Section):
     max_failed_retries: Annotated[int, _between(1, 100)] = 3
 
 
+class RedactionSettings(_Section):
+    """What is cut out of every text that comes in, before anything is done with it."""
+
+    enabled: bool = True
+    also: Annotated[str, AfterValidator(_pattern)] = ""
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -221,6 +238,7 @@ class Settings(_Section):
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
+    redaction: RedactionSettings = Field(default_factory=RedactionSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

@@ -18,6 +18,7 @@ from reme_mcp import checks, ledger, refine
 from reme_mcp.config import Settings
 from reme_mcp.costs import Cost, total
 from reme_mcp.errors import InvalidInput, NotFound
+from reme_mcp.redaction import Redact
 from reme_mcp.schema import Experience, Status, Tally, now
 from reme_mcp.store import Store
 from reme_mcp.vectors import Vectors
@@ -40,8 +41,11 @@ class PoolStats:
 class Pool:
     """What `Memory.pool` offers: the care of the experiences, apart from the loop."""
 
-    def __init__(self, settings: Settings, vectors: Vectors, open_store: Callable[[], Awaitable[Store]]) -> None:
+    def __init__(
+        self, settings: Settings, vectors: Vectors, open_store: Callable[[], Awaitable[Store]], redact: Redact
+    ) -> None:
         self.settings = settings
+        self._redact = redact
         self._vectors = vectors
         self._open_store = open_store
 
@@ -131,7 +135,7 @@ class Pool:
         Raises:
             NotFound: No such experience in this workspace.
         """
-        reason = checks.text("reason", reason)
+        reason = self._redact(checks.text("reason", reason))
         return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
 
     async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:

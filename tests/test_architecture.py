@@ -32,6 +32,7 @@ LAYERS = (
         "lock",
         "matrix",
         "budget",
+        "redaction",
         "searchable",
         "both",
         "forms",

@@ -33,6 +33,7 @@ COMMANDS = {
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
+    "review": ("commands_review", "review"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "backup": ("commands_backup", "make_backup"),

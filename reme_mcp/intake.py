@@ -14,18 +14,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp import distill, ledger, prompts, refine
+from reme_mcp import distill, ledger, prompts, quarantine, refine
 from reme_mcp.both import both
 from reme_mcp.config import Settings
 from reme_mcp.schema import (
     Experience,
     Merged,
+    Quarantined,
     RecordResult,
     RecordStatus,
     Rejected,
     Status,
     Trajectory,
     now,
+    task_key,
 )
 from reme_mcp.searchable import lesson_text
 from reme_mcp.store import Store, Writer
@@ -103,7 +105,8 @@ async def work_off(
     await writer.put_experiences(list(changed.values()))
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
-        answer = answer.model_copy(update={"lessons": [candidate.content for candidate in prepared.candidates]})
+        lessons = [candidate.content for candidate in prepared.candidates if candidate.status != "quarantined"]
+        answer = answer.model_copy(update={"lessons": lessons})
     # What went wrong with earlier drafts says nothing about these.
     await writer.put_trajectory(_answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer))
     return answer
@@ -144,14 +147,28 @@ async def _learn(
     answer = answer.model_copy(
         update={
             "status": status,
-            "added": [experience.id for experience in added],
+            "added": [one.id for one in added if one.status != "quarantined"],
             "merged": [
-                Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status)
+                # Of what is held back, nobody but a person is told more than that it is there.
+                Merged(
+                    id=one.id,
+                    when_to_use="" if quarantine.is_withheld(one) else one.when_to_use[: distill.SHOWN_CHARS],
+                    status=one.status,
+                )
                 for one in merged
             ],
             "rejected": rejected,
-            "lessons": [one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
+            "lessons": (
+                [one.content for one in (*added, *merged) if one.status != "quarantined"]
+                if trajectory.outcome == "failure"
+                else []
+            ),
             "brief": brief,
+            "quarantined": [
+                Quarantined(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], reason=one.status_reason)
+                for one in added
+                if one.status == "quarantined"
+            ],
         }
     )
     await writer.put_trajectory(_answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer))
@@ -207,7 +224,8 @@ async def _sort(
             added += stored
             continue
         candidate = refine.admit(candidate, prepared.trajectory.outcome, add_from=settings.refine.add_from)
-        twin = distill.find_twin(candidate, [*current, *added], cosines, settings.dedup)
+        known = [other for other in (*current, *added) if _may_be_twins(candidate, other)]
+        twin = distill.find_twin(candidate, known, cosines, settings.dedup)
         if twin is None:
             added.append(candidate)
         elif twin.experience.status == "archived":
@@ -218,6 +236,20 @@ async def _sort(
         else:
             merged.append(_merge(twin.experience, candidate))
     return added, merged, rejected
+
+
+def _may_be_twins(candidate: Experience, other: Experience) -> bool:
+    """Return whether one may be merged into the other: nothing gets in, or is held back, as the copy of another.
+
+    What is suspected is a copy of what is held back or was thrown out, and of what a person approved in these very
+    words; what is not is never a copy of what is held back.
+    """
+    if candidate.status != "quarantined":
+        return other.status != "quarantined"
+    if other.status in ("quarantined", "archived"):
+        return True
+    same = task_key(distill.lesson(candidate)) == task_key(distill.lesson(other))
+    return same and quarantine.is_approved(other)
 
 
 def _telling_words(text: str) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from reme_mcp import backup as backups
-from reme_mcp import checks, ledger, refine
+from reme_mcp import checks, ledger, quarantine, refine
 from reme_mcp.config import Settings
 from reme_mcp.costs import Cost, total
 from reme_mcp.errors import InvalidInput, NotFound
@@ -138,6 +138,28 @@ class Pool:
         reason = self._redact(checks.text("reason", reason))
         return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
 
+    async def approve(self, experience_id: str, *, workspace: str | None = None) -> Experience:
+        """Let a quarantined experience into recall: a person has read it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not quarantined.
+        """
+        return await self._change(experience_id, workspace, lambda one: quarantine.approve(_quarantined(one), at=now()))
+
+    async def reject(self, experience_id: str, *, workspace: str | None = None) -> Experience:
+        """Archive a quarantined experience; whatever says the same is not stored any more. `restore` undoes it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not quarantined.
+        """
+        return await self._change(
+            experience_id,
+            workspace,
+            lambda one: quarantine.reject(_quarantined(one), at=now()),
+        )
+
     async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:
         """Exempt an experience from pruning, or subject it to it again.
 
@@ -202,6 +224,12 @@ class Pool:
             changed = change(experience)
             await writer.put_experiences([changed])
         return changed
+
+
+def _quarantined(experience: Experience) -> Experience:
+    if experience.status != "quarantined":
+        raise InvalidInput(f"{experience.id} is {experience.status}, not quarantined; there is nothing to review")
+    return experience
 
 
 def _restored(experience: Experience, *, at: datetime) -> Experience:

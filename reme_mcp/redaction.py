@@ -78,7 +78,7 @@ def _has_digit(found: Found) -> bool:
 
 def _is_armour(found: Found) -> bool:
     """Say whether there is a key between the lines, and not a sentence about them."""
-    return _compiled(r"[A-Za-z0-9+/=]{16,}").search(found["secret"]) is not None
+    return compiled(r"[A-Za-z0-9+/=]{16,}").search(found["secret"]) is not None
 
 
 def _is_jwt(found: Found) -> bool:
@@ -91,8 +91,8 @@ def _is_jwt(found: Found) -> bool:
 
 
 # More groups of four in a row are a table of numbers.
-_TABLE_BEFORE, _TABLE_AFTER = re.compile(r"[0-9A-Fa-f]{4}[ -]$"), re.compile(r"[ -][0-9A-Fa-f]{4}")
-_IDENTIFIER_BEFORE = re.compile(r"(?:\bid|_id|Id|\bID|order|timestamp|\bts|time|trace|span|tweet|sku|isbn)\W{0,4}$")
+_TABLE_BEFORE, _TABLE_AFTER = r"[0-9A-Fa-f]{4}[ -]$", r"[ -][0-9A-Fa-f]{4}"
+_IDENTIFIER_BEFORE = r"(?:\bid|_id|Id|\bID|order|timestamp|\bts|time|trace|span|tweet|sku|isbn)\W{0,4}$"
 
 
 def _is_card(found: Found) -> bool:
@@ -102,9 +102,9 @@ def _is_card(found: Found) -> bool:
     if (sum(doubled) + sum(digits[::-2])) % 10 or len(set(digits)) == 1:
         return False
     text, start, end = found.string, found.start(), found.end()
-    if _TABLE_BEFORE.search(text, max(0, start - 5), start) or _TABLE_AFTER.match(text, end):
+    if compiled(_TABLE_BEFORE).search(text, max(0, start - 5), start) or compiled(_TABLE_AFTER).match(text, end):
         return False
-    return _IDENTIFIER_BEFORE.search(text, max(0, start - 20), start) is None
+    return compiled(_IDENTIFIER_BEFORE).search(text, max(0, start - 20), start) is None
 
 
 # What a password's or a token's name ends in; from there on the pattern is tried.
@@ -115,12 +115,11 @@ _NAME = (
     r"(?:[_-]?(?:\d{1,2}|prod|dev|test|live|value))?"
 )
 # What may stand before it, and what has to where the stem alone says too little.
-_OWNER = re.compile(
-    r"(?:client|app|shared|webhook|jwt|session|cookie|signing|secret|access|api|private|account|auth|encryption|master"
-    r"|license|deploy|storage)[_-]?$",
-    re.IGNORECASE,
+_OWNER = (
+    r"(?i)(?:client|app|shared|webhook|jwt|session|cookie|signing|secret|access|api|private|account|auth|encryption|master"
+    r"|license|deploy|storage)[_-]?$"
 )
-_SHORT = {"pass": re.compile(r"(?:[_-]|db)$", re.IGNORECASE), "auth": re.compile(r"[_-]$"), "key": _OWNER}
+_SHORT = {"pass": r"(?i)(?:[_-]|db)$", "auth": r"[_-]$", "key": _OWNER}
 # After the name: how a program, a file, an address, a tag or a sentence gives it its value.
 _GIVEN = (
     r"(?![\w-])(?P<given>"
@@ -135,34 +134,30 @@ _VALUE = (
     r"|(?P<bare>[^\s\"'`,;&<>(){}\[\]|\\]{4,400}))"
 )
 
-_PLACEHOLDER = re.compile(
-    r"[<{\[(%].*|.*[>}\])%]|\$[A-Za-z_({].*|:?\*+|[xX]{3,}.*|\.{3}.*|…|-+|_+|#+|\?+|@.*|process\.env.*|os\.environ.*|env[:.].*"
-    r"|vault:.*|op://.*|ref\+.*|secretref.*|.*\.\.\.",
-    re.DOTALL,
+_PLACEHOLDER = (
+    r"(?s)[<{\[(%].*|.*[>}\])%]|\$[A-Za-z_({].*|:?\*+|[xX]{3,}.*|\.{3}.*|…|-+|_+|#+|\?+|@.*|process\.env.*|os\.environ.*|env[:.].*"
+    r"|vault:.*|op://.*|ref\+.*|secretref.*|.*\.\.\."
 )
-_NO_VALUE = re.compile(
-    r"(?:your|my|the|some|any|new|old|enter|insert|put|change|replace|example|sample|dummy|fake|placeholder|redacted"
+_NO_VALUE = (
+    r"(?is)(?:your|my|the|some|any|new|old|enter|insert|put|change|replace|example|sample|dummy|fake|placeholder|redacted"
     r"|masked|hidden|removed|todo|tbd|null|none|nil|undefined|true|false|yes|no|empty|required|optional|missing|invalid"
     r"|valid|wrong|incorrect|expired|default|string|str|text|bytes|char|varchar|int|bool|object|secretstr|any|self|args"
     r"|kwargs|user|username|value|input|data|config|settings|field|prompt|stdin|file|path|type|basic|bearer)\b.*"
-    r"|.*(?:pass(?:word|wd|phrase)|pwd|secret|token|api_?key|credential|changeme).*",
-    re.IGNORECASE | re.DOTALL,
+    r"|.*(?:pass(?:word|wd|phrase)|pwd|secret|token|api_?key|credential|changeme).*"
 )
-_DOTTED = re.compile(r"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)+")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|~?\.{0,2}/[\w.-]*(?:/|$)|[A-Za-z]:\\|/", re.IGNORECASE)
-_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")
-_ALGORITHM = re.compile(
-    r"(?:sha|md|bcrypt|argon|pbkdf|scrypt|utf|base|oauth|x5|ipv|aes|rsa|hmac|v)[\d-]\S*", re.IGNORECASE
-)
+_DOTTED = r"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)+"
+_ADDRESS = r"(?i)[a-z][a-z0-9+.-]*://|~?\.{0,2}/[\w.-]*(?:/|$)|[A-Za-z]:\\|/"
+_PARTS = r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+"
+_ALGORITHM = r"(?i)(?:sha|md|bcrypt|argon|pbkdf|scrypt|utf|base|oauth|x5|ipv|aes|rsa|hmac|v)[\d-]\S*"
 # A token with one of these before its name leads through a list, and opens nothing.
-_PAGE_BEFORE = re.compile(
-    r"(?:public_?key|page|next|prev|continuation|sync|resume|cursor|pad|eos|bos|unk|sep|cls|mask|stop)[_-]?$", re.I
+_PAGE_BEFORE = (
+    r"(?i)(?:public_?key|page|next|prev|continuation|sync|resume|cursor|pad|eos|bos|unk|sep|cls|mask|stop)[_-]?$"
 )
 
 
 def _is_wordy(text: str) -> bool:
     """Say whether a text is made of words, as a name is, and not of letters and digits strewn at random."""
-    parts = _PARTS.findall(text)
+    parts = compiled(_PARTS).findall(text)
     words = [part for part in parts if not part.isdigit()]
     if not words or len(parts) - len(words) > MAX_NUMBERS or sum(len(word) == 1 for word in words) > MAX_LONE_LETTERS:
         return False
@@ -183,11 +178,13 @@ def _is_strewn(value: str) -> bool:
 def _is_given(found: Found) -> bool:
     """Say whether what stands after a password's or a token's name is one: not a variable, a type or a placeholder."""
     quoted, value = found["quoted"] is not None, found["quoted"] or found["bare"]
-    if value.startswith(MARK_START.split()[0]) or _PLACEHOLDER.fullmatch(value) or _ADDRESS.match(value):
+    if value.startswith(MARK_START.split()[0]):
+        return False
+    if compiled(_PLACEHOLDER).fullmatch(value) or compiled(_ADDRESS).match(value):
         return False
     text, given = found.string, found["given"]
     short = _SHORT.get(found["name"].lower())
-    if short is not None and short.search(text, max(0, found.start() - 12), found.start()) is None:
+    if short is not None and compiled(short).search(text, max(0, found.start() - 12), found.start()) is None:
         return False
     said = given.strip(" :\n\t").lower() in ("is", "was")
     if not given.strip():
@@ -196,9 +193,9 @@ def _is_given(found: Found) -> bool:
         if not is_option and (found["password"] is None or quoted or not _is_told(value)):
             return False
     if found["password"] is None:
-        if _PAGE_BEFORE.search(text, max(0, found.start() - 14), found.start()):
+        if compiled(_PAGE_BEFORE).search(text, max(0, found.start() - 14), found.start()):
             return False
-        return _is_strewn(value.rstrip(".:!?")) and (quoted or not _DOTTED.fullmatch(value))
+        return _is_strewn(value.rstrip(".:!?")) and (quoted or not compiled(_DOTTED).fullmatch(value))
     if len(value) < MIN_PASSWORD_CHARS:
         return False
     has_digit = any(char.isdigit() for char in value)
@@ -206,11 +203,13 @@ def _is_given(found: Found) -> bool:
         # A list of names, more likely.
         return False
     has_sign = any(char in "!@#$%^&*+?~" for char in value[:-1])
-    if _ALGORITHM.fullmatch(value):
+    if compiled(_ALGORITHM).fullmatch(value):
+        return False
+    if compiled(_NO_VALUE).fullmatch(value) and not has_digit:
         return False
     if quoted:
-        return (has_digit or not _NO_VALUE.fullmatch(value)) and (" " not in value or "phrase" in found["name"].lower())
-    if _DOTTED.fullmatch(value) or (_NO_VALUE.fullmatch(value) and not has_digit):
+        return " " not in value or "phrase" in found["name"].lower()
+    if compiled(_DOTTED).fullmatch(value):
         return False
     after = text[found.end() : found.end() + 1]
     if after in ("(", "["):
@@ -232,14 +231,14 @@ def _is_told(value: str) -> bool:
 def _is_password(found: Found) -> bool:
     """Say whether a password in an address or an option is one."""
     value = found["secret"]
-    if len(value) < 3 or value.isdigit() or _PLACEHOLDER.fullmatch(value) or value.startswith("$"):
+    if len(value) < 3 or value.isdigit() or compiled(_PLACEHOLDER).fullmatch(value) or value.startswith("$"):
         return False
     return re.fullmatch(r"(?:pass(?:word|wd)?|pwd|secret|token|x+|port\w*|\w*password)", value, re.I) is None
 
 
 def _is_bearer(found: Found) -> bool:
     value = found["secret"]
-    return not _PLACEHOLDER.fullmatch(value) and (_is_strewn(value) or len(value) >= 40)
+    return not compiled(_PLACEHOLDER).fullmatch(value) and (_is_strewn(value) or len(value) >= 40)
 
 
 # --- the rules; the more exact ones first ---
@@ -477,12 +476,13 @@ def _redacted(text: str) -> str:
     folded = _folded(text)
     for rule in RULES:
         if any(needle in folded for needle in rule.needles):
-            text = _compiled(rule.pattern).sub(partial(_cut, rule), text)
+            text = compiled(rule.pattern).sub(partial(_cut, rule), text)
     return _without_named(text)
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return a pattern compiled, when it is first needed: the server has to start fast."""
     return re.compile(pattern)
 
 
@@ -510,7 +510,7 @@ def _without_named(text: str) -> str:
     kept: list[str] = []
     done = 0
     for place in sorted({place for stem in _STEMS for place in _places(stem, folded)}):
-        found = _compiled(_NAMED).match(text, place)
+        found = compiled(_NAMED).match(text, place)
         if place < done or found is None or not _is_given(found):
             continue
         value = "quoted" if found["quoted"] is not None else "bare"
@@ -534,6 +534,6 @@ def _kind(found: Found) -> str:
     """Return the kind of what a name names: "api key" for OPENAI_APIKEY."""
     if found["password"]:
         return "password"
-    owner = _OWNER.search(found.string, max(0, found.start() - 12), found.start())
+    owner = compiled(_OWNER).search(found.string, max(0, found.start() - 12), found.start())
     parts = [owner[0] if owner else "", *re.split(r"(secret|access|key|base)", found["name"], flags=re.IGNORECASE)]
     return " ".join(part.strip("_-").lower() for part in parts if part.strip("_-"))

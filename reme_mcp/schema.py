@@ -297,6 +297,14 @@ class Merged(BaseModel):
     status: Status
 
 
+class Quarantined(BaseModel):
+    """A draft that was stored, but is not recalled before a person has said so; why."""
+
+    id: str
+    when_to_use: str
+    reason: str
+
+
 class Settled(BaseModel):
     """An experience whose counters were brought up to date."""
 
@@ -318,6 +326,8 @@ class RecordResult(BaseModel):
     pruned: list[str]
     lessons: list[str]
     brief: str
+    # With a default: answers of before there was a quarantine are kept with their trajectories.
+    quarantined: list[Quarantined] = []
 
 
 class RateResult(BaseModel):

@@ -17,7 +17,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -56,7 +56,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel
 
-from reme_mcp import __version__, guidance, prompts
+from reme_mcp import __version__, guidance, prompts, quarantine
 from reme_mcp.arguments import Arguments, RateArguments, RecallArguments, RecordArguments
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
@@ -73,6 +73,7 @@ PAGE_SIZE = 50
 # Long enough for the answer to `tools/list` to be on the wire before imports take the processor.
 WARM_UP_DELAY_S = 0.05
 SHOWN_CHARS = 60
+HELD_BACK = "held back; a person reads it with `reme-mcp review`"
 
 Context = ServerRequestContext["State", Any]
 
@@ -103,8 +104,9 @@ async def _recall(state: State, arguments: RecallArguments, source: str, _: Tell
 
 async def _record(state: State, arguments: RecordArguments, source: str, tell: Tell) -> tuple[str, RecordResult]:
     result = await arguments.run(state.memory, source=source, tell=tell)
-    changed = [*result.added, *(one.id for one in result.merged), *(one.id for one in result.settled)]
-    await _announce(state, changed, new=bool(result.added))
+    held = [one.id for one in result.quarantined]
+    changed = [*result.added, *held, *(one.id for one in result.merged), *(one.id for one in result.settled)]
+    await _announce(state, changed, new=bool(result.added or held))
     return guidance.record_summary(result), result
 
 
@@ -341,7 +343,7 @@ async def _resource(memory: Memory, uri: str) -> object:
         return await _pool_page(memory, workspace, int(page))
     if parts.netloc == "experiences" and parts.path.count("/") == 1:
         experience, tally = await memory.pool.experience(parts.path[1:], workspace=workspace)
-        return asdict(experience) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
+        return asdict(_readable(experience)) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
     raise NotFound(_no_resource(uri))
 
 
@@ -352,8 +354,24 @@ async def _pool_page(memory: Memory, workspace: str | None, page: int) -> object
         "workspace": workspace or memory.settings.workspace,
         "page": page,
         "next": f"{POOL_URI}?{of_workspace}page={page + 1}" if len(experiences) > PAGE_SIZE else None,
-        "experiences": [_listed(experience) for experience in experiences[:PAGE_SIZE]],
+        "experiences": [_listed(_readable(experience)) for experience in experiences[:PAGE_SIZE]],
     }
+
+
+def _readable(experience: Experience) -> Experience:
+    """Return the experience, without its texts if they are withheld: who reads a resource may be a model."""
+    if not quarantine.is_withheld(experience):
+        return experience
+    return replace(
+        experience,
+        when_to_use=HELD_BACK,
+        content=HELD_BACK,
+        keywords=(),
+        tools_used=(),
+        task=HELD_BACK,
+        generalized_task="",
+        source=guidance.name(experience.source),
+    )
 
 
 def _listed(experience: Experience) -> dict[str, object]:

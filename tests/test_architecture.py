@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.glob("*.py"))
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands_loop", "commands_pool", "commands_queue", "commands_backup"),
+    ("commands_loop", "commands_pool", "commands_queue", "commands_review", "commands_backup"),
     ("terminal", "demo", "server"),
     ("arguments",),
     ("memory",),
@@ -21,7 +21,7 @@ LAYERS = (
     ("intake", "distiller", "rereader"),
     ("ledger", "vectors", "distill", "guidance", "backup", "checks"),
     ("recall", "refine"),
-    ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions"),
+    ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions", "quarantine"),
     (
         "upgrades",
         "tables",

@@ -10,7 +10,7 @@ Everything here may be repeated: drafts have their ids before they are stored, a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +21,7 @@ from reme_mcp.schema import (
     Experience,
     Merged,
     Quarantined,
+    ReceiptLine,
     RecordResult,
     RecordStatus,
     Rejected,
@@ -73,50 +74,43 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
 
 
 async def work_off(
-    prepared: Prepared, store: Store, writer: Writer, settings: Settings, *, to_model: bool
+    prepared: Prepared,
+    lines: Sequence[ReceiptLine],
+    store: Store,
+    writer: Writer,
+    settings: Settings,
+    *,
+    to_model: bool,
+    put: Callable[[], Awaitable[None]] | None = None,
 ) -> RecordResult:
-    """Do what a stored trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
+    """Do what a trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
 
     Args:
         prepared: The trajectory.
+        lines: All of its receipt.
         store: To read from.
         writer: To write with.
         settings: The rules' numbers.
         to_model: Leave the learning to the model behind the server; the trajectory is queued for it.
+        put: Puts the trajectory on disk, which comes before all else that is written; `None` where it is there, and
+            some of what it asks for may be done.
     """
-    trajectory = prepared.trajectory
-    lines = await store.receipt(trajectory.workspace, trajectory.receipt) if trajectory.receipt else []
-    settled, counted = await ledger.settle(store, writer, trajectory, lines, settings.refine)
-    proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
-    answer = RecordResult(
-        trajectory_id=trajectory.id,
-        status="queued",
-        added=[],
-        merged=[],
-        rejected=rejected_of(trajectory),
-        settled=settled,
-        pruned=[*counted.pruned, *proven.pruned],
-        lessons=[],
-        brief="",
-    )
-    changed = counted.changed | proven.changed
-    if not to_model:
-        return await _learn(prepared, store, writer, settings, changed, answer)
-    await writer.put_experiences(list(changed.values()))
-    if trajectory.outcome == "failure":
-        # The retry need not wait for the judge.
-        lessons = [candidate.content for candidate in prepared.candidates if candidate.status != "quarantined"]
-        answer = answer.model_copy(update={"lessons": lessons})
-    # What went wrong with earlier drafts says nothing about these.
-    await writer.put_trajectory(_answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer))
-    return answer
+    plan = partial(_plan, prepared, lines, store, settings, to_model=to_model)
+    if put is None:
+        work = await plan()
+    else:
+        work, _ = await both(plan, put)
+    await _carry_out(work, prepared, writer, is_new=put is not None)
+    return work.answer
 
 
 async def learn(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
     """Learn what the model behind the server made of a queued trajectory, and complete its answer; may be repeated."""
     answer = RecordResult.model_validate_json(prepared.trajectory.answer)
     answer = answer.model_copy(update={"rejected": rejected_of(prepared.trajectory)})
-    return await _learn(prepared, store, writer, settings, {}, answer)
+    work = await _learned(prepared, await _neighbours(prepared, store), store, settings, {}, answer)
+    await _carry_out(work, prepared, writer, is_new=False)
+    return work.answer
 
 
 def is_for_model(trajectory: Trajectory) -> bool:
@@ -124,45 +118,87 @@ def is_for_model(trajectory: Trajectory) -> bool:
     return trajectory.drafts_digest == "" or trajectory.drafts != "[]" or trajectory.rejected != "[]"
 
 
-async def _learn(
-    prepared: Prepared,
-    store: Store,
-    writer: Writer,
-    settings: Settings,
-    changed: dict[str, Experience],
-    answer: RecordResult,
-) -> RecordResult:
-    """Store what is new of the candidates, together with `changed`, and the answer with its trajectory."""
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a trajectory comes to; nothing of it is written yet.
+
+    Attributes:
+        settled: Lines of its receipt.
+        changed: Experiences that were there before.
+        added: Experiences that were not.
+        trajectory: Itself, with its answer.
+    """
+
+    settled: Sequence[ReceiptLine]
+    changed: Sequence[Experience]
+    added: Sequence[Experience]
+    trajectory: Trajectory
+    answer: RecordResult
+
+
+async def _plan(
+    prepared: Prepared, lines: Sequence[ReceiptLine], store: Store, settings: Settings, *, to_model: bool
+) -> _Work:
+    """Return what a trajectory comes to; nothing is written here."""
     trajectory = prepared.trajectory
-    added, merged, rejected = await _sort(prepared, store, changed, settings)
-    # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
-    changed |= {one.id: one for one in (*merged, *added)}
-    await both(partial(writer.put_experiences, list(changed.values())), partial(_put_vectors, prepared, writer, added))
+    settle = partial(ledger.settle, store, trajectory, lines, settings.refine)
+    settlement, neighbours = (
+        (await settle(), []) if to_model else await both(settle, partial(_neighbours, prepared, store))
+    )
+    counted = settlement.counted
+    proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
+    changed = counted.changed | proven.changed
+    answer = RecordResult(
+        trajectory_id=trajectory.id,
+        status="queued",
+        added=[],
+        merged=[],
+        rejected=rejected_of(trajectory),
+        settled=settlement.told,
+        pruned=[*counted.pruned, *proven.pruned],
+        lessons=[],
+        brief="",
+    )
+    if not to_model:
+        work = await _learned(prepared, neighbours, store, settings, changed, answer)
+        return replace(work, settled=settlement.lines)
+    if trajectory.outcome == "failure":
+        # The retry need not wait for the judge.
+        lessons = [candidate.content for candidate in prepared.candidates if candidate.status != "quarantined"]
+        answer = answer.model_copy(update={"lessons": lessons})
+    # What went wrong with earlier drafts says nothing about these.
+    queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
+    return _Work(settlement.lines, list(changed.values()), [], queued, answer)
+
+
+async def _learned(
+    prepared: Prepared,
+    neighbours: Sequence[_Neighbours],
+    store: Store,
+    settings: Settings,
+    changed: Mapping[str, Experience],
+    answer: RecordResult,
+) -> _Work:
+    """Return what is new of the candidates, together with `changed`, and the answer with its trajectory."""
+    trajectory = prepared.trajectory
+    added, merged, told, rejected = _sort(prepared, neighbours, changed, settings)
     rejected = [*answer.rejected, *rejected]
     status = _status(trajectory, rejected)
     brief = ""
     if status == "awaiting_experiences":
-        attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS)
-        brief = prompts.brief(trajectory.id, trajectory.outcome, distill.earlier_attempts(trajectory, attempts))
+        # This one may be stored by now, or not.
+        attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
+        earlier = distill.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
+        brief = prompts.brief(trajectory.id, trajectory.outcome, earlier)
+    recalled = [one for one in added if one.status != "quarantined"]
+    lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
     answer = answer.model_copy(
         update={
             "status": status,
-            "added": [one.id for one in added if one.status != "quarantined"],
-            "merged": [
-                # Of what is held back, nobody but a person is told more than that it is there.
-                Merged(
-                    id=one.id,
-                    when_to_use="" if quarantine.is_withheld(one) else one.when_to_use[: distill.SHOWN_CHARS],
-                    status=one.status,
-                )
-                for one in merged
-            ],
+            "added": [one.id for one in recalled],
+            "merged": told,
             "rejected": rejected,
-            "lessons": (
-                [one.content for one in (*added, *merged) if one.status != "quarantined"]
-                if trajectory.outcome == "failure"
-                else []
-            ),
+            "lessons": lessons if trajectory.outcome == "failure" else [],
             "brief": brief,
             "quarantined": [
                 Quarantined(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], reason=one.status_reason)
@@ -171,8 +207,21 @@ async def _learn(
             ],
         }
     )
-    await writer.put_trajectory(_answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer))
-    return answer
+    answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
+    return _Work([], list({**changed, **merged}.values()), added, answered, answer)
+
+
+async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new: bool) -> None:
+    """Write it all, the answered trajectory last: until it is there, all of it is done again at the next start."""
+    await both(
+        partial(writer.settle, work.settled),
+        partial(
+            both,
+            partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
+            partial(_put_vectors, prepared, writer, work.added, are_new=is_new),
+        ),
+    )
+    await writer.put_trajectory(work.trajectory)
 
 
 def _answered(trajectory: Trajectory, answer: RecordResult) -> Trajectory:
@@ -190,56 +239,101 @@ def rejected_of(trajectory: Trajectory) -> list[Rejected]:
     return [Rejected.model_validate(item) for item in json.loads(trajectory.rejected)]
 
 
-async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Experience]) -> None:
+async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Experience], *, are_new: bool) -> None:
     if prepared.embedded is not None:
         rows = [prepared.row(one.id) for one in added]
         vectors, lessons = prepared.embedded.vectors[rows], prepared.embedded.lessons[rows]
-        await writer.put_vectors(prepared.embedded.space, added, vectors, lessons)
+        await writer.put_vectors(prepared.embedded.space, added, vectors, lessons, are_new=are_new)
 
 
-async def _sort(
-    prepared: Prepared, store: Store, changed: Mapping[str, Experience], settings: Settings
-) -> tuple[list[Experience], list[Experience], list[Rejected]]:
-    """Return the candidates that say something new, the twins of the others with their trajectory added, and the rest.
+@dataclass(frozen=True, slots=True)
+class _Neighbours:
+    """What the pool says about the same as a candidate, and the candidate itself if it is stored already.
+
+    Attributes:
+        others: The experiences.
+        cosines: Of their lessons to the candidate's, by id; of those that have a vector.
+    """
+
+    others: Sequence[Experience]
+    cosines: Mapping[str, float]
+
+
+async def _neighbours(prepared: Prepared, store: Store) -> list[_Neighbours]:
+    """Return the neighbours of each candidate, in order."""
+    found = []
+    for row, candidate in enumerate(prepared.candidates):
+        words = _telling_words(lesson_text(candidate))
+        cosines, similar = await both(
+            partial(_cosines, prepared, row, store),
+            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
+        )
+        ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
+        others = await store.experiences(candidate.workspace, ids)
+        found.append(_Neighbours(list(others.values()), cosines))
+    return found
+
+
+async def _cosines(prepared: Prepared, row: int, store: Store) -> dict[str, float]:
+    """Return how similar the lessons of the nearest experiences are to a candidate's."""
+    embedded = prepared.embedded
+    if embedded is None or not prepared.readable[row]:
+        return {}
+    workspace = prepared.trajectory.workspace
+    near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
+    lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
+    return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
+
+
+def _sort(
+    prepared: Prepared,
+    neighbours: Sequence[_Neighbours],
+    changed: Mapping[str, Experience],
+    settings: Settings,
+) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected]]:
+    """Return the candidates that say something new; the twins of others, by id, with their trajectory added; the rest.
 
     Args:
         prepared: The candidates.
-        store: The pool; nothing is written here.
+        neighbours: Of each.
         changed: Experiences that are not yet stored as they are now, by id.
         settings: From where on two lessons are the same, and what starts as provisional.
     """
     added: list[Experience] = []
-    merged: list[Experience] = []
+    merged: dict[str, Experience] = {}
+    told: list[Merged] = []
     rejected: list[Rejected] = []
-    for row, candidate in enumerate(prepared.candidates):
-        words = _telling_words(lesson_text(candidate))
-        cosines, similar = await both(
-            partial(_cosines, prepared, row, added, store),
-            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
-        )
-        others = await store.experiences(candidate.workspace, sorted({*cosines, *(id for id, _ in similar)}))
-        current = [changed.get(id, other) for id, other in others.items()]
+    for row, (candidate, near) in enumerate(zip(prepared.candidates, neighbours, strict=True)):
+        current = [merged.get(other.id, changed.get(other.id, other)) for other in near.others]
         if stored := [other for other in current if other.id == candidate.id]:
             # A process died after storing it: what it has become since is not undone.
             added += stored
             continue
         candidate = refine.admit(candidate, prepared.trajectory.outcome, add_from=settings.refine.add_from)
-        known = [other for other in (*current, *added) if _may_be_twins(candidate, other)]
-        twin = distill.find_twin(candidate, known, cosines, settings.dedup)
+        cosines = {**near.cosines, **_cosines_in_batch(prepared, row, added)}
+        others = [other for other in (*current, *added) if _may_be_twins(candidate, other)]
+        twin = distill.find_twin(candidate, others, cosines, settings.dedup)
         if twin is None:
             added.append(candidate)
-        elif twin.experience.status == "archived":
-            reason = (
-                f"{twin.experience.id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
-            )
-            rejected.append(Rejected(when_to_use=candidate.when_to_use[: distill.SHOWN_CHARS], reason=reason))
+            continue
+        id, shown = twin.experience.id, candidate.when_to_use[: distill.SHOWN_CHARS]
+        if twin.experience.status == "archived":
+            reason = f"{id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
+            rejected.append(Rejected(when_to_use=shown, reason=reason))
+        elif any(one.id == id for one in added):
+            rejected.append(Rejected(when_to_use=shown, reason=f"{id}, of the same call, says the same ({twin.how})"))
         else:
-            merged.append(_merge(twin.experience, candidate))
-    return added, merged, rejected
+            merged[id] = _merge(twin.experience, candidate)
+            status, known = merged[id].status, merged[id].when_to_use[: distill.SHOWN_CHARS]
+            if status == "quarantined":
+                # Nobody but a person is told more than that it is there.
+                known = ""
+            told.append(Merged(id=id, when_to_use=known, status=status, how=twin.how))
+    return added, merged, told, rejected
 
 
 def _may_be_twins(candidate: Experience, other: Experience) -> bool:
-    """Return whether one may be merged into the other: nothing gets in, or is held back, as the copy of another.
+    """Return whether one may be taken for the other: nothing gets in, or is held back, as the copy of another.
 
     What is suspected is a copy of what is held back or was thrown out, and of what a person approved in these very
     words; what is not is never a copy of what is held back.
@@ -252,22 +346,18 @@ def _may_be_twins(candidate: Experience, other: Experience) -> bool:
     return same and quarantine.is_approved(other)
 
 
+def _cosines_in_batch(prepared: Prepared, row: int, added: Sequence[Experience]) -> dict[str, float]:
+    """Return how similar the lessons of those just added are to a candidate's."""
+    embedded = prepared.embedded
+    if embedded is None or not prepared.readable[row]:
+        return {}
+    return {one.id: float(embedded.lessons[prepared.row(one.id)] @ embedded.lessons[row]) for one in added}
+
+
 def _telling_words(text: str) -> str:
     """Return the longest words of a text: mostly the rarest, and enough to find one that says the same."""
     words = dict.fromkeys(spell_out(text).split())
     return " ".join(sorted(words, key=len, reverse=True)[:TELLING_WORDS])
-
-
-async def _cosines(prepared: Prepared, row: int, added: Sequence[Experience], store: Store) -> dict[str, float]:
-    """Return how similar the lessons of the nearest experiences, and of those just added, are to a candidate's."""
-    embedded = prepared.embedded
-    if embedded is None or not prepared.readable[row]:
-        return {}
-    workspace = prepared.trajectory.workspace
-    near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
-    lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
-    lessons |= {one.id: embedded.lessons[prepared.row(one.id)] for one in added}
-    return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
 
 
 def _merge(twin: Experience, candidate: Experience) -> Experience:

@@ -1,7 +1,7 @@
 """Receipts and counters on the store: what was handed out, how it was settled, whom φ removes, who proved itself.
 
-In:  an open `Writer`, receipt lines, a recorded trajectory, the `[refine]` numbers.
-Out: receipts and experiences brought up to date.
+In:  the store, receipt lines, a recorded trajectory, the `[refine]` numbers.
+Out: receipts and experiences brought up to date, for the caller to store.
 Does not know: what was recalled for, or what a trajectory taught.
 
 Counters are summed from the receipts each time, and retries counted in the trajectories, never incremented: settling
@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from reme_mcp import refine
-from reme_mcp.both import both
 from reme_mcp.config import RefineSettings
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Trajectory, now, task_key
-from reme_mcp.store import Store, Writer
+from reme_mcp.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,21 @@ class Counted:
 
     changed: dict[str, Experience]
     pruned: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a known outcome makes of a receipt; not yet stored.
+
+    Attributes:
+        lines: Those that it settles, settled.
+        told: The same for the answer, with the counters that come of it.
+        counted: The experiences that it changes.
+    """
+
+    lines: list[ReceiptLine]
+    told: list[Settled]
+    counted: Counted
 
 
 def receipt_lines(
@@ -57,27 +70,26 @@ def receipt_lines(
 
 
 async def settle(
-    store: Store, writer: Writer, trajectory: Trajectory, lines: Sequence[ReceiptLine], rules: RefineSettings
-) -> tuple[list[Settled], Counted]:
-    """Settle what nothing has settled yet of the trajectory's receipt; return that, and what it changes.
+    store: Store, trajectory: Trajectory, lines: Sequence[ReceiptLine], rules: RefineSettings
+) -> Settlement:
+    """Settle what nothing has settled yet of the trajectory's receipt; the caller stores it.
 
     Args:
         store: To read from.
-        writer: To write with.
         trajectory: Its outcome is what helped or not.
         lines: All of its receipt.
         rules: The numbers of φ.
     """
     if not lines:
-        return [], Counted({}, [])
+        return Settlement([], [], Counted({}, []))
     helped = trajectory.outcome == "success"
     settled = refine.settle_by_outcome(lines, helped=helped, at=now())
     # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
     ids = [line.experience_id for line in lines if line.experience_id]
-    _, experiences = await both(partial(writer.settle, settled), partial(store.experiences, trajectory.workspace, ids))
-    counted = await count(store, list(experiences.values()), rules)
+    experiences = await store.experiences(trajectory.workspace, ids)
+    counted = await count(store, list(experiences.values()), rules, settled=settled)
     current = experiences | counted.changed
-    return [
+    told = [
         Settled(
             id=line.experience_id,
             helped=helped,
@@ -86,12 +98,22 @@ async def settle(
         )
         for line in settled
         if line.experience_id in current
-    ], counted
+    ]
+    return Settlement(settled, told, counted)
 
 
-async def count(store: Store, experiences: Sequence[Experience], rules: RefineSettings) -> Counted:
-    """Sum the counters from the receipts and apply φ; the caller stores what changed."""
-    tallies = await store.tally(experiences)
+async def count(
+    store: Store, experiences: Sequence[Experience], rules: RefineSettings, *, settled: Sequence[ReceiptLine]
+) -> Counted:
+    """Sum the counters from the receipts and apply φ; the caller stores what changed.
+
+    Args:
+        store: To read from.
+        experiences: Whose counters.
+        rules: The numbers of φ.
+        settled: Lines that are about to be written, and count as if they were.
+    """
+    tallies = await store.tally(experiences, settled=settled)
     changed: dict[str, Experience] = {}
     pruned: list[str] = []
     for experience in experiences:
@@ -115,21 +137,23 @@ async def provisional_for(store: Store, workspace: str, task: str) -> list[Exper
 async def prove(
     store: Store, trajectory: Trajectory, changed: Mapping[str, Experience], rules: RefineSettings
 ) -> Counted:
-    """Return what this attempt, which is stored already, and those before make of their task's provisional experiences.
+    """Return what this attempt and those before make of their task's provisional experiences.
 
     Args:
         store: The pool; nothing is written here.
-        trajectory: The attempt.
+        trajectory: The attempt, stored already or not.
         changed: Experiences that are not yet stored as they are now, by id.
         rules: The numbers.
     """
     if not await store.has_provisional():
         return Counted({}, [])
-    attempts = await store.outcomes(trajectory.workspace, trajectory.task_key)
-    earlier = [attempt for attempt in attempts if attempt.id != trajectory.id]
+    stored = await store.outcomes(trajectory.workspace, trajectory.task_key)
+    earlier = [attempt for attempt in stored if attempt.id != trajectory.id]
+    this = Attempt(trajectory.id, trajectory.outcome, trajectory.created_at)
+    attempts = sorted([*earlier, this], key=lambda attempt: attempt.created_at)
     proven: dict[str, Experience] = {}
-    for stored in await _provisional(store, trajectory.workspace, earlier):
-        experience = changed.get(stored.id, stored)
+    for found in await _provisional(store, trajectory.workspace, earlier):
+        experience = changed.get(found.id, found)
         if experience.status == "provisional":
             after = refine.prove(experience, attempts, max_failed_retries=rules.max_failed_retries, at=now())
             if after is not experience:

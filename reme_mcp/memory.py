@@ -324,8 +324,8 @@ class Memory:
             if receipt is not None and not lines:
                 raise NotFound(checks.unknown("receipt", receipt, workspace))
             if known is None:
-                await writer.add_trajectory(trajectory)
-                result = await self._work_off(prepared, store, writer)
+                put = partial(writer.add_trajectory, trajectory)
+                result = await self._work_off(prepared, lines, store, writer, put=put)
         if known is not None:
             result = await self._resume(store, known)
         return await self._after_recording(store, workspace, result, tell)
@@ -368,9 +368,10 @@ class Memory:
                 line = await store.latest_line(workspace, experience_id, source)
                 if line is None or line.created_at < experience.counted_since:
                     line = ledger.receipt_lines(new_id("r"), [experience], workspace, experience.task, source)[0]
-            await writer.settle([refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())])
-            counted = await ledger.count(store, [experience], self.settings.refine)
-            await writer.put_experiences(list(counted.changed.values()))
+            settled = [refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())]
+            counted = await ledger.count(store, [experience], self.settings.refine, settled=settled)
+            # Should only one of them be written: counters are summed anew at the next settlement.
+            await both(partial(writer.settle, settled), partial(writer.put_experiences, list(counted.changed.values())))
             experience = counted.changed.get(experience_id, experience)
         self._look_after_pool()
         return RateResult(
@@ -516,8 +517,6 @@ class Memory:
             )
         if receipt and trajectory.receipt and receipt != trajectory.receipt:
             raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
-        if receipt and not await store.receipt(workspace, receipt):
-            raise NotFound(checks.unknown("receipt", receipt, workspace))
         trajectory = replace(
             trajectory,
             status="pending",
@@ -530,18 +529,31 @@ class Memory:
         )
         prepared = await intake.prepare(trajectory, self._vectors)
         async with store.writing() as writer:
-            known = await store.trajectory(workspace, trajectory_id)
+            known, lines = await both(
+                partial(store.trajectory, workspace, trajectory_id),
+                partial(store.receipt, workspace, trajectory.receipt),
+            )
+            if receipt and not lines:
+                raise NotFound(checks.unknown("receipt", receipt, workspace))
             same = known is not None and known.drafts_digest == digest
             if not same:
-                await writer.put_trajectory(trajectory)
-                result = await self._work_off(prepared, store, writer)
+                put = partial(writer.put_trajectory, trajectory)
+                result = await self._work_off(prepared, lines, store, writer, put=put)
         if known is not None and same:
             return await self._resume(store, known)
         return result
 
-    async def _work_off(self, prepared: intake.Prepared, store: Store, writer: Writer) -> RecordResult:
+    async def _work_off(
+        self,
+        prepared: intake.Prepared,
+        lines: Sequence[ReceiptLine],
+        store: Store,
+        writer: Writer,
+        *,
+        put: Callable[[], Awaitable[None]] | None,
+    ) -> RecordResult:
         to_model = self._model is not None and intake.is_for_model(prepared.trajectory)
-        return await intake.work_off(prepared, store, writer, self.settings, to_model=to_model)
+        return await intake.work_off(prepared, lines, store, writer, self.settings, to_model=to_model, put=put)
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""
@@ -564,7 +576,8 @@ class Memory:
             async with store.writing() as writer:
                 trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
                 if not trajectory.answer:
-                    return await self._work_off(prepared, store, writer)
+                    lines = await store.receipt(trajectory.workspace, trajectory.receipt)
+                    return await self._work_off(prepared, lines, store, writer, put=None)
         return RecordResult.model_validate_json(trajectory.answer)
 
     async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:

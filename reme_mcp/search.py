@@ -83,8 +83,8 @@ class Search:
         found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
         candidates = [found[id] for id in ids if id in found]
         least = self._settings.min_similarity or self._vectors.min_similarity
-        if self._settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=least):
-            candidates = []
+        if self._settings.floor:
+            candidates = recall.about(query, candidates, vector, min_similarity=least)
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
 
         numbers = await self._rereader.compare(query, [search_text(one.experience) for one in ranked[: recall.REREAD]])

@@ -22,10 +22,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ import anyio.to_thread
 
 from reme_mcp import home as homes
 from reme_mcp.costs import Spent
+from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
@@ -85,42 +87,6 @@ class _Space:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where an experience stands in its table, and what decides whether a search may hand it out."""
-
-    row: int
-    workspace: str
-    status: Status
-
-
-@dataclass(slots=True)
-class _Directory:
-    """The places of all experiences by id, and the provisional ones among them, up to `version` of the table.
-
-    To find a row by its id LanceDB looks into every fragment, of which each write leaves one; to take a row whose place
-    is known costs the same however many there are.
-    """
-
-    places: dict[str, _Place] = field(default_factory=dict)
-    provisional: set[str] = field(default_factory=set)
-    is_too_large: bool = False
-    version: int = 0
-
-    def put(self, id: str, place: _Place) -> None:
-        self.places[id] = place
-        if place.status == "provisional":
-            self.provisional.add(id)
-        else:
-            self.provisional.discard(id)
-
-    def clear(self) -> None:
-        """Forget everything, the version too: whoever is interrupted after this starts anew."""
-        self.places.clear()
-        self.provisional.clear()
-        self.version = 0
-
-
 class Store:
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
@@ -136,7 +102,7 @@ class Store:
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
-        self._directory = _Directory()
+        self._directory = Directory()
         self._refreshing = anyio.Lock()
         self._pool_lock = ProcessLock(home / "pool.lock")
         self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
@@ -205,10 +171,18 @@ class Store:
         if places is None:
             where = every(equals("workspace", workspace), among("id", ids), of_status(statuses))
             rows = await self._rows("experiences", Experience, where)
-        else:
-            taken = await self._take([places[id].row for id in ids if id in places])
-            rows = [row for row in taken if row.workspace == workspace and (statuses is None or row.status in statuses)]
-        return {row.id: row for row in rows}
+            return {row.id: row for row in rows}
+        version = self._directory.version
+        known = {id: self._directory.read[id] for id in ids if id in self._directory.read}
+        taken = await self._take([places[id].row for id in ids if id in places and id not in known])
+        if self._directory.version == version:
+            # Otherwise somebody has changed them meanwhile, maybe after they were read.
+            self._directory.remember(taken)
+        known |= {one.id: one for one in taken}
+        found = [known[id] for id in ids if id in known]
+        return {
+            one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
+        }
 
     async def page(
         self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
@@ -252,17 +226,37 @@ class Store:
 
         Those of other statuses are not searched, but for the ids in `also`.
         """
+        if await self._places() is None:
+            return await self._matching(query, every(equals("workspace", workspace), of_status(statuses, also)), limit)
+        # To filter what was found costs less than a search that filters.
+        where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
+        return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
+
+    async def _matching(self, query: str, where: Expr | None, limit: int) -> list[tuple[str, float]]:
         with mapped("search the text"):
-            rows = await (
-                self._tables["experiences"]
-                .query()
-                .nearest_to_text(query, columns="search_text")
-                .where(every(equals("workspace", workspace), of_status(statuses, also)))
-                .select(["id", "_score"])
-                .limit(limit)
-                .to_list()
-            )
+            search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
+            if where is not None:
+                search = search.where(where)
+            rows = await search.select(["id", "_score"]).limit(limit).to_list()
         return [(row["id"], row["_score"]) for row in rows]
+
+    async def _reach(
+        self,
+        search: Callable[[int], Awaitable[list[tuple[str, float]]]],
+        workspace: str,
+        statuses: Sequence[Status],
+        also: Sequence[str],
+        limit: int,
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` of a search's hits that have one of the statuses, or are in `also`."""
+        reach = 2 * limit
+        while True:
+            hits = await search(reach)
+            found = await self._with_status(workspace, hits, statuses, also)
+            if len(found) >= limit or len(hits) < reach:
+                return found[:limit]
+            # What is archived stands in front of what is not.
+            reach *= 4
 
     # --- vectors ---
 
@@ -286,14 +280,9 @@ class Store:
             also: Ids that are searched whatever their status.
             limit: How many.
         """
-        reach = limit if statuses is None else 2 * limit
-        while True:
-            hits = await self._nearest(embedder, workspace, vector, reach)
-            found = hits if statuses is None else await self._with_status(workspace, hits, statuses, also)
-            if len(found) >= limit or len(hits) < reach:
-                return found[:limit]
-            # What is archived stands in front of what is not.
-            reach *= 4
+        if statuses is None:
+            return await self._nearest(embedder, workspace, vector, limit)
+        return await self._reach(partial(self._nearest, embedder, workspace, vector), workspace, statuses, also, limit)
 
     async def _nearest(self, embedder: str, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]]:
         space = await self._space(embedder)
@@ -312,8 +301,8 @@ class Store:
     ) -> list[tuple[str, float]]:
         places = await self._places()
         if places is not None:
-            known = [(id, cosine) for id, cosine in hits if id in places]
-            return [(id, cosine) for id, cosine in known if places[id].status in statuses or id in also]
+            known = [(id, value) for id, value in hits if id in places and places[id].workspace == workspace]
+            return [(id, value) for id, value in known if places[id].status in statuses or id in also]
         where = every(equals("workspace", workspace), among("id", [id for id, _ in hits]), of_status(statuses, also))
         with mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
@@ -410,7 +399,9 @@ class Store:
     # --- receipts ---
 
     async def receipt(self, workspace: str, receipt: str) -> list[ReceiptLine]:
-        """Return the lines of one receipt of `workspace` in rank order; empty where there is no such receipt."""
+        """Return the lines of one receipt of `workspace` in rank order; none where there is no such receipt."""
+        if not receipt:
+            return []
         where = every(equals("workspace", workspace), equals("receipt", receipt))
         return sorted(await self._rows("receipts", ReceiptLine, where), key=lambda line: line.rank)
 
@@ -419,30 +410,37 @@ class Store:
         where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
         return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
 
-    async def tally(self, experiences: Sequence[Experience]) -> dict[str, Tally]:
-        """Return what the receipts since each experience's `counted_since` say, by experience id."""
+    async def tally(
+        self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
+    ) -> dict[str, Tally]:
+        """Return what the receipts since each experience's `counted_since` say, by experience id.
+
+        Args:
+            experiences: Which of them.
+            settled: Lines that are about to be written, and count as if they were.
+        """
         if not experiences:
             return {}
         with mapped("count receipts"):
-            lines = await (
+            rows = await (
                 self._tables["receipts"]
                 .query()
                 .where(among("experience_id", [experience.id for experience in experiences]))
-                .select(["experience_id", "helped", "created_at"])
+                .select(["receipt", "experience_id", "helped", "created_at"])
                 .to_list()
             )
+        lines = {(row["receipt"], row["experience_id"]): (row["created_at"], row["helped"]) for row in rows}
+        lines |= {(line.receipt, line.experience_id): (line.created_at, line.helped) for line in settled}
         tallies = {}
         for experience in experiences:
             own = [
-                line
-                for line in lines
-                if line["experience_id"] == experience.id and line["created_at"] >= experience.counted_since
+                line for (_, id), line in lines.items() if id == experience.id and line[0] >= experience.counted_since
             ]
             tallies[experience.id] = Tally(
                 recalled=len(own),
-                frequency=sum(line["helped"] is not None for line in own),
-                utility=sum(line["helped"] is True for line in own),
-                last_recalled_at=max((line["created_at"] for line in own), default=None),
+                frequency=sum(helped is not None for _, helped in own),
+                utility=sum(helped is True for _, helped in own),
+                last_recalled_at=max((created_at for created_at, _ in own), default=None),
             )
         return tallies
 
@@ -588,7 +586,7 @@ class Store:
             taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
         return [from_row(Experience, row) for row in taken]
 
-    async def _places(self) -> dict[str, _Place] | None:
+    async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
         table, directory = self._tables["experiences"], self._directory
         with mapped("read experiences"):
@@ -612,7 +610,7 @@ class Store:
         """Take in the experiences that were written after the version that the directory knows."""
         query = self._tables["experiences"].query().select(["id", "workspace", "status"]).with_row_id()
         for row in await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_list():
-            place = _Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
+            place = Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
             self._directory.put(row["id"], place)
 
     async def _space(self, embedder: str) -> _Space | None:
@@ -650,13 +648,19 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def put_experiences(self, experiences: Sequence[Experience]) -> None:
-        """Insert the experiences, or replace those whose id is there already."""
+    async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
+        """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster."""
         rows = [dataclasses.asdict(experience) | {"search_text": search_text(experience)} for experience in experiences]
-        await self._upsert("experiences", "id", rows)
+        await self._put("experiences", rows, are_new=are_new)
 
     async def put_vectors(
-        self, embedder: str, experiences: Sequence[Experience], vectors: Vectors, lessons: Vectors
+        self,
+        embedder: str,
+        experiences: Sequence[Experience],
+        vectors: Vectors,
+        lessons: Vectors,
+        *,
+        are_new: bool = False,
     ) -> None:
         """Store what `embedder` made of the experiences, in their order.
 
@@ -665,6 +669,7 @@ class Writer:
             experiences: n of them.
             vectors: What search compares, (n, dim) float32, unit norm.
             lessons: What deduplication compares, the same shape.
+            are_new: None of them has any yet, which is faster.
         """
         if not experiences:
             return
@@ -677,7 +682,7 @@ class Writer:
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
-        await self._upsert(name, "id", rows)
+        await self._put(name, rows, are_new=are_new)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors for good; its receipts stay."""
@@ -691,27 +696,30 @@ class Writer:
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
-        table = self._store._tables["trajectories"]
-        with mapped("write trajectories"):
-            await table.add(to_arrow([dataclasses.asdict(trajectory)], schemas()["trajectories"]))
-        self._store._writes["trajectories"] += 1
+        await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=True)
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
-        await self._upsert("trajectories", "id", [dataclasses.asdict(trajectory)])
+        await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=False)
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""
-        if spent:
-            table = self._store._tables["costs"]
-            with mapped("write costs"):
-                await table.add(to_arrow([dataclasses.asdict(one) for one in spent], schemas()["costs"]))
-            self._store._writes["costs"] += 1
+        await self._put("costs", [dataclasses.asdict(one) for one in spent], are_new=True)
 
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
         """Replace these lines, each found by its receipt and experience."""
         async with self._store._receipts_lock:
             await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
+
+    async def _put(self, table: str, rows: list[dict[str, Any]], *, are_new: bool) -> None:
+        """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
+        if not are_new:
+            await self._upsert(table, "id", rows)
+        elif rows:
+            target = self._store._open_tables()[table]
+            with mapped(f"write {table}"):
+                await target.add(to_arrow(rows, await target.schema()))
+            self._store._writes[table] += 1
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:
@@ -731,10 +739,12 @@ async def _read_vectors(space: _Space) -> None:
 
     since = 0 if space.matrix is None else space.version
     query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
-    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_arrow()
+    # Batch by batch: all of them at once would stand in memory twice more.
+    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_batches()
     dim = fresh.schema.field("vector").type.list_size
-    vectors = fresh.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    ids, workspaces, places = (fresh.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
     matrix = space.matrix or Matrix(dim)
-    matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
+    async for batch in fresh:
+        vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+        ids, workspaces, places = (batch.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
+        matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
     space.matrix = matrix

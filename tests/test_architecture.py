@@ -31,6 +31,7 @@ LAYERS = (
         "home",
         "lock",
         "matrix",
+        "directory",
         "budget",
         "redaction",
         "searchable",
@@ -51,10 +52,21 @@ OWNERS = {
     "filelock": {"lock"},
     "platformdirs": {"config"},
     "py_rust_stemmers": {"words"},
+    "stop_words": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
     "rich": {"commands_queue", "terminal", "demo"},
 }
-HEAVY = {"lancedb", "pyarrow", "fastembed", "openai", "onnxruntime", "py_rust_stemmers", "loguru", "filelock"}
+HEAVY = {
+    "lancedb",
+    "pyarrow",
+    "fastembed",
+    "openai",
+    "onnxruntime",
+    "py_rust_stemmers",
+    "stop_words",
+    "loguru",
+    "filelock",
+}
 
 
 def imports(path: Path, *, anywhere: bool = True) -> set[str]:

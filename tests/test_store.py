@@ -640,6 +640,53 @@ async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
         assert set(await store.experiences("default", ["e-a", "e-b", "e-c"])) == {"e-b", "e-c"}
 
 
+async def test_what_was_read_before_is_read_anew_once_anybody_has_changed_it(home: Path) -> None:
+    async with opened(home) as store, opened(home) as other:
+        await put(store, experience("e-a"), experience("e-b"))
+        for utility in range(3):
+            for writer in (store, other):
+                await put(writer, experience("e-a", utility=utility))
+                read = await store.experiences("default", ["e-b", "e-a"])
+                assert [(one.id, one.utility) for one in read.values()] == [("e-b", 0), ("e-a", utility)]
+
+
+async def test_what_is_changed_while_it_is_read_is_not_taken_for_the_newest(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home) as store, opened(home) as other:
+        await put(store, experience("e-a"))
+        take = Store._take
+
+        async def overtaken(self: Store, rows: Sequence[int]) -> list[Experience]:
+            taken = await take(self, rows)
+            monkeypatch.undo()
+            await put(other, experience("e-a", utility=5))
+            # Another call of this process sees the change before this one goes on.
+            await store.experiences("default", ["e-a"])
+            return taken
+
+        monkeypatch.setattr(Store, "_take", overtaken)
+        await store.experiences("default", ["e-a"])
+        assert (await store.experiences("default", ["e-a"]))["e-a"].utility == 5
+
+
+async def test_no_more_than_so_many_experiences_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reme_mcp.directory.REMEMBERED", 2)
+    ids = [f"e-{number}" for number in range(5)]
+    await put(store, *(experience(id) for id in ids))
+    for start in range(4):
+        assert list(await store.experiences("default", ids[start:])) == ids[start:]
+        assert len(store._directory.read) == 2
+
+
+async def test_words_find_what_is_active_behind_any_number_that_is_not(store: Store) -> None:
+    better = [experience(f"e-{number}", status="archived", content="lock lock lock") for number in range(9)]
+    await put(store, *better, experience("e-last", content="lock the doors of the car before it is left"))
+    hits = await store.match_text("default", "lock", statuses=["active"], limit=2)
+    assert [id for id, _ in hits] == ["e-last"]
+    assert len(await store.match_text("default", "lock", statuses=["active"], also=["e-3"], limit=2)) == 2
+
+
 async def test_what_is_to_be_embedded_comes_from_every_workspace(store: Store) -> None:
     await put(store, experience("e-a", workspace="a"), experience("e-b", workspace="b"))
     assert await store.without_vector("fake") == ["e-a", "e-b"]

@@ -61,10 +61,7 @@ def record_summary(result: RecordResult) -> str:
         "This attempt was added to it, its wording was not kept."
         for merged in result.merged
     ]
-    lines += [
-        f"Held back as {held.id}, until a person approves it with `reme-mcp review`: {held.reason}."
-        for held in result.quarantined
-    ]
+    lines += [f"Held back as {held.id}, until a person has approved it: {held.reason}." for held in result.quarantined]
     lines += [f"Not stored: {rejected.when_to_use!r}: {rejected.reason}." for rejected in result.rejected]
     lines += [
         f"{settled.id} {'helped' if settled.helped else 'did not help'}: now {settled.utility} of {settled.frequency}."

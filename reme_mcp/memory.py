@@ -32,7 +32,7 @@ from reme_mcp.costs import Allowance, Spent
 from reme_mcp.distiller import Model
 from reme_mcp.embed import load_cross_encoder, load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
-from reme_mcp.llm import LLM, EndpointLLM, prompt_tokens
+from reme_mcp.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.pool import Pool
 from reme_mcp.queue import Queue
 from reme_mcp.redaction import every_text, leave, redactor
@@ -88,14 +88,18 @@ class Memory:
         self._vectors = Vectors(settings.embedder, load)
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
-        self._llm = connect(settings.llm, self._allowance, self._spent.append) if settings.llm.base_url else None
+        self._redact = redactor(settings.redaction.also) if settings.redaction.enabled else leave
+        self._llm = (
+            DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
+            if settings.llm.base_url
+            else None
+        )
         self._model = (
             Model(self._llm, settings.llm.model, partial(prompt_tokens, settings.llm))
             if self._llm is not None
             else None
         )
         self._rereader = Rereader(settings, load_cross)
-        self._redact = redactor(settings.redaction.also) if settings.redaction.enabled else leave
         self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
         self._search = Search(self._vectors, self._rereader, self._model, settings)
         self._queue: Queue | None = None

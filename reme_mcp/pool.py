@@ -138,6 +138,29 @@ class Pool:
         reason = self._redact(checks.text("reason", reason))
         return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
 
+    async def review(self, *, workspace: str | None = None, dry_run: bool = False) -> list[Experience]:
+        """Hold back what is in recall and comes under a rule: what was there before the rule was, or was imported.
+
+        What a person has approved stays. With `dry_run` nothing is changed.
+
+        Returns:
+            What was held back, with its reason; with `dry_run`, what would be.
+        """
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            found: list[Experience] = []
+            offset = 0
+            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+                for one in page:
+                    held = quarantine.hold(one, quarantine.suspicions(one, one.source))
+                    if held is not one and not quarantine.is_approved(one):
+                        found.append(replace(held, updated_at=now()))
+                offset += len(page)
+            if not dry_run:
+                await writer.put_experiences(found)
+        return found
+
     async def approve(self, experience_id: str, *, workspace: str | None = None) -> Experience:
         """Let a quarantined experience into recall: a person has read it.
 

@@ -73,15 +73,15 @@ class Rule:
     applies: Callable[[Texts], bool]
 
 
-def suspicions(draft: ExperienceDraft, source: str = "") -> list[str]:
+def suspicions(lesson: ExperienceDraft | Experience, source: str = "") -> list[str]:
     """Return what every rule that applies says, each with the rule's name; nothing for an honest lesson.
 
     Args:
-        draft: The lesson.
+        lesson: With all its texts.
         source: What the client that brought it calls itself; a reader sees that, too.
     """
-    read = (draft.when_to_use, draft.content, draft.generalized_task, *draft.keywords, source)
-    texts = _texts(read, draft.tools_used)
+    read = (lesson.when_to_use, lesson.content, lesson.generalized_task, *lesson.keywords, source)
+    texts = _texts(read, lesson.tools_used)
     return [f"{rule.name}: it {rule.says}" for rule in RULES if rule.applies(texts)]
 
 

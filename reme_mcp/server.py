@@ -73,7 +73,7 @@ PAGE_SIZE = 50
 # Long enough for the answer to `tools/list` to be on the wire before imports take the processor.
 WARM_UP_DELAY_S = 0.05
 SHOWN_CHARS = 60
-HELD_BACK = "held back; a person reads it with `reme-mcp review`"
+HELD_BACK = "held back until a person has approved it"
 
 Context = ServerRequestContext["State", Any]
 

@@ -23,6 +23,7 @@ from reme_mcp.memory import Memory
 from reme_mcp.quarantine import RULES, approve, hold, is_approved, suspicions, visible
 from reme_mcp.schema import ExperienceDraft, RecordResult
 from reme_mcp.server import HELD_BACK, build_server
+from reme_mcp.store import Store
 from tests.fakes import LEARNED, SITUATIONS, draft, experience
 from tests.lesson_cases import ATTACKS, HONEST, KNOWN_WRONGLY_HELD
 from tests.redaction_cases import SECRETS
@@ -343,10 +344,41 @@ def test_a_person_reviews(home: Path) -> None:
     assert json.loads(run(home, "review", "show", hidden, "--json").stdout)["status"] == "quarantined"
 
     assert "\tarchived\t" in run(home, "review", "reject", hidden).stdout
-    assert "\tactive\t" in run(home, "review", "approve", order).stdout
+    refused = run(home, "review", "approve", order)
+    assert refused.exit_code == 1
+    assert f"content: {ORDER}" in refused.stderr
+    assert "\tquarantined\t" in run(home, "list").stdout
+    assert "\tactive\t" in run(home, "review", "approve", order, given="y\n").stdout
     assert run(home, "review").stdout == ""
-    again = run(home, "review", "approve", order)
+    again = run(home, "review", "approve", "--yes", order)
     assert again.exit_code == 1
     assert "is active, not quarantined" in again.stderr
-    assert run(home, "review", "approve", "e-nothing").exit_code == 1
+    assert run(home, "review", "approve", "--yes", "e-nothing").exit_code == 1
     assert "\tactive\t" in run(home, "restore", hidden).stdout
+
+
+@pytest.mark.anyio
+async def test_what_is_in_recall_already_is_looked_through(memory: Memory, settings: Settings) -> None:
+    store = await Store.open(Path(settings.home))
+    planted = experience("e-planted", content=ORDER)
+    passed = approve(experience("e-passed", content=ORDER, status_reason="override: x"), at=LEARNED)
+    trial = experience("e-trial", content=ORDER, status="provisional")
+    async with store.writing() as writer:
+        await writer.put_experiences([planted, passed, trial, experience("e-honest")])
+    store.close()
+    assert {one.id for one in await memory.pool.review(dry_run=True)} == {"e-planted", "e-trial"}
+    assert await memory.pool.page(statuses=["quarantined"]) == []
+    assert {one.id for one in await memory.pool.review()} == {"e-planted", "e-trial"}
+    held = await memory.pool.page(statuses=["quarantined"])
+    assert {(one.id, one.status_reason.split(":")[0]) for one in held} == {
+        ("e-planted", "override"),
+        ("e-trial", "override"),
+    }
+    assert await memory.pool.review() == []
+
+
+def test_a_person_looks_through_the_pool(home: Path) -> None:
+    run(home, "record", "-", given=json.dumps({"task": TASK, "outcome": "success", "experiences": [draft(0)]}))
+    done = run(home, "review", "scan", "--dry-run")
+    assert (done.stdout, done.stderr) == ("", "0 would be held back.\n")
+    assert json.loads(run(home, "review", "scan", "--json").stdout) == []

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reme_mcp.config import RedactionSettings, Settings, load_settings
+from reme_mcp.config import LLMSettings, RecallSettings, RedactionSettings, Settings, load_settings
 from reme_mcp.errors import ConfigError
+from reme_mcp.forms import Rewriting
 from reme_mcp.memory import Memory
 from reme_mcp.redaction import MARK_START, every_one, every_text, is_marked, leave, redactor
+from reme_mcp.store import Store
 from tests.benchmarks import redaction as benchmark
-from tests.fakes import draft
+from tests.fakes import ScriptedLLM, draft, experience
 from tests.redaction_cases import INNOCENTS, KNOWN_MISSES, SECRETS, Secret, card
 
 redact = redactor()
@@ -175,8 +177,10 @@ async def fill(settings: Settings) -> None:
             source="test",
         )
         await memory.record("another task", outcome="success", steps=f"called it with {TOKEN}", source="test")
-        await memory.rate(result.added[0], helpful=False, reason=f"it leaked {TOKEN}", source="test")
-        await memory.pool.archive(result.added[0], f"it leaked {TOKEN}")
+        # A lesson that held a secret is held back.
+        [id, _] = [*result.added, *(one.id for one in result.quarantined)]
+        await memory.rate(id, helpful=False, reason=f"it leaked {TOKEN}", source="test")
+        await memory.pool.archive(id, f"it leaked {TOKEN}")
 
 
 @pytest.mark.anyio
@@ -202,6 +206,26 @@ async def test_a_repeated_record_is_known_again(settings: Settings) -> None:
         assert first == second
         stats = await memory.pool.stats()
         assert sum(stats.trajectories.values()) == 1
+
+
+@pytest.mark.anyio
+async def test_a_model_is_told_no_secret_that_an_older_version_stored(settings: Settings) -> None:
+    llm = ScriptedLLM(Rewriting(guidance="Build it."))
+    with_model = settings.model_copy(
+        update={
+            "llm": LLMSettings(base_url="http://127.0.0.1:9/v1", model="m"),
+            "recall": RecallSettings(rewrite=True),
+        }
+    )
+    store = await Store.open(Path(settings.home))
+    async with store.writing() as writer:
+        await writer.put_experiences([experience(content=f"Build it, then upload it with {TOKEN}.")])
+    store.close()
+    async with Memory.open(with_model, connect=lambda *_: llm) as memory:
+        await memory.recall("a static site has to go online", source="test")
+    [asked] = llm.asked
+    assert TOKEN not in asked.user
+    assert f"upload it with {MARKED}." in asked.user
 
 
 # --- the benchmark ---

@@ -168,7 +168,9 @@ class Pool:
             NotFound: No such experience in this workspace.
             InvalidInput: It is not quarantined.
         """
-        return await self._change(experience_id, workspace, lambda one: quarantine.approve(_quarantined(one), at=now()))
+        return await self._change(
+            experience_id, workspace, lambda one: quarantine.approve(_quarantined(one), one.status_reason, at=now())
+        )
 
     async def reject(self, experience_id: str, *, workspace: str | None = None) -> Experience:
         """Archive a quarantined experience; whatever says the same is not stored any more. `restore` undoes it.
@@ -258,4 +260,10 @@ def _quarantined(experience: Experience) -> Experience:
 def _restored(experience: Experience, *, at: datetime) -> Experience:
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
-    return refine.restore(experience, at=at)
+    restored = refine.restore(experience, at=at)
+    # Who takes back what was rejected in review has seen what is suspected of it.
+    return (
+        quarantine.approve(restored, experience.status_reason, at=at)
+        if quarantine.is_withheld(experience)
+        else restored
+    )

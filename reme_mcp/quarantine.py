@@ -92,10 +92,9 @@ def hold(experience: Experience, suspicions: Sequence[str]) -> Experience:
     return replace(experience, status="quarantined", status_reason="; ".join(suspicions))
 
 
-def approve(experience: Experience, *, at: datetime) -> Experience:
+def approve(experience: Experience, suspicions: str, *, at: datetime) -> Experience:
     """Return the experience in recall, with a note of what a person has let pass."""
-    reason = f"{APPROVED} ({experience.status_reason})"
-    return replace(experience, status="active", status_reason=reason, updated_at=at)
+    return replace(experience, status="active", status_reason=f"{APPROVED} ({suspicions})", updated_at=at)
 
 
 def reject(experience: Experience, *, at: datetime) -> Experience:

@@ -86,7 +86,7 @@ class Experience:
         trajectory_ids: The trajectories that it was learned from, oldest first.
         counted_since: Receipts from before don't count any more (it was restored); mostly `created_at`.
         status: `active` is recalled; `provisional` for its own task only; `quarantined` and `archived` never.
-        status_reason: Why, in a sentence; empty for `active`.
+        status_reason: Why, in a sentence; of an `active` one, what a person has let pass, mostly nothing.
         pinned: A person said keep: never pruned.
     """
 

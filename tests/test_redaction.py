@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from reme_mcp.config import LLMSettings, RecallSettings, RedactionSettings, Settings, load_settings
@@ -19,6 +20,8 @@ from tests.benchmarks import redaction as benchmark
 from tests.fakes import ScriptedLLM, draft, experience
 from tests.redaction_cases import INNOCENTS, KNOWN_MISSES, SECRETS, Secret, card
 
+# Patterns are compiled when they are first needed, which takes its time.
+unhurried = hypothesis_settings(deadline=None)
 redact = redactor()
 FOUND = [secret for secret in SECRETS if not secret.known_miss]
 TOKEN = next(secret for secret in SECRETS if secret.kind == "github token").secret
@@ -72,6 +75,7 @@ TEXTS = st.lists(
 )
 
 
+@unhurried
 @given(TEXTS, st.sampled_from(["\n", " ", "\n\n", ", "]))
 def test_equal_texts_become_equal_texts_that_hold_no_token(parts: list[str], between: str) -> None:
     text = between.join(parts)
@@ -81,11 +85,13 @@ def test_equal_texts_become_equal_texts_that_hold_no_token(parts: list[str], bet
     assert not any(token in once for token in (TOKEN, FOUND[0].secret))
 
 
+@unhurried
 @given(st.text())
 def test_a_text_without_a_mark_is_the_text(text: str) -> None:
     assert is_marked(redact(text)) or redact(text) == text
 
 
+@unhurried
 @given(st.lists(st.sampled_from([secret.whole for secret in FOUND] + INNOCENTS), max_size=5))
 def test_texts_together_become_what_each_becomes_alone(texts: list[str]) -> None:
     assert every_one(texts, redact) == [redact(text) for text in texts]

@@ -286,8 +286,7 @@ def load_settings(
     named_file = in_environ.pop(FILE_VARIABLE, "")
     variables[FILE_VARIABLE] = ""  # no setting, but a name to suggest
     problems: list[str] = []
-    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
-    path = config_file or Path(os.path.expanduser(named_file) or default_file)
+    path = settings_file(config_file, environ)
     try:
         in_file = _read_toml(path, required=config_file is not None or named_file != "")
     except ConfigError as exc:
@@ -345,6 +344,18 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
 def _sections() -> dict[str, type[_Section]]:
     fields = {name: field.annotation for name, field in Settings.model_fields.items()}
     return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, _Section)}
+
+
+def settings_file(config_file: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the file that settings are read from, whether or not it is there; the arguments as for `load_settings`."""
+    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
+    return config_file or Path(os.path.expanduser(environ.get(FILE_VARIABLE, "")) or default_file)
+
+
+def is_secret(key: str) -> bool:
+    """Return whether a dotted key names a setting that must not be shown or written anywhere else."""
+    field = _fields().get(key)
+    return field is not None and field.annotation is SecretStr
 
 
 def _fields() -> dict[str, FieldInfo]:

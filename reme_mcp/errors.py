@@ -5,6 +5,7 @@
     │   └── NotFound     an id is unknown in this workspace
     ├── ConfigError      a setting is unknown or has a bad value; the start stops
     ├── StoreError       the home folder can't be opened, read or written
+    ├── ClientFileError  a client's own file can't be read, understood or written; it is as it was
     ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
     └── EndpointError    an OpenAI-compatible server refused, failed or answered nonsense
         └── AnswerError  it works, but this one question got no answer that can be used
@@ -31,6 +32,10 @@ class ConfigError(ReMeError):
 
 class StoreError(ReMeError):
     """The home folder can't be opened, read or written."""
+
+
+class ClientFileError(ReMeError):
+    """A client's own file can't be read, understood or written. It is as it was; the message names it."""
 
 
 class EmbedderError(ReMeError):

@@ -35,7 +35,7 @@ from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.pool import Pool
 from reme_mcp.queue import Queue
-from reme_mcp.redaction import every_text, leave, redactor
+from reme_mcp.redaction import every_text, redactor
 from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
     Outcome,
@@ -88,7 +88,7 @@ class Memory:
         self._vectors = Vectors(settings.embedder, load)
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
-        self._redact = redactor(settings.redaction.also) if settings.redaction.enabled else leave
+        self._redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
         self._llm = (
             DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
             if settings.llm.base_url

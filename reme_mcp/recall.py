@@ -46,13 +46,8 @@ class Hits:
         return cls._of(pairs, lowest=pairs[-1][1] if len(pairs) >= reach else 0.0)
 
     @classmethod
-    def of_vectors(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
-        """Make hits from cosines; every vector is a hit, so that the last one is where relevance ends."""
-        return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
-
-    @classmethod
-    def of_readings(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
-        """Make hits from a cross-encoder's numbers, whose scale is its own."""
+    def of_numbers(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
+        """Make hits from cosines, or from what a cross-encoder says: everything has one, the last is where it ends."""
         return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
 
     @classmethod
@@ -219,7 +214,7 @@ def reread(ranked: Sequence[Ranked], numbers: Sequence[float], *, settings: Reca
         ((item.experience.id, number) for item, number in zip(ranked, numbers, strict=True)),
         key=lambda pair: (-pair[1], pair[0]),
     )
-    relevances = Hits.of_readings(pairs).relative
+    relevances = Hits.of_numbers(pairs).relative
     again = []
     for item in ranked:
         relevant = relevances[item.experience.id]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -426,23 +427,21 @@ RULES = (
 _NAMED = rf"(?i:{_NAME}{_GIVEN}){_VALUE}"
 
 
-def redactor(also: str = "") -> Redact:
-    """Return the function that redacts a text.
+def redactor(also: str = "", *, enabled: bool = True) -> Redact:
+    """Return the function that redacts a text; its two arguments are the settings of that name.
 
     Args:
         also: A regular expression of what is secret besides; empty for nothing.
+        enabled: Without it, texts are left as they are.
     """
+    if not enabled:
+        return _leave
 
     def redact(text: str) -> str:
         text = re.sub(also, MARK.format("configured pattern"), text) if also else text
         return _redacted(text)
 
     return redact
-
-
-def leave(text: str) -> str:
-    """Return a text as it is: the redactor of those who have switched it off."""
-    return text
 
 
 def every_text(value: object, redact: Redact) -> object:
@@ -470,6 +469,22 @@ def every_one(texts: Sequence[str], redact: Redact) -> list[str]:
 def is_marked(text: str) -> bool:
     """Return whether something was cut out of a text."""
     return MARK_START in text
+
+
+class DiscreetFormatter(logging.Formatter):
+    """Writes a log record without the secrets in it; what was raised may hold any text."""
+
+    def __init__(self, form: str, redact: Redact) -> None:
+        super().__init__(form)
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return self._redact(super().format(record))
+
+
+def _leave(text: str) -> str:
+    return text
 
 
 def _redacted(text: str) -> str:

@@ -34,7 +34,7 @@ def words(**values: float) -> Hits:
 
 def meanings(**values: float) -> Hits:
     """Return what the vector search found, in the same way."""
-    return Hits.of_vectors(pairs(values))
+    return Hits.of_numbers(pairs(values))
 
 
 def pairs(values: dict[str, float]) -> list[tuple[str, float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from reme_mcp import lasterror
 from reme_mcp.config import LLMSettings, RecallSettings, RedactionSettings, Settings, load_settings
 from reme_mcp.errors import ConfigError
 from reme_mcp.forms import Rewriting
 from reme_mcp.memory import Memory
-from reme_mcp.redaction import MARK_START, every_one, every_text, is_marked, leave, redactor
+from reme_mcp.redaction import MARK_START, DiscreetFormatter, every_one, every_text, is_marked, redactor
 from reme_mcp.store import Store
 from tests.benchmarks import redaction as benchmark
 from tests.fakes import ScriptedLLM, draft, experience
@@ -199,7 +202,25 @@ async def test_no_argument_brings_a_secret_onto_the_disk(settings: Settings, hom
 async def test_who_switches_it_off_keeps_what_comes(settings: Settings, home: Path) -> None:
     await fill(settings.model_copy(update={"redaction": RedactionSettings(enabled=False)}))
     assert TOKEN.encode() in everything_on_disk(home)
-    assert leave(TOKEN) == TOKEN
+    assert redactor(enabled=False)(TOKEN) == TOKEN
+
+
+def test_a_log_line_holds_no_secret_nor_does_the_trace_behind_it() -> None:
+    try:
+        raise ValueError(f"{TOKEN} was refused")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "sent %s", (TOKEN,), sys.exc_info())
+    line = DiscreetFormatter("%(message)s", redact).format(record)
+    assert TOKEN not in line
+    assert line.count(MARKED) == 2
+
+
+def test_the_last_error_is_kept_without_secrets(tmp_path: Path) -> None:
+    keeper = lasterror.Keeper(tmp_path, redact)
+    keeper.emit(logging.LogRecord("x", logging.ERROR, "x.py", 1, "sent %s", (TOKEN,), None))
+    kept = lasterror.read(tmp_path)
+    assert kept is not None
+    assert kept.message == f"sent {MARKED}"
 
 
 @pytest.mark.anyio

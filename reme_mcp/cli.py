@@ -23,6 +23,7 @@ from reme_mcp import __version__
 from reme_mcp.choice import Choice
 from reme_mcp.config import Settings, with_overrides
 from reme_mcp.errors import ConfigError, ReMeError
+from reme_mcp.redaction import DiscreetFormatter, Redact, redactor
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -37,6 +38,7 @@ COMMANDS = {
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
+    "review": ("commands_review", "review"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "token": ("commands_token", "token"),
@@ -127,9 +129,9 @@ def _settings(choice: Choice) -> Settings:
         settings = choice.settings(os.environ)
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _redactor(settings)))
+    logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
     return settings
 
 
@@ -185,7 +187,7 @@ def serve(
     given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
     overrides = {key: str(value) for key, value in given.items() if value is not None}
     settings: Settings = context.obj
-    logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home)))
+    logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home), _redactor(settings)))
     try:
         if transport == "stdio":
             if overrides:
@@ -225,3 +227,7 @@ def demo(keep: Path | None) -> None:
             failure = failure.exceptions[0]
         click.echo(f"Error: the loop did not close: {failure}", err=True)
         sys.exit(1)
+
+
+def _redactor(settings: Settings) -> Redact:
+    return redactor(settings.redaction.also, enabled=settings.redaction.enabled)

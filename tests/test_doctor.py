@@ -18,6 +18,7 @@ from mcp import Client, StdioServerParameters
 from reme_mcp import lasterror
 from reme_mcp.cli import cli
 from reme_mcp.clients import client_of, this_machine
+from reme_mcp.redaction import redactor
 from reme_mcp.upgrades import SCHEMA_VERSION
 from tests.http_server import Asked, Reply, reply, serving
 from tests.models import model_folder as model_folder
@@ -228,7 +229,7 @@ def test_a_client_whose_command_is_gone_is_broken_and_one_whose_command_is_there
 
 def test_the_last_error_of_a_server_is_kept_and_shown(run: Run, home: Path) -> None:
     log = logging.Logger("test")
-    log.addHandler(lasterror.Keeper(home))
+    log.addHandler(lasterror.Keeper(home, redactor()))
     log.warning("nobody hears this: there is no home")
     assert not home.exists()
     home.mkdir()

@@ -51,8 +51,10 @@ COMMANDS = {
     "server-json": ("commands_publish", "server_json"),
     "completion": ("commands_completion", "completion"),
 }
-# They work, or say what is wrong, where the settings are bad; they get the `Choice` instead.
-WITHOUT_SETTINGS = ("demo", "install", "uninstall", "doctor", "bundle", "server-json", "completion")
+# They get the `Choice` and read the settings themselves, to say what is wrong with them or what of them is chosen.
+WITH_CHOICE = ("install", "doctor")
+# They have nothing to do with a pool.
+WITHOUT_POOL = ("demo", "uninstall", "bundle", "server-json", "completion")
 CHOICE = "reme_mcp.choice"
 EXAMPLES = """\b
 Examples:
@@ -81,11 +83,12 @@ class Commands(click.Group):
             if found is None:
                 return None
             command = found
+        if cmd_name in WITHOUT_POOL:
+            return command
         command = copy.copy(command)
         taken = {name for parameter in command.params for name in parameter.opts}
         command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
-        with_settings = cmd_name not in WITHOUT_SETTINGS
-        command.callback = _prepared(command.callback or (lambda: None), with_settings=with_settings)
+        command.callback = _prepared(command.callback or (lambda: None), with_settings=cmd_name not in WITH_CHOICE)
         return command
 
 

@@ -164,7 +164,7 @@ def main() -> None:
 
 
 @cli.command()
-@click.option("--http", "transport", flag_value="http", help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
+@click.option("--http", is_flag=True, help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
 @click.option(
     "--transport",
     type=click.Choice(["stdio", "http", "sse"]),
@@ -177,6 +177,7 @@ def main() -> None:
 @click.pass_context
 def serve(
     context: click.Context,
+    http: bool = False,
     transport: str = "stdio",
     host: str | None = None,
     port: int | None = None,
@@ -190,6 +191,9 @@ def serve(
     given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
     overrides = {key: str(value) for key, value in given.items() if value is not None}
     settings: Settings = context.obj
+    if http and transport == "sse":
+        raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
+    transport = "http" if http else transport
     logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home), _redactor(settings)))
     try:
         if transport == "stdio":

@@ -140,8 +140,11 @@ DICTATED = "dictated: it was dictated by a text in the record"
 
 
 def visible(text: str) -> str:
-    """Return a text with every hidden character spelled out, so that a person sees what a model would read."""
-    return "".join(f"\\u{{{ord(char):x}}}" if _is_hidden(char) else char for char in text)
+    """Return a text with what hides in it spelled out, so that a person sees what a model would read."""
+    return "".join(
+        f"\\u{{{ord(char):x}}}" if _is_hidden(char) and not _belongs(text, place) else char
+        for place, char in enumerate(text)
+    )
 
 
 # --- the forms of a text ---

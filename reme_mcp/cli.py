@@ -51,8 +51,10 @@ COMMANDS = {
     "server-json": ("commands_publish", "server_json"),
     "completion": ("commands_completion", "completion"),
 }
-# They work, or say what is wrong, where the settings are bad; they get the `Choice` instead.
-WITHOUT_SETTINGS = ("demo", "install", "uninstall", "doctor", "bundle", "server-json", "completion")
+# They get the `Choice` and read the settings themselves, to say what is wrong with them or what of them is chosen.
+WITH_CHOICE = ("install", "doctor")
+# They have nothing to do with a pool.
+WITHOUT_POOL = ("demo", "uninstall", "bundle", "server-json", "completion")
 CHOICE = "reme_mcp.choice"
 EXAMPLES = """\b
 Examples:
@@ -81,11 +83,12 @@ class Commands(click.Group):
             if found is None:
                 return None
             command = found
+        if cmd_name in WITHOUT_POOL:
+            return command
         command = copy.copy(command)
         taken = {name for parameter in command.params for name in parameter.opts}
         command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
-        with_settings = cmd_name not in WITHOUT_SETTINGS
-        command.callback = _prepared(command.callback or (lambda: None), with_settings=with_settings)
+        command.callback = _prepared(command.callback or (lambda: None), with_settings=cmd_name not in WITH_CHOICE)
         return command
 
 
@@ -161,7 +164,7 @@ def main() -> None:
 
 
 @cli.command()
-@click.option("--http", "transport", flag_value="http", help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
+@click.option("--http", is_flag=True, help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
 @click.option(
     "--transport",
     type=click.Choice(["stdio", "http", "sse"]),
@@ -174,6 +177,7 @@ def main() -> None:
 @click.pass_context
 def serve(
     context: click.Context,
+    http: bool = False,
     transport: str = "stdio",
     host: str | None = None,
     port: int | None = None,
@@ -187,6 +191,9 @@ def serve(
     given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
     overrides = {key: str(value) for key, value in given.items() if value is not None}
     settings: Settings = context.obj
+    if http and transport == "sse":
+        raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
+    transport = "http" if http else transport
     logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home), _redactor(settings)))
     try:
         if transport == "stdio":

@@ -9,13 +9,19 @@ import click
 
 from reme_mcp.config import Settings
 from reme_mcp.errors import InvalidInput
-from reme_mcp.terminal import SOURCE, as_json_option, short, with_memory
+from reme_mcp.terminal import SOURCE, as_json_option, examples, short, with_memory
 
 if TYPE_CHECKING:
     from reme_mcp.memory import Memory
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'reme-mcp recall "deploy the blog"',
+        'reme-mcp recall "deploy the blog" --tool bash --tool git --limit 3',
+        'reme-mcp recall "deploy the blog" --workspace team --json',
+    )
+)
 @click.argument("task")
 @click.option("--context", default="", help="Project, files, error text.")
 @click.option("--tool", "tools", multiple=True, help="A tool that the agent has; repeat for more.")
@@ -80,7 +86,12 @@ def record(settings: Settings, file: BinaryIO, as_json: bool) -> None:
         raise click.ClickException(f"{len(failed)} not recorded: line {', '.join(map(str, failed))}")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "reme-mcp rate e-bm7md6j3db --helpful",
+        'reme-mcp rate e-bm7md6j3db --unhelpful --reason "the option is gone since 2.0"',
+    )
+)
 @click.argument("experience_id", metavar="ID")
 @click.option("--helpful/--unhelpful", required=True, help="Whether it helped.")
 @click.option("--receipt", help="Of the recall that handed it out.")

@@ -4,7 +4,7 @@ In:  log records.
 Out: `last-error.json` in the home, replaced by each; what is in it.
 Does not know: what went wrong.
 
-A home that is not there yet is not made for it.
+A home that is not there yet is not made for it, and a folder that is none is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from reme_mcp.redaction import Redact
 
+MARK = "home.json"
 FILE = "last-error.json"
 MAX_CHARS = 2_000
 
@@ -55,7 +56,7 @@ class Keeper(logging.Handler):
         said = {"at": at, "level": record.levelname, "message": " ".join(words.split())[:MAX_CHARS]}
         part = self._home / f"{FILE}.{os.getpid()}.part"
         with suppress(OSError):
-            if self._home.is_dir():
+            if (self._home / MARK).exists():
                 part.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
                 part.replace(self._home / FILE)
 

@@ -149,6 +149,13 @@ async def _of_tables(store: Store) -> AsyncIterator[Finding]:
             f"workspace {name}: experiences: {_counted(experiences)}; "
             f"trajectories: {sum(trajectories.values())}; receipts: {sum(receipts.values())}",
         )
+        if "quarantined" in experiences:
+            yield Finding(
+                "review",
+                "note",
+                f"workspace {name}: {experiences['quarantined']} held back until a person has read it",
+                f"reme-mcp --workspace {name} review",
+            )
     if not names:
         yield Finding("pool", "ok", "it can be read, and holds no experience yet")
     waiting = await store.queued()

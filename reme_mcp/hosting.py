@@ -47,6 +47,7 @@ from reme_mcp.gate import Gate, Verifier, access_of, is_loopback, may_start
 from reme_mcp.identity import Issuer
 from reme_mcp.logs import log_in_json
 from reme_mcp.metrics import CONTENT_TYPE, Metrics
+from reme_mcp.redaction import redactor
 from reme_mcp.schema import now
 from reme_mcp.server import PROMPTS, TOOLS, Context, State, make_server, open_state
 from reme_mcp.tokens import tokens_of
@@ -338,7 +339,8 @@ async def serve_http(settings: Settings, transports: Iterable[Transport]) -> Non
             f"To ask nobody who they are, set http.without_auth to {WITHOUT_AUTH!r}"
         )
     listener = _listen(http.host, http.port)
-    log_in_json(settings.log.level, requests=http.log_requests)
+    redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+    log_in_json(settings.log.level, requests=http.log_requests, redact=redact)
     _allow_connections(http.max_connections)
     paths = " and ".join(PATHS[transport] for transport in transports)
     at = listener.getsockname()

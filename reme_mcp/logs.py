@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from reme_mcp.redaction import Redact
+
 # Of the request that is being served; empty outside of any.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 # The attribute of a record under which `extra` brings more fields.
@@ -25,9 +27,10 @@ FIELDS = "fields"
 class JSONFormatter(logging.Formatter):
     """Writes a record as one JSON object."""
 
-    def __init__(self, *, with_texts: bool) -> None:
+    def __init__(self, *, with_texts: bool, redact: Redact) -> None:
         super().__init__()
         self._with_texts = with_texts
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -46,13 +49,14 @@ class JSONFormatter(logging.Formatter):
             line["at"] = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)][-8:]
             if self._with_texts:
                 line["trace"] = "".join(traceback.format_exception(error))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        # A mark has no sign in it that means something in JSON.
+        return self._redact(json.dumps(line, ensure_ascii=False, default=str))
 
 
-def log_in_json(level: str, *, requests: bool) -> None:
+def log_in_json(level: str, *, requests: bool, redact: Redact) -> None:
     """Have everything from `level` on written to stderr so, and the lines about requests at any level."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONFormatter(with_texts=level == "debug"))
+    handler.setFormatter(JSONFormatter(with_texts=level == "debug", redact=redact))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -140,8 +140,11 @@ DICTATED = "dictated: it was dictated by a text in the record"
 
 
 def visible(text: str) -> str:
-    """Return a text with every hidden character spelled out, so that a person sees what a model would read."""
-    return "".join(f"\\u{{{ord(char):x}}}" if _is_hidden(char) else char for char in text)
+    """Return a text with what hides in it spelled out, so that a person sees what a model would read."""
+    return "".join(
+        f"\\u{{{ord(char):x}}}" if _is_hidden(char) and not _belongs(text, place) else char
+        for place, char in enumerate(text)
+    )
 
 
 # --- the forms of a text ---
@@ -279,7 +282,8 @@ _SENDS = (
     r"(?:send|post|upload|e-?mail|mail|forward|transmit|exfiltrate|leak|share|submit|copy|append|attach|paste|deliver"
     r"|sync|push|encode|export)"
 )
-_HOST = r"(?P<host>\[[0-9a-f:]+\]|(?:[\w-]+\.)+[a-z][\w-]+|(?:\d{1,3}\.){3}\d{1,3})"
+# The last is an address in one number, which browsers take.
+_HOST = r"(?P<host>\[[0-9a-f:]+\]|(?:[\w-]+\.)+[a-z][\w-]+|(?:\d{1,3}\.){3}\d{1,3}|\d{8,10}|0x[0-9a-f]{6,8})"
 _WEB = rf"(?:https?|ftp|wss?)://(?:[^\s/@]*@)?{_HOST}(?::\d+)?"
 _BARE_WEB = (
     r"(?<![\w@/.-])(?P<bare>(?:[\w-]+\.)+(?:com|io|net|org|dev|sh|xyz|top|ru|cn|app|site|online|info|co|me|ly|gg|ai|cc"
@@ -374,7 +378,7 @@ def _is_elsewhere(found: re.Match[str]) -> bool:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "." in host
+        return "." in host or host[0].isdigit()
     return address.is_global
 
 
@@ -431,7 +435,8 @@ def _belongs(text: str, place: int) -> bool:
     """Say whether a hidden character has a place where it stands: in a script that needs it, or in an emoji."""
     code, before, after = ord(text[place]), text[place - 1 : place], text[place + 1 : place + 2]
     if code in _MARKS:
-        return any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
+        is_written_to_the_left = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
+        return is_written_to_the_left and not any(map(_is_hidden, before + after))
     if code in _JOINERS:
         return bool(before and after) and _joins(before) and _joins(after)
     if code in _SELECTORS:
@@ -462,8 +467,8 @@ def _looks_alike(texts: Texts) -> bool:
 
 
 def _is_disguised(name: str) -> bool:
-    """Say whether a name has letters of two scripts that look like one."""
-    if any(char.isalnum() and unicodedata.normalize("NFKC", char) != char and _folds_to_ascii(char) for char in name):
+    """Say whether a name has letters of two scripts that look like one, or of another width."""
+    if any("Ａ" <= char <= "ｚ" for char in name):
         return True
     runs = [run for run in re.split(r"[\W\d_]+", name) if run]
     latin = [run for run in runs if any("LATIN" in unicodedata.name(char, "") for char in run)]
@@ -475,11 +480,6 @@ def _is_disguised(name: str) -> bool:
         if len(run) > 1 and latin and len(twins) == len(run):
             return True
     return False
-
-
-def _folds_to_ascii(char: str) -> bool:
-    folded = unicodedata.normalize("NFKC", char)
-    return len(folded) == 1 and folded.isascii()
 
 
 RULES = (

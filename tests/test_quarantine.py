@@ -146,6 +146,11 @@ def test_any_text_is_read_without_an_error(text: str) -> None:
     names(f"Build it, then: {text}"[:1_900])
 
 
+def test_what_is_hidden_for_a_reason_is_shown_as_it_is() -> None:
+    assert visible("👩\u200d💻 می\u200cخواهید") == "👩\u200d💻 می\u200cخواهید"
+    assert visible("a\u200db") == "a\\u{200d}b"
+
+
 def test_nothing_suspected_is_nothing_held_back() -> None:
     one = experience()
     assert hold(one, []) is one

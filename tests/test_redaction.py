@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from reme_mcp import lasterror
+from reme_mcp import lasterror, logs
 from reme_mcp.config import LLMSettings, RecallSettings, RedactionSettings, Settings, load_settings
 from reme_mcp.errors import ConfigError
 from reme_mcp.forms import Rewriting
@@ -213,6 +213,18 @@ def test_a_log_line_holds_no_secret_nor_does_the_trace_behind_it() -> None:
     line = DiscreetFormatter("%(message)s", redact).format(record)
     assert TOKEN not in line
     assert line.count(MARKED) == 2
+
+
+def test_a_line_of_the_log_in_json_holds_no_secret_and_is_still_json() -> None:
+    pem = next(secret.secret for secret in SECRETS if secret.secret.startswith("-----BEGIN RSA"))
+    said = f'sent {TOKEN}, "password": "hunter2", PASSWORD=hunter2\n{pem}'
+    try:
+        raise ValueError(said)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "%s", (said,), sys.exc_info())
+    line = logs.JSONFormatter(with_texts=True, redact=redact).format(record)
+    assert json.loads(line)["message"].startswith(f"sent {MARKED}, ")
+    assert not any(part in line for part in (TOKEN, "hunter2", pem.splitlines()[1]))
 
 
 def test_the_last_error_is_kept_without_secrets(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ COMMANDS = {
     "delete": ("commands_pool", "delete"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
+    "import": ("commands_files", "import_files"),
+    "export": ("commands_files", "export"),
     "backup": ("commands_backup", "make_backup"),
     "restore-backup": ("commands_backup", "restore_backup"),
 }

@@ -13,12 +13,13 @@ FILES = sorted(PACKAGE.glob("*.py"))
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands_loop", "commands_pool", "commands_queue", "commands_backup"),
+    ("commands_loop", "commands_pool", "commands_queue", "commands_backup", "commands_files"),
     ("terminal", "demo", "server"),
     ("arguments",),
     ("memory",),
     ("pool", "queue", "search"),
-    ("intake", "distiller", "rereader"),
+    ("imports",),
+    ("intake", "distiller", "rereader", "records", "skills"),
     ("ledger", "vectors", "distill", "guidance", "backup", "checks"),
     ("recall", "refine"),
     ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions"),
@@ -52,7 +53,7 @@ OWNERS = {
     "platformdirs": {"config"},
     "py_rust_stemmers": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
-    "rich": {"commands_queue", "terminal", "demo"},
+    "rich": {"commands_queue", "commands_files", "terminal", "demo"},
 }
 HEAVY = {"lancedb", "pyarrow", "fastembed", "openai", "onnxruntime", "py_rust_stemmers", "loguru", "filelock"}
 

@@ -67,7 +67,7 @@ _EMPTY_TALK = """
     success successful successfully task thing thorough thoroughly tool understand use user verify way well work
 """
 EARLIER_TOKENS = 60
-# Texts whose trigrams are remembered: each new one is compared with the same few. About 20 kB each.
+# Texts whose key and trigrams are remembered: each new one is compared with the same few. About 20 kB each.
 REMEMBERED_TEXTS = 256
 SHOWN_CHARS = 80
 
@@ -179,10 +179,11 @@ def find_twin(
         settings: Thresholds; reaching one is enough.
     """
     twins: list[tuple[float, Twin]] = []
+    key = _key(lesson(candidate))
     for other in others:
         if other.id == candidate.id:
             continue
-        if task_key(lesson(candidate)) == task_key(lesson(other)):
+        if key == _key(lesson(other)):
             twins.append((1.0, Twin(other, "in the same words")))
             continue
         if other.kind != candidate.kind:
@@ -346,6 +347,11 @@ def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]
     if not trajectory.transcript:
         return ()
     return tuple(tool for tool in from_json(trajectory.transcript).tools_used if tool in draft.content)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
+def _key(text: str) -> str:
+    return task_key(text)
 
 
 @functools.lru_cache(maxsize=REMEMBERED_TEXTS)

@@ -25,8 +25,8 @@ from reme_mcp.vectors import Vectors
 
 # Written at once, with the pool locked for a second or so: clients wait that long.
 BATCH = 100
-# Each search reads through all that is not indexed yet, and each time that it is indexed costs a tenth of a second.
-INDEX_AFTER = 300
+# Each search reads through all that is not indexed yet; to index it costs a twentieth of a second.
+INDEX_AFTER = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ COMMANDS = {
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
+    "plugin": ("commands_capture", "plugin"),
+    "hook": ("commands_capture", "hook"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "import": ("commands_files", "import_files"),
@@ -85,6 +87,10 @@ def cli(
     try:
         settings = load_settings(config_file=config_file, environ=os.environ, overrides=chosen)
     except ConfigError as exc:
+        if context.invoked_subcommand == "hook":
+            # It must not stand in the way of its session.
+            click.echo(f"reme-mcp hook: {' '.join(str(exc).split())}", err=True)
+            context.exit(0)
         raise click.ClickException(str(exc)) from exc
     context.obj = settings
     logging.basicConfig(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
-import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reme_mcp.config import Settings
-from reme_mcp.terminal import as_json_option, show_table, to_json, with_memory
+from reme_mcp.terminal import as_json_option, show_table, to_json, with_memory, write_files
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -117,24 +114,21 @@ def export(
     found = with_memory(
         settings, lambda memory: memory.pool.every(statuses=statuses or (("active",) if skills else None))
     )
-    try:
-        if skills:
-            from reme_mcp.skills import one_each, one_per_task
+    if skills:
+        from reme_mcp.skills import one_each, one_per_task
 
-            made = (one_per_task if by_task else one_each)(found)
-            _write_all([(target / skill.name / "SKILL.md", skill.text) for skill in made], force=force)
-            written = len(made)
-        else:
-            from reme_mcp.records import to_line
+        made = (one_per_task if by_task else one_each)(found)
+        write_files([(target / skill.name / "SKILL.md", skill.text) for skill in made], force=force)
+        written = len(made)
+    else:
+        from reme_mcp.records import to_line
 
-            text = "".join(f"{to_line(one)}\n" for one in found)
-            written = len(found)
-            if str(target) == "-":
-                click.echo(text, nl=False)
-                return
-            _write_all([(target, text)], force=force)
-    except OSError as exc:
-        raise click.ClickException(f"can't write {exc.filename or target}: {exc.strerror}") from exc
+        text = "".join(f"{to_line(one)}\n" for one in found)
+        written = len(found)
+        if str(target) == "-":
+            click.echo(text, nl=False)
+            return
+        write_files([(target, text)], force=force)
     if as_json:
         click.echo(to_json({"target": str(target), "written": written}))
     else:
@@ -145,20 +139,3 @@ def export(
 
 def _show(progress: Progress, bar: TaskID, more: int, of: int) -> None:
     progress.update(bar, advance=more, total=of)
-
-
-def _write_all(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
-    """Write the files, each whole or not at all; without `force` none if any of them is there."""
-    there = [path for path, _ in files if path.exists()]
-    if there and not force:
-        raise click.ClickException(f"{there[0]} exists; --force replaces it")
-    for path, text in files:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise

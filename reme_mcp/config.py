@@ -201,6 +201,15 @@ class RefineSettings(_Section):
     max_failed_retries: Annotated[int, _between(1, 100)] = 3
 
 
+class CaptureSettings(_Section):
+    """What the hooks of Claude Code do, see `reme-mcp plugin`."""
+
+    at_prompt: bool = True
+    at_end: bool = True
+    prompt_budget_s: Annotated[float, Field(gt=0, le=25, description="more than 0 and at most 25")] = 5.0
+    limit: Annotated[int, _between(1, 20)] = 3
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -221,6 +230,7 @@ class Settings(_Section):
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
+    capture: CaptureSettings = Field(default_factory=CaptureSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

@@ -13,15 +13,16 @@ FILES = sorted(PACKAGE.glob("*.py"))
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("commands_loop", "commands_pool", "commands_queue", "commands_backup", "commands_files"),
+    ("commands_loop", "commands_pool", "commands_queue", "commands_backup", "commands_files", "commands_capture"),
     ("terminal", "demo", "server"),
-    ("arguments",),
+    ("arguments", "capture"),
     ("memory",),
     ("pool", "queue", "search"),
     ("imports",),
     ("intake", "distiller", "rereader", "records", "skills"),
     ("ledger", "vectors", "distill", "guidance", "backup", "checks"),
     ("recall", "refine"),
+    ("sessions", "outcome", "plugin"),
     ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions"),
     (
         "upgrades",

@@ -33,6 +33,7 @@ WHOLE_NUMBERS = [
     ("record.max_experiences", 1, 20),
     ("refine.min_frequency", 1, 1_000),
     ("refine.max_failed_retries", 1, 100),
+    ("capture.limit", 1, 20),
 ]
 NUMBERS = [
     ("llm.temperature", 0.0, 2.0),
@@ -50,7 +51,12 @@ NUMBERS = [
     ("dedup.min_task_overlap", 0.3, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
 ]
-TIMEOUTS = [("embedder.timeout_s", 0.0, 600.0), ("llm.timeout_s", 0.0, 3_600.0), ("recall.llm_deadline_s", 0.0, 60.0)]
+TIMEOUTS = [
+    ("embedder.timeout_s", 0.0, 600.0),
+    ("llm.timeout_s", 0.0, 3_600.0),
+    ("recall.llm_deadline_s", 0.0, 60.0),
+    ("capture.prompt_budget_s", 0.0, 25.0),
+]
 RANGES = [*WHOLE_NUMBERS, *NUMBERS, *TIMEOUTS]
 EVERY_NUMBER = {key for key, *_ in RANGES}
 # An answer has to fit into the model's context: what lets the one go to its bounds.

@@ -109,6 +109,9 @@ def _at_prompt(settings: Settings, told: dict[str, object]) -> None:
     if notes:
         output = {"hookEventName": "UserPromptSubmit", "additionalContext": notes}
         click.echo(json.dumps({"hookSpecificOutput": output}))
+    # The user waits: all is closed, and to take the modules down would take as long as to recall.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _leave_behind(told: dict[str, object]) -> None:

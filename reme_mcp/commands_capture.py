@@ -13,16 +13,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from reme_mcp.choice import Choice
 from reme_mcp.config import Settings
 from reme_mcp.errors import InvalidInput, ReMeError
 from reme_mcp.terminal import write_files
-
-if TYPE_CHECKING:
-    pass
 
 MAX_INPUT_BYTES = 10_000_000
 LOG_FILE = "hooks.log"
@@ -32,20 +29,22 @@ MAX_LOG_BYTES = 100_000
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--force", is_flag=True, help="Replace the files that are there.")
-@click.pass_context
-def plugin(context: click.Context, folder: Path, force: bool) -> None:
+@click.pass_obj
+def plugin(choice: Choice, folder: Path, force: bool) -> None:
     """Write a plugin for Claude Code into DIR: this server, and hooks that record sessions and recall at prompts.
 
-    The home and the workspace of now, and the settings file if one is named, are written into it. Try it with
-    `claude --plugin-dir DIR`.
+    It stands for `install claude-code`: don't use both. Home, workspace and settings that are chosen now are written
+    into it. Try it with `claude --plugin-dir DIR`.
     """
+    from reme_mcp.install import own_command
     from reme_mcp.plugin import files
 
-    settings: Settings = context.obj
-    command = [_program(), "--home", settings.home, "--workspace", settings.workspace]
-    assert context.parent is not None
-    if (config_file := context.parent.params["config_file"]) is not None:
-        command += ["--config", str(config_file.absolute())]
+    own = own_command(sys.argv[0], sys.executable)
+    try:
+        chosen = choice.arguments(choice.settings(os.environ), os.environ)
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+    command = [own.command, *own.args, *chosen]
     write_files([(folder / name, text) for name, text in files(command).items()], force=force)
     click.echo(f"Written. Try it: claude --plugin-dir {folder}", err=True)
 
@@ -53,12 +52,15 @@ def plugin(context: click.Context, folder: Path, force: bool) -> None:
 @click.command()
 @click.option("--now", is_flag=True, hidden=True, help="Record in this process.")
 @click.pass_obj
-def hook(settings: Settings, now: bool) -> None:
+def hook(choice: Choice, now: bool) -> None:
     """Serve a hook of Claude Code, whose JSON comes on stdin; always ends with status 0.
 
     At UserPromptSubmit it prints what earlier work says about the prompt, at SessionEnd it records the session.
     """
+    home = ""
     try:
+        settings = choice.settings(os.environ)
+        home = settings.home
         told = json.loads(sys.stdin.buffer.read(MAX_INPUT_BYTES))
         if not isinstance(told, dict):
             raise InvalidInput("what came on stdin is no JSON object; Claude Code runs this, see `reme-mcp plugin`")
@@ -71,7 +73,7 @@ def hook(settings: Settings, now: bool) -> None:
             else:
                 _leave_behind(told)
     except Exception as exc:  # noqa: BLE001  the session goes on, whatever is wrong here
-        _complain(settings, f"{exc}" if isinstance(exc, ReMeError | ValueError | OSError) else f"{exc!r}")
+        _complain(home, f"{exc}" if isinstance(exc, ReMeError | ValueError | OSError) else f"{exc!r}")
 
 
 def _at_prompt(settings: Settings, told: dict[str, object]) -> None:
@@ -80,7 +82,7 @@ def _at_prompt(settings: Settings, told: dict[str, object]) -> None:
     if not isinstance(prompt, str) or not Path(settings.home).is_dir():
         return
     budget_s = settings.capture.prompt_budget_s
-    watchdog = threading.Timer(budget_s, _give_up, [settings, budget_s])
+    watchdog = threading.Timer(budget_s, _give_up, [settings.home, budget_s])
     watchdog.daemon = True
     watchdog.start()
     import anyio
@@ -151,46 +153,37 @@ def _at_end(settings: Settings, told: dict[str, object]) -> None:
     done = anyio.run(run)
     if done.result is None:
         again = f"; to record it: reme-mcp record --format claude-code --outcome success|failure {file}"
-        _log(settings, f"{file.name} not recorded: {done.reason}{again if done.inferred is not None else ''}")
+        _log(settings.home, f"{file.name} not recorded: {done.reason}{again if done.inferred is not None else ''}")
     else:
         ended = (
             f"{done.inferred.outcome} by its {done.inferred.rule} ({done.inferred.evidence})" if done.inferred else ""
         )
-        _log(settings, f"{file.name} recorded as {done.result.trajectory_id}: {ended}")
+        _log(settings.home, f"{file.name} recorded as {done.result.trajectory_id}: {ended}")
 
 
-def _give_up(settings: Settings, budget_s: float) -> None:
-    _complain(settings, f"notes for the prompt took longer than {budget_s:g} s ([capture] prompt_budget_s)")
+def _give_up(home: str, budget_s: float) -> None:
+    _complain(home, f"notes for the prompt took longer than {budget_s:g} s ([capture] prompt_budget_s)")
     sys.stderr.flush()
     # Nothing was printed yet, and what was half written is as after a killed process: taken up or dropped.
     os._exit(0)
 
 
-def _complain(settings: Settings, what: str) -> None:
+def _complain(home: str, what: str) -> None:
     line = " ".join(what.split())
     click.echo(f"reme-mcp hook: {line}", err=True)
-    _log(settings, line)
+    _log(home, line)
 
 
-def _log(settings: Settings, line: str) -> None:
+def _log(home: str, line: str) -> None:
     """Add a line to the log of the hooks in the home, if there is a home; it begins anew when it has grown long."""
     from datetime import UTC, datetime
 
-    home = Path(settings.home)
-    if not (home / "home.json").exists():
+    log = Path(home, LOG_FILE)
+    if not log.with_name("home.json").exists():
         return
-    log = home / LOG_FILE
     try:
         mode = "a" if log.exists() and log.stat().st_size < MAX_LOG_BYTES else "w"
         with log.open(mode, encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {' '.join(line.split())}\n")
     except OSError as exc:
         click.echo(f"reme-mcp hook: can't write {log}: {exc.strerror}", err=True)
-
-
-def _program() -> str:
-    """Return the absolute path of this program."""
-    import shutil
-
-    beside = Path(sys.executable).with_name("reme-mcp.exe" if sys.platform == "win32" else "reme-mcp")
-    return str(beside) if beside.exists() else shutil.which("reme-mcp") or str(Path(sys.argv[0]).absolute())

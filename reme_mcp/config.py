@@ -33,6 +33,9 @@ FILE_VARIABLE = "REME_MCP_CONFIG"
 BASE_URL_PATTERN = re.compile(r"https?://[^\s/@]+(/\S*)?", re.IGNORECASE)
 API_KEY_PATTERN = re.compile(r"[!-~]*")
 MAX_SHOWN_CHARS = 80
+LOOPBACK_OR_TLS = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)", re.IGNORECASE)
+# What has to be said, word by word, for a server that others can reach and that asks nobody who they are.
+WITHOUT_AUTH = "anyone who can reach it may read and write"
 
 
 # --- what a value may be; a field's description is what its messages say is allowed ---
@@ -210,6 +213,52 @@ class CaptureSettings(_Section):
     limit: Annotated[int, _between(1, 20)] = 3
 
 
+class HTTPSettings(_Section):
+    """Where `serve --http` listens, and how much it takes from one client."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, _between(0, 65_535)] = 8_365
+    public_url: Annotated[str, AfterValidator(_base_url)] = ""
+    allowed_hosts: str = ""
+    allowed_origins: str = ""
+    without_auth: str = ""
+    sessions: bool = True
+    requests_per_minute: Annotated[int, _between(0, 1_000_000)] = 600
+    max_open_requests: Annotated[int, _between(1, 100_000)] = 1_000
+    max_connections: Annotated[int, _between(1, 1_000_000)] = 4_000
+    max_body_bytes: Annotated[int, _between(10_000, 1_000_000_000)] = 8_000_000
+    body_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 30.0
+    call_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 300.0
+    stop_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 20.0
+    log_requests: bool = True
+
+    @model_validator(mode="after")
+    def _words_are_the_words(self) -> Self:
+        if self.without_auth not in ("", WITHOUT_AUTH):
+            raise ValueError(f"http.without_auth must be empty, or be the words {WITHOUT_AUTH!r}")
+        return self
+
+
+class AuthSettings(_Section):
+    """Who may use the server over HTTP: holders of its own tokens, and whoever an identity provider vouches for."""
+
+    tokens_file: Annotated[str, AfterValidator(_optional_path)] = ""
+    issuer: Annotated[str, AfterValidator(_base_url)] = ""
+    audience: str = ""
+    workspace_claim: Annotated[str, Field(min_length=1)] = "workspace"
+    role_claim: Annotated[str, Field(min_length=1)] = "scope"
+    jwks_url: Annotated[str, AfterValidator(_base_url)] = ""
+
+    @model_validator(mode="after")
+    def _issuer_is_whole(self) -> Self:
+        if self.issuer and not self.audience:
+            raise ValueError("auth.issuer needs auth.audience: a token that was made for another server is refused")
+        for key, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url)):
+            if url and LOOPBACK_OR_TLS.match(url) is None:
+                raise ValueError(f"auth.{key} must begin with https://, or be on this machine")
+        return self
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -231,6 +280,8 @@ class Settings(_Section):
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
+    http: HTTPSettings = Field(default_factory=HTTPSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 
@@ -278,8 +329,7 @@ def load_settings(
     named_file = in_environ.pop(FILE_VARIABLE, "")
     variables[FILE_VARIABLE] = ""  # no setting, but a name to suggest
     problems: list[str] = []
-    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
-    path = config_file or Path(os.path.expanduser(named_file) or default_file)
+    path = settings_file(config_file, environ)
     try:
         in_file = _read_toml(path, required=config_file is not None or named_file != "")
     except ConfigError as exc:
@@ -311,6 +361,22 @@ def load_settings(
     return Settings.model_validate(_tree(merged))
 
 
+def with_overrides(settings: Settings, overrides: Mapping[str, str]) -> Settings:
+    """Return the settings with these in the place of theirs, as a command's own options give them.
+
+    Raises:
+        ConfigError: A value is bad.
+    """
+    try:
+        tree = settings.model_dump()
+        for dotted, value in overrides.items():
+            section, _, key = dotted.rpartition(".")
+            tree[section][key] = value
+        return Settings.model_validate(tree)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())) from exc
+
+
 def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
     """Return the file's values under dotted keys, none where it doesn't exist and needn't."""
     try:
@@ -337,6 +403,18 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
 def _sections() -> dict[str, type[_Section]]:
     fields = {name: field.annotation for name, field in Settings.model_fields.items()}
     return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, _Section)}
+
+
+def settings_file(config_file: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the file that settings are read from, whether or not it is there; the arguments as for `load_settings`."""
+    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
+    return config_file or Path(os.path.expanduser(environ.get(FILE_VARIABLE, "")) or default_file)
+
+
+def is_secret(key: str) -> bool:
+    """Return whether a dotted key names a setting that must not be shown or written anywhere else."""
+    field = _fields().get(key)
+    return field is not None and field.annotation is SecretStr
 
 
 def _fields() -> dict[str, FieldInfo]:

@@ -69,6 +69,8 @@ _EMPTY_TALK = """
 EARLIER_TOKENS = 60
 # Texts whose key and trigrams are remembered: each new one is compared with the same few. About 20 kB each.
 REMEMBERED_TEXTS = 256
+# Of two texts that differ in more words than these on either side, one is the other told anew.
+MAX_EXCHANGED_WORDS = 3
 SHOWN_CHARS = 80
 
 
@@ -170,7 +172,7 @@ def find_twin(
     """Return the closest of `others` that says the same as `candidate`, or `None`.
 
     The same words are the same lesson. What only reads alike has to be of one kind ("this order worked" and "this order
-    was not enough" read alike, too) and must not contradict.
+    was not enough" read alike, too), must not contradict, and not say it of something else.
 
     Args:
         candidate: Not yet stored.
@@ -188,12 +190,13 @@ def find_twin(
             continue
         if other.kind != candidate.kind:
             continue
-        overlap = text_overlap(lesson(candidate), lesson(other))
+        texts = lesson(candidate), lesson(other)
+        overlap = text_overlap(*texts)
         cosine = cosines.get(other.id, 0.0)
         if max(overlap - settings.min_text_overlap, cosine - settings.min_cosine) < 0:
             continue
         # Asked last: it takes longer than the rest.
-        if contradicts(lesson(candidate), lesson(other)):
+        if contradicts(*texts) or exchanges_words(*texts):
             continue
         if overlap >= settings.min_text_overlap:
             twins.append((overlap, Twin(other, f"{overlap:.0%} of the wording is the same")))
@@ -234,6 +237,16 @@ def contradicts(first: str, second: str) -> bool:
         return True
     words, other_words = task_key(first).split(), task_key(second).split()
     return words != other_words and sorted(words) == sorted(other_words)
+
+
+def exchanges_words(first: str, second: str) -> bool:
+    """Return whether one text has a few words where the other has a few others: "restart postfix", "reload nginx".
+
+    Nobody can say without knowing them whether they mean the same. A lesson that is kept twice costs a row, one that is
+    taken for another is lost.
+    """
+    told, other_told = stems(first), stems(second)
+    return 0 < len(told - other_told) <= MAX_EXCHANGED_WORDS and 0 < len(other_told - told) <= MAX_EXCHANGED_WORDS
 
 
 def lesson(experience: Experience | ExperienceDraft) -> str:

@@ -344,7 +344,7 @@ def test_the_plugin_is_written_once_and_replaced_when_told(run: Run, home: Path,
     done = run("--workspace", "mine", "plugin", str(folder))
     assert done.exit_code == 0
     args = json.loads((folder / ".mcp.json").read_text(encoding="utf-8"))["mcpServers"]["reme"]["args"]
-    assert args == ["--home", str(home), "--workspace", "mine"]
+    assert args[-6:] == ["--home", str(home), "--workspace", "mine", "--set", "embedder.provider=none"]
     assert f"claude --plugin-dir {folder}" in done.stderr
     done = run("plugin", str(folder))
     assert done.exit_code == 1
@@ -353,3 +353,7 @@ def test_the_plugin_is_written_once_and_replaced_when_told(run: Run, home: Path,
     config.write_text("", encoding="utf-8")
     assert run("--config", str(config), "plugin", str(folder), "--force").exit_code == 0
     assert str(config) in (folder / ".mcp.json").read_text(encoding="utf-8")
+    done = run("plugin", str(tmp_path / "other"), "--set", "llm.api_key=secret")
+    assert done.exit_code == 1
+    assert "llm.api_key is a secret" in done.stderr
+    assert not (tmp_path / "other").exists()

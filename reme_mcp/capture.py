@@ -10,7 +10,7 @@ keeps it, to be recorded when somebody says how it ended.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reme_mcp import outcome as outcomes
@@ -18,6 +18,7 @@ from reme_mcp import sessions
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory import Memory
 from reme_mcp.outcome import Inferred
+from reme_mcp.redaction import redactor
 from reme_mcp.schema import MAX_TASK_CHARS, Outcome, RecordResult
 from reme_mcp.sessions import Format, Session
 
@@ -59,12 +60,16 @@ async def record_session(
         InvalidInput: It is no session, or the outcome contradicts the reward.
         StoreError: The pool can't be written.
     """
-    session = sessions.read(data, format, max_chars=memory.settings.record.max_transcript_chars)
+    settings = memory.settings
+    # Secrets that are cut out of it may leave it longer.
+    session = sessions.read(data, format, max_chars=settings.record.max_transcript_chars * 9 // 10)
     inferred = None
     if session.is_recorded:
         return Captured(None, "the assistant has recorded it itself", None, session)
     if outcome is None and reward is None:
         inferred = outcomes.infer(session.transcript.steps, is_interrupted=session.is_interrupted)
+        redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        inferred = replace(inferred, evidence=redact(inferred.evidence))
         outcome = inferred.outcome
         if outcome is None:
             return Captured(None, "nothing in it says how it ended", inferred, session)

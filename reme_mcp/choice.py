@@ -65,20 +65,24 @@ class Choice:
         Raises:
             InvalidInput: A secret was chosen with `--set`; it would stand in the client's file.
         """
+        chosen = dict(_assignment(text) for text in self.overrides)
         found: list[str] = []
-        if self.home is not None or environ.get(f"{ENV_PREFIX}HOME"):
+        if self.home is not None or "home" in chosen or environ.get(f"{ENV_PREFIX}HOME"):
             found += ["--home", settings.home]
-        if self.workspace is not None or environ.get(f"{ENV_PREFIX}WORKSPACE"):
+        if self.workspace is not None or "workspace" in chosen or environ.get(f"{ENV_PREFIX}WORKSPACE"):
             found += ["--workspace", settings.workspace]
         if self.config_file is not None or environ.get(FILE_VARIABLE):
             found += ["--config", str(self.file(environ))]
-        for text in self.overrides:
-            key, value = _assignment(text)
+        sections = settings.model_dump()
+        for key, text in chosen.items():
             if is_secret(key):
-                raise InvalidInput(
-                    f"{key} is a secret, and would stand in the client's file; put it into {self.file({})}"
-                )
-            found += ["--set", f"{key}={value}"]
+                file = self.file(environ)
+                raise InvalidInput(f"{key} is a secret, and would stand in the client's file; put it into {file}")
+            section, _, name = key.rpartition(".")
+            if section:
+                # A folder has become absolute in the settings; here it may count from where we are.
+                value = sections[section][name]
+                found += ["--set", f"{key}={value if isinstance(value, str) else text}"]
         return tuple(found)
 
 

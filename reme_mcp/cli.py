@@ -23,6 +23,7 @@ from reme_mcp import __version__
 from reme_mcp.choice import Choice
 from reme_mcp.config import Settings, with_overrides
 from reme_mcp.errors import ConfigError, ReMeError
+from reme_mcp.redaction import DiscreetFormatter, Redact, redactor
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -37,6 +38,7 @@ COMMANDS = {
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
+    "review": ("commands_review", "review"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "import": ("commands_files", "import_files"),
@@ -53,8 +55,10 @@ COMMANDS = {
     "server-json": ("commands_publish", "server_json"),
     "completion": ("commands_completion", "completion"),
 }
-# They work, or say what is wrong, where the settings are bad; they get the `Choice` instead.
-WITHOUT_SETTINGS = ("demo", "plugin", "hook", "install", "uninstall", "doctor", "bundle", "server-json", "completion")
+# They get the `Choice` and read the settings themselves, to say what is wrong with them or what of them is chosen.
+WITH_CHOICE = ("plugin", "hook", "install", "doctor")
+# They have nothing to do with a pool.
+WITHOUT_POOL = ("demo", "uninstall", "bundle", "server-json", "completion")
 CHOICE = "reme_mcp.choice"
 EXAMPLES = """\b
 Examples:
@@ -83,11 +87,12 @@ class Commands(click.Group):
             if found is None:
                 return None
             command = found
+        if cmd_name in WITHOUT_POOL:
+            return command
         command = copy.copy(command)
         taken = {name for parameter in command.params for name in parameter.opts}
         command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
-        with_settings = cmd_name not in WITHOUT_SETTINGS
-        command.callback = _prepared(command.callback or (lambda: None), with_settings=with_settings)
+        command.callback = _prepared(command.callback or (lambda: None), with_settings=cmd_name not in WITH_CHOICE)
         return command
 
 
@@ -131,9 +136,9 @@ def _settings(choice: Choice) -> Settings:
         settings = choice.settings(os.environ)
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _redactor(settings)))
+    logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
     return settings
 
 
@@ -163,7 +168,7 @@ def main() -> None:
 
 
 @cli.command()
-@click.option("--http", "transport", flag_value="http", help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
+@click.option("--http", is_flag=True, help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
 @click.option(
     "--transport",
     type=click.Choice(["stdio", "http", "sse"]),
@@ -176,6 +181,7 @@ def main() -> None:
 @click.pass_context
 def serve(
     context: click.Context,
+    http: bool = False,
     transport: str = "stdio",
     host: str | None = None,
     port: int | None = None,
@@ -189,7 +195,10 @@ def serve(
     given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
     overrides = {key: str(value) for key, value in given.items() if value is not None}
     settings: Settings = context.obj
-    logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home)))
+    if http and transport == "sse":
+        raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
+    transport = "http" if http else transport
+    logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home), _redactor(settings)))
     try:
         if transport == "stdio":
             if overrides:
@@ -229,3 +238,7 @@ def demo(keep: Path | None) -> None:
             failure = failure.exceptions[0]
         click.echo(f"Error: the loop did not close: {failure}", err=True)
         sys.exit(1)
+
+
+def _redactor(settings: Settings) -> Redact:
+    return redactor(settings.redaction.also, enabled=settings.redaction.enabled)

@@ -58,7 +58,8 @@ class Client:
     Attributes:
         name: What a person types.
         title: What its makers call it.
-        form: Of its file. `json` allows no comments, `jsonc` does.
+        form: Of its file. `json` allows no comments (tried with Claude Code; Claude Desktop ignores such a file),
+            `jsonc` does, or nobody says that it does not.
         servers: The key in the file under which servers stand.
         has_type: Whether an entry has to say that it is started over stdio.
         user_file: Its file for all of a user's work.
@@ -168,7 +169,7 @@ CLIENTS = (
     Client(
         name="windsurf",
         title="Windsurf",
-        form="json",
+        form="jsonc",
         servers="mcpServers",
         has_type=False,
         user_file=lambda machine: machine.home / ".codeium" / "windsurf" / "mcp_config.json",
@@ -216,8 +217,15 @@ CLIENTS = (
 
 
 def this_machine() -> Machine:
-    """Return the machine that this runs on."""
-    return Machine(sys.platform, Path.home(), os.environ)
+    """Return the machine that this runs on.
+
+    Raises:
+        InvalidInput: The user has no home folder, as in some containers.
+    """
+    try:
+        return Machine(sys.platform, Path.home(), os.environ)
+    except RuntimeError as exc:
+        raise InvalidInput("the home folder of this user is not known; set HOME, or name the file with --file") from exc
 
 
 def client_of(name: str) -> Client:

@@ -9,10 +9,12 @@ from pathlib import Path
 import click
 
 from reme_mcp.config import Settings
-from reme_mcp.terminal import as_json_option, show_table, to_json, with_memory
+from reme_mcp.terminal import as_json_option, examples, show_table, to_json, with_memory
 
 
-@click.command("backup")
+@click.command(
+    "backup", epilog=examples("reme-mcp backup", "reme-mcp backup /mnt/usb", "reme-mcp backup before-the-move.zip")
+)
 @click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[FILE|DIR]")
 @as_json_option
 @click.pass_obj
@@ -30,7 +32,12 @@ def make_backup(settings: Settings, target: Path | None, as_json: bool) -> None:
     show_table(("what", "value"), rows)
 
 
-@click.command("restore-backup")
+@click.command(
+    "restore-backup",
+    epilog=examples(
+        "reme-mcp restore-backup /mnt/usb/pool.zip --dry-run", "reme-mcp restore-backup pool-20261123T063100Z --force"
+    ),
+)
 @click.argument("what", metavar="WHAT")
 @click.option("--force", is_flag=True, help="Replace a pool that holds something; a backup of it is kept.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be replaced by what.")

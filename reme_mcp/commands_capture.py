@@ -19,14 +19,14 @@ import click
 from reme_mcp.choice import Choice
 from reme_mcp.config import Settings
 from reme_mcp.errors import InvalidInput, ReMeError
-from reme_mcp.terminal import write_files
+from reme_mcp.terminal import examples, write_files
 
 MAX_INPUT_BYTES = 10_000_000
 LOG_FILE = "hooks.log"
 MAX_LOG_BYTES = 100_000
 
 
-@click.command()
+@click.command(epilog=examples("reme-mcp plugin ./reme-plugin", "reme-mcp plugin ./reme-plugin --workspace team"))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--force", is_flag=True, help="Replace the files that are there.")
 @click.pass_obj

@@ -99,7 +99,7 @@ def install(
         own = installs.own_command(sys.argv[0], sys.executable)
         entry = Entry(own.command, (*own.args, *choice.arguments(settings, os.environ)))
         if only_print:
-            _print_entry(client, name, entry, project, as_json=as_json)
+            _print_entry(client, name, entry, as_json=as_json)
             return
         change = installs.add(client, _file(client, project, file), name, entry, dry_run=dry_run)
     except ReMeError as exc:
@@ -109,6 +109,8 @@ def install(
         return
     if change.is_one and not dry_run:
         click.echo(client.project_then if project is not None and client.project_then else client.then, err=True)
+        if project is not None:
+            click.echo("Its path is this machine's: others who share the project need their own.", err=True)
     _warn(entry, choice)
 
 
@@ -124,9 +126,7 @@ def install(
 @name_option
 @dry_run_option
 @as_json_option
-@click.pass_obj
 def uninstall(
-    choice: Choice,
     client_name: str | None,
     project: Path | None,
     file: Path | None,
@@ -175,7 +175,7 @@ def _show_clients(project: Path | None, *, as_json: bool) -> None:
     show_table(("client", "entry", "file", "command"), rows)
 
 
-def _print_entry(client: Client, name: str, entry: Entry, project: Path | None, *, as_json: bool) -> None:
+def _print_entry(client: Client, name: str, entry: Entry, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json({name: entries.shape(client, entry)}))
         return
@@ -183,8 +183,17 @@ def _print_entry(client: Client, name: str, entry: Entry, project: Path | None, 
     if client is ANY_OTHER:
         click.echo(client.then, err=True)
         return
-    click.echo(f"It goes into {_file(client, project, None)} ({client.source}).", err=True)
-    click.echo(client.project_then if project is not None and client.project_then else client.then, err=True)
+    # On stderr, so that the entry alone goes into a pipe.
+    lines = [f"\n{client.title} ({client.source})", f"  for all of your work  {client.file(this_machine(), None)}"]
+    if client.project_file:
+        lines.append(f"  for one project       {client.project_file} in its folder; --project DIR")
+    lines.append(f"  then                  {client.then}")
+    if client.project_then:
+        lines.append(f"                        For a project: {client.project_then}")
+    lines.append(
+        f"  done for you          {PROGRAM} install {client.name}; undone by {PROGRAM} uninstall {client.name}"
+    )
+    click.echo("\n".join(lines), err=True)
 
 
 def _show_change(change: Change, client: Client, name: str, *, dry_run: bool, as_json: bool) -> None:
@@ -197,7 +206,8 @@ def _show_change(change: Change, client: Client, name: str, *, dry_run: bool, as
                     "file": change.file,
                     "changed": change.is_one and not dry_run,
                     "backup": change.backup,
-                    "diff": change.diff(),
+                    # Other entries in it may hold keys.
+                    "diff": change.diff() if dry_run else "",
                 }
             )
         )

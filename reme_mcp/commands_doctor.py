@@ -11,6 +11,7 @@ import click
 
 from reme_mcp.choice import Choice
 from reme_mcp.clients import this_machine
+from reme_mcp.errors import InvalidInput
 from reme_mcp.terminal import as_json_option, examples, show_table, to_json
 
 
@@ -38,7 +39,10 @@ def doctor(choice: Choice, ask_model: bool, as_json: bool) -> None:
     async def run() -> list[Finding]:
         return [one async for one in examine(choice, os.environ, this_machine(), Path.cwd(), ask_model=ask_model)]
 
-    findings = anyio.run(run)
+    try:
+        findings = anyio.run(run)
+    except InvalidInput as exc:
+        raise click.ClickException(str(exc)) from exc
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in findings]))
     else:

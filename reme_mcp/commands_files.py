@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reme_mcp.config import Settings
-from reme_mcp.terminal import as_json_option, show_table, to_json, with_memory, write_files
+from reme_mcp.terminal import as_json_option, examples, show_table, to_json, with_memory, write_files
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -25,7 +25,13 @@ STATUSES = ("active", "provisional", "quarantined", "archived")
 COUNTS = ("read", "added", "quarantined", "merged", "known")
 
 
-@click.command("import")
+@click.command(
+    "import",
+    epilog=examples(
+        "reme-mcp import library.jsonl --dry-run",
+        "reme-mcp import library.jsonl another.jsonl --workspace team",
+    ),
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True, path_type=Path), metavar="FILE...")
 @click.option("--dry-run", is_flag=True, help="Only count what would come in.")
 @click.option(
@@ -86,7 +92,13 @@ def import_files(
         sys.exit(1)
 
 
-@click.command("export")
+@click.command(
+    "export",
+    epilog=examples(
+        "reme-mcp export pool.jsonl",
+        "reme-mcp export --skills .claude/skills --by-task",
+    ),
+)
 @click.argument("target", type=click.Path(allow_dash=True, path_type=Path), metavar="FILE|DIR")
 @click.option("--skills", is_flag=True, help="Write a folder with a SKILL.md for each experience into DIR.")
 @click.option("--by-task", is_flag=True, help="With --skills: one for each generalized task.")

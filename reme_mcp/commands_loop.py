@@ -9,7 +9,7 @@ import click
 
 from reme_mcp.config import Settings
 from reme_mcp.errors import InvalidInput
-from reme_mcp.terminal import SOURCE, as_json_option, short, with_memory
+from reme_mcp.terminal import SOURCE, as_json_option, examples, short, with_memory
 
 if TYPE_CHECKING:
     from reme_mcp.memory import Memory
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 FORMATS = ("claude-code", "codex")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        'reme-mcp recall "deploy the blog"',
+        'reme-mcp recall "deploy the blog" --tool bash --tool git --limit 3',
+        'reme-mcp recall "deploy the blog" --workspace team --json',
+    )
+)
 @click.argument("task")
 @click.option("--context", default="", help="Project, files, error text.")
 @click.option("--tool", "tools", multiple=True, help="A tool that the agent has; repeat for more.")
@@ -47,7 +53,13 @@ def recall(
     with_memory(settings, run)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "reme-mcp record attempts.jsonl",
+        "reme-mcp record --format claude-code session.jsonl",
+        "reme-mcp record --format codex --outcome failure rollout.jsonl",
+    )
+)
 @click.argument("file", type=click.File("rb"))
 @click.option("--format", type=click.Choice(FORMATS), help="FILE is a session file of this client.")
 @click.option("--outcome", type=click.Choice(("success", "failure")), help="With --format: how the session ended.")
@@ -124,7 +136,12 @@ def _record_session(
     click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "reme-mcp rate e-bm7md6j3db --helpful",
+        'reme-mcp rate e-bm7md6j3db --unhelpful --reason "the option is gone since 2.0"',
+    )
+)
 @click.argument("experience_id", metavar="ID")
 @click.option("--helpful/--unhelpful", required=True, help="Whether it helped.")
 @click.option("--receipt", help="Of the recall that handed it out.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reme_mcp.config import Settings
-from reme_mcp.terminal import as_json_option, plain, show_experiences, show_table, to_json, with_memory
+from reme_mcp.terminal import as_json_option, examples, plain, show_experiences, show_table, to_json, with_memory
 
 if TYPE_CHECKING:
     from reme_mcp.memory import Memory
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 STATUSES = ("active", "provisional", "quarantined", "archived")
 
 
-@click.command("list")
+@click.command(
+    "list",
+    epilog=examples(
+        "reme-mcp list",
+        "reme-mcp list --status archived --status quarantined",
+        "reme-mcp list --workspace team --limit 1000 --json",
+    ),
+)
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeat for more.")
 @click.option("--limit", default=50, show_default=True, help="How many, 1 to 1000.")
 @click.option("--offset", default=0, help="How many to skip.")
@@ -65,7 +72,7 @@ def stats(settings: Settings, as_json: bool) -> None:
         show_table(("what", "value"), [(name, plain(value)) for name, value in found.items()])
 
 
-@click.command()
+@click.command(epilog=examples("reme-mcp prune --dry-run", "reme-mcp prune --set refine.min_frequency=3"))
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @as_json_option
 @click.pass_obj
@@ -108,7 +115,9 @@ def unpin(settings: Settings, experience_id: str, as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(
+    epilog=examples("reme-mcp delete e-bm7md6j3db --dry-run", "reme-mcp delete e-bm7md6j3db --yes > removed.json")
+)
 @click.argument("experience_id", metavar="ID")
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @click.option("--yes", is_flag=True, help="Don't ask.")

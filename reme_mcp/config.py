@@ -95,6 +95,16 @@ def _api_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _pattern(pattern: str) -> str:
+    try:
+        matches_nothing = re.compile(pattern).match("") is not None
+    except re.error as exc:
+        raise ValueError(f"must be a regular expression: {exc}") from exc
+    if pattern and matches_nothing:
+        raise ValueError("must not match the empty text, as that stands everywhere")
+    return pattern
+
+
 # --- the settings ---
 
 
@@ -259,6 +269,13 @@ class AuthSettings(_Section):
         return self
 
 
+class RedactionSettings(_Section):
+    """What is cut out of every text that comes in, before anything is done with it."""
+
+    enabled: bool = True
+    also: Annotated[str, AfterValidator(_pattern)] = ""
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -282,6 +299,7 @@ class Settings(_Section):
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
     http: HTTPSettings = Field(default_factory=HTTPSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    redaction: RedactionSettings = Field(default_factory=RedactionSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

@@ -10,13 +10,19 @@ What else stands in an entry, such as a timeout or what its user has switched of
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from reme_mcp import jsonc, toml
 from reme_mcp.clients import Client
 from reme_mcp.errors import InvalidInput
 
+# Claude Code and Codex take no other; models see it in the names of tools.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PROGRAM = "reme-mcp"
+MODULE = "reme_mcp"
 # Of a server that is not started but reached over the network, under the names that clients have for it.
 ADDRESS_KEYS = ("url", "serverUrl", "httpUrl")
 
@@ -61,13 +67,18 @@ def add(text: str, client: Client, name: str, entry: Entry) -> str:
     """Return the text with the entry; the very same if it holds it already.
 
     Raises:
-        InvalidInput: The text can't be read or changed, or an entry of that name is a server on the network.
+        InvalidInput: The text can't be read or changed, the name is none that every client takes, or an entry of that
+            name is a server on the network.
     """
+    if NAME_PATTERN.fullmatch(name) is None:
+        raise InvalidInput(f"--name is {name!r}; it must be 1 to 64 of A-Z a-z 0-9 _ -")
     fields = _fields(text, client, name)
     if fields is not None and (key := next((key for key in ADDRESS_KEYS if key in fields), None)):
         raise InvalidInput(
             f'"{name}" is there already, with {key} {fields[key]!r}; remove it, or choose another --name'
         )
+    if (there := find(text, client, name)) is not None and not is_ours(there):
+        raise InvalidInput(f'"{name}" is there already, and starts {there.command}; choose another --name')
     values = shape(client, entry)
     if client.form == "toml":
         return toml.put(text, (client.servers, name), values)
@@ -85,13 +96,22 @@ def drop(text: str, client: Client, name: str) -> str:
     """Return the text without the entry; the very same if it holds none.
 
     Raises:
-        InvalidInput: The text can't be read or changed.
+        InvalidInput: The text can't be read or changed, or what is called so starts another program.
     """
     if not text.strip():
         return text
+    if (there := find(text, client, name)) is not None and not is_ours(there):
+        raise InvalidInput(f'"{name}" starts {there.command}, not this program; take it out by hand')
     if client.form == "toml":
         return toml.remove(text, (client.servers, name))
     return jsonc.remove(text, (client.servers, name), comments=client.form == "jsonc")
+
+
+def is_ours(entry: Entry) -> bool:
+    """Return whether an entry starts this program, wherever it is installed and whatever starts it."""
+    return MODULE in entry.args or any(
+        Path(word.replace("\\", "/")).stem == PROGRAM for word in (entry.command, *entry.args)
+    )
 
 
 def is_before(before: str, text: str, client: Client, name: str) -> bool:
@@ -101,8 +121,10 @@ def is_before(before: str, text: str, client: Client, name: str) -> bool:
         InvalidInput: `text` can't be read.
     """
     entry = find(text, client, name)
+    if entry is None or not is_ours(entry):
+        return False
     try:
-        return entry is not None and name not in names(before, client) and add(before, client, name, entry) == text
+        return name not in names(before, client) and add(before, client, name, entry) == text
     except InvalidInput:
         return False
 

@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Annotated, Literal
 
 import anyio
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from reme_mcp import __version__, entries, install, lasterror
 from reme_mcp import home as homes
@@ -61,9 +61,9 @@ class Finding:
 
 
 class Greeting(BaseModel):
-    """The smallest form that a model can fill in."""
+    """The smallest form that a model can fill in; small ones write on until they are stopped."""
 
-    word: str
+    word: Annotated[str, Field(max_length=20)]
 
 
 async def examine(
@@ -218,7 +218,8 @@ async def _of_llm(settings: LLMSettings, *, ask_model: bool) -> AsyncIterator[Fi
         yield Finding("model", "off", "none behind the server; the assistant writes the lessons itself")
         return
     spent: list[Spent] = []
-    llm = EndpointLLM(settings, Allowance(0), spent.append)
+    once = settings.model_copy(update={"max_attempts": 1, "max_retries": 0})
+    llm = EndpointLLM(once, Allowance(0), spent.append)
     where = f"{settings.model} at {settings.base_url}"
     try:
         with anyio.fail_after(LLM_DEADLINE_S):
@@ -234,7 +235,7 @@ async def _of_llm(settings: LLMSettings, *, ask_model: bool) -> AsyncIterator[Fi
             started = monotonic()
             said = await llm.answer("judge", "Answer with one word.", "Greet me.", Greeting)
             cost = spent[0].tokens_in + spent[0].tokens_out
-            yield Finding("answer", "ok", f"{said.word[:40]!r} after {monotonic() - started:.1f} s, {cost} tokens")
+            yield Finding("answer", "ok", f"{said.word!r} after {monotonic() - started:.1f} s, {cost} tokens")
     except TimeoutError:
         yield Finding("model", "broken", f"{where} did not answer within {LLM_DEADLINE_S:g} s", "see [llm]")
     except EndpointError as exc:
@@ -255,7 +256,8 @@ def _of_clients(machine: Machine, project: Path) -> list[Finding]:
     return [
         Finding(
             one.client.name,
-            "broken" if one.trouble else "ok",
+            # Whether a file that can't be read has the entry is not known.
+            "note" if one.entry is None else "broken" if one.trouble else "ok",
             one.trouble if one.entry is None else f"{one.file}, {one.name}: {entries.typed(one.entry)}",
             "" if one.entry is None else one.trouble,
         )

@@ -4,7 +4,8 @@ In:  records as `records.read` gives them, the store, the vectors.
 Out: a count of what became of them; each record that could not be taken, with its place and the reason.
 Does not know: files, terminals.
 
-Records pass the gate that recorded experiences pass, `intake.admit` and `intake.find_twin`. The rule for twins is the
+Records pass the gate that recorded experiences pass: secrets are cut out of them where they are read, `quarantine`
+holds back what is suspected, and `intake.admit` and `intake.find_twin` decide what is new. The rule for twins is the
 pool's: the older one keeps its id, text and counters, and the trajectories of the other are added to it. So importing a
 file again changes nothing.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp import distill, intake
+from reme_mcp import distill, intake, quarantine
 from reme_mcp.config import Settings
 from reme_mcp.intake import Batch
 from reme_mcp.records import Record
@@ -105,7 +106,7 @@ async def bring_in(
     for start in range(0, len(good), BATCH):
         part = good[start : start + BATCH]
         taken = await _ids_elsewhere(store, workspace, [experience.id for _, experience in part])
-        candidates = [_renamed(one) if one.id in taken else one for _, one in part]
+        candidates = [_held(_renamed(one) if one.id in taken else one) for _, one in part]
         batch = await intake.embed(candidates, vectors)
         taking = partial(_take, [one for one, _ in part], batch, ours, store, settings, tally)
         if dry_run:
@@ -136,6 +137,13 @@ async def bring_in(
 async def _ids_elsewhere(store: Store, workspace: str, ids: Sequence[str]) -> set[str]:
     """Return those ids that an experience of another workspace has: storing them once more would take it away there."""
     return {one.id for one in await store.experiences_to_embed(ids) if one.workspace != workspace}
+
+
+def _held(experience: Experience) -> Experience:
+    """Return the experience held back if anything is suspected of it: that somebody approved it, a file can't say."""
+    if experience.status == "archived":
+        return experience
+    return quarantine.hold(experience, quarantine.suspicions(experience))
 
 
 def _renamed(experience: Experience) -> Experience:

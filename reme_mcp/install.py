@@ -14,6 +14,7 @@ import codecs
 import difflib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from reme_mcp.entries import Entry
 from reme_mcp.errors import ClientFileError, InvalidInput
 
 NAME = "reme"
-SCRIPT = "reme-mcp"
 BACKUP_ENDING = ".before-reme-mcp"
 # How often a file that changes under our hands is read again.
 MAX_TRIES = 5
@@ -129,11 +129,11 @@ def own_command(started_as: str, interpreter: str) -> Entry:
         started_as: `sys.argv[0]`.
         interpreter: `sys.executable`.
     """
-    if Path(started_as).stem == SCRIPT and (script := shutil.which(started_as)):
+    if Path(started_as).stem == entries.PROGRAM and (script := shutil.which(started_as)):
         return Entry(os.path.abspath(script))
-    if script := shutil.which(SCRIPT, path=str(Path(interpreter).parent)):
+    if script := shutil.which(entries.PROGRAM, path=str(Path(interpreter).parent)):
         return Entry(os.path.abspath(script))
-    return Entry(os.path.abspath(interpreter), ("-m", "reme_mcp"))
+    return Entry(os.path.abspath(interpreter), ("-m", entries.MODULE))
 
 
 def is_passing(command: str) -> bool:
@@ -151,12 +151,9 @@ def _find(client: Client, file: Path) -> list[Found]:
         named = [(name, entries.find(text, client, name)) for name in entries.names(text, client)]
     except (InvalidInput, ClientFileError) as exc:
         return [Found(client, file, "", None, str(exc))]
-    return [Found(client, file, name, one, _trouble(one)) for name, one in named if one is not None and is_ours(one)]
-
-
-def is_ours(entry: Entry) -> bool:
-    """Return whether an entry starts this program, wherever it is installed."""
-    return Path(entry.command.replace("\\", "/")).stem == SCRIPT or entry.args[:2] == ("-m", "reme_mcp")
+    return [
+        Found(client, file, name, one, _trouble(one)) for name, one in named if one is not None and entries.is_ours(one)
+    ]
 
 
 def _trouble(entry: Entry) -> str:
@@ -200,12 +197,13 @@ def _replace(target: Path, content: bytes | None, after: str | None) -> bool:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     mark = codecs.BOM_UTF8 if content is not None and content.startswith(codecs.BOM_UTF8) else b""
     try:
-        with part.open("xb") as written:
+        # What only its owner may read is never readable by others, not even for a moment.
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT, 0o666 if content is None else 0o600), "wb") as written:
             written.write(mark + after.encode())
             written.flush()
             os.fsync(written.fileno())
         if content is not None:
-            shutil.copymode(target, part)
+            _like(target, part)
         if _read(target) != content:
             return False
         part.replace(target)
@@ -222,12 +220,20 @@ def _keep(file: Path, target: Path, content: bytes) -> Path:
     try:
         part.touch(mode=0o600)
         part.write_bytes(content)
-        shutil.copymode(target, part)
+        _like(target, part)
         part.replace(backup)
     finally:
         with suppress(OSError):
             part.unlink()
     return backup
+
+
+def _like(target: Path, part: Path) -> None:
+    """Give a file the mode of another, and its owner where that is allowed: `sudo` must not take a file away."""
+    shutil.copymode(target, part)
+    if sys.platform != "win32":
+        with suppress(PermissionError):
+            os.chown(part, target.stat().st_uid, target.stat().st_gid)
 
 
 def _backup_of(file: Path) -> Path:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from reme_mcp import distill, ledger, prompts, refine
+from reme_mcp import distill, ledger, prompts, quarantine, refine
 from reme_mcp.both import both
 from reme_mcp.config import DedupSettings, Settings
 from reme_mcp.distill import Twin
@@ -23,6 +23,7 @@ from reme_mcp.schema import (
     Experience,
     Merged,
     Outcome,
+    Quarantined,
     ReceiptLine,
     RecordResult,
     RecordStatus,
@@ -30,6 +31,7 @@ from reme_mcp.schema import (
     Status,
     Trajectory,
     now,
+    task_key,
 )
 from reme_mcp.searchable import lesson_text
 from reme_mcp.store import Store, Writer
@@ -177,7 +179,8 @@ async def _plan(
         return replace(work, settled=settlement.lines)
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
-        answer = answer.model_copy(update={"lessons": [candidate.content for candidate in prepared.batch.candidates]})
+        lessons = [candidate.content for candidate in prepared.batch.candidates if candidate.status != "quarantined"]
+        answer = answer.model_copy(update={"lessons": lessons})
     # What went wrong with earlier drafts says nothing about these.
     queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
     return _Work(settlement.lines, list(changed.values()), [], queued, answer)
@@ -202,14 +205,21 @@ async def _learned(
         attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
         earlier = distill.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
         brief = prompts.brief(trajectory.id, trajectory.outcome, earlier)
+    recalled = [one for one in added if one.status != "quarantined"]
+    lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
     answer = answer.model_copy(
         update={
             "status": status,
-            "added": [experience.id for experience in added],
+            "added": [one.id for one in recalled],
             "merged": told,
             "rejected": rejected,
-            "lessons": [one.content for one in (*added, *merged.values())] if trajectory.outcome == "failure" else [],
+            "lessons": lessons if trajectory.outcome == "failure" else [],
             "brief": brief,
+            "quarantined": [
+                Quarantined(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], reason=one.status_reason)
+                for one in added
+                if one.status == "quarantined"
+            ],
         }
     )
     answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
@@ -315,9 +325,8 @@ def find_twin(
         added: What is to be added of the batch.
         rules: From where on two lessons are the same.
     """
-    return distill.find_twin(
-        candidate, [*others, *added], {**cosines, **_cosines_in_batch(candidate, batch, added)}, rules
-    )
+    compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
+    return distill.find_twin(candidate, compared, {**cosines, **_cosines_in_batch(candidate, batch, added)}, rules)
 
 
 def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Experience]) -> dict[str, float]:
@@ -367,8 +376,25 @@ def _sort(
         else:
             merged[id] = _merge(twin.experience, candidate)
             status, known = merged[id].status, merged[id].when_to_use[: distill.SHOWN_CHARS]
+            if status == "quarantined":
+                # Nobody but a person is told more than that it is there.
+                known = ""
             told.append(Merged(id=id, when_to_use=known, status=status, how=twin.how))
     return added, merged, told, rejected
+
+
+def _may_be_twins(candidate: Experience, other: Experience) -> bool:
+    """Return whether one may be taken for the other: nothing gets in, or is held back, as the copy of another.
+
+    What is suspected is a copy of what is held back or was thrown out, and of what a person approved in these very
+    words; what is not is never a copy of what is held back.
+    """
+    if candidate.status != "quarantined":
+        return other.status != "quarantined"
+    if other.status in ("quarantined", "archived"):
+        return True
+    same = task_key(distill.lesson(candidate)) == task_key(distill.lesson(other))
+    return same and quarantine.is_approved(other)
 
 
 def _telling_words(text: str) -> str:

@@ -4,7 +4,7 @@ In:  log records.
 Out: `last-error.json` in the home, replaced by each; what is in it.
 Does not know: what went wrong.
 
-A home that is not there yet is not made for it.
+A home that is not there yet is not made for it, and a folder that is none is left alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from reme_mcp.redaction import Redact
+
+MARK = "home.json"
 FILE = "last-error.json"
 MAX_CHARS = 2_000
 
@@ -39,19 +42,21 @@ class LastError:
 class Keeper(logging.Handler):
     """Writes each record of level `WARNING` or above into the home."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, redact: Redact) -> None:
         super().__init__(logging.WARNING)
         self._home = home
+        self._redact = redact
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; where that can't be done, stderr has it all the same."""
         raised = record.exc_info[1] if record.exc_info else None
         words = record.getMessage() + (f": {type(raised).__name__}: {raised}" if raised is not None else "")
+        words = self._redact(words)
         at = datetime.fromtimestamp(record.created, UTC).isoformat()
         said = {"at": at, "level": record.levelname, "message": " ".join(words.split())[:MAX_CHARS]}
         part = self._home / f"{FILE}.{os.getpid()}.part"
         with suppress(OSError):
-            if self._home.is_dir():
+            if (self._home / MARK).exists():
                 part.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
                 part.replace(self._home / FILE)
 

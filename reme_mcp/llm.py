@@ -27,6 +27,7 @@ from reme_mcp.budget import shorten, tokens
 from reme_mcp.config import API_KEY_PATTERN, LLMSettings
 from reme_mcp.costs import Allowance, Bill, Purpose, Spent
 from reme_mcp.errors import AnswerError, EndpointError
+from reme_mcp.redaction import Redact
 from reme_mcp.schema import now
 from reme_mcp.wire import Choice, Completion, Manner, Usage, Vectors, retry_after_s, words_of
 
@@ -70,6 +71,22 @@ class LLM(Protocol):
     async def close(self) -> None:
         """Close what it holds open."""
         ...
+
+
+class DiscreetLLM:
+    """A model to which no secret is said, whatever stands in the pool: what an older version stored came as it was."""
+
+    def __init__(self, llm: LLM, redact: Redact) -> None:
+        self._llm = llm
+        self._redact = redact
+
+    async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
+        """Ask the model; arguments and errors are those of `LLM.answer`."""
+        return await self._llm.answer(purpose, system, self._redact(user), shape)
+
+    async def close(self) -> None:
+        """Close the model."""
+        await self._llm.close()
 
 
 def prompt_tokens(settings: LLMSettings, shape: type[BaseModel]) -> int:

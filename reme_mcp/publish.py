@@ -110,19 +110,20 @@ def bundle() -> bytes:
     """
     folder = Path(__file__).parent
     parts = {
-        "manifest.json": json.dumps(manifest(), indent=2, ensure_ascii=False),
-        "pyproject.toml": _project(),
-        "server/main.py": MAIN.format(names=tuple(variable for variable, *_ in FIELDS)),
+        "manifest.json": json.dumps(manifest(), indent=2, ensure_ascii=False).encode(),
+        "pyproject.toml": _project().encode(),
+        "server/main.py": MAIN.format(names=tuple(variable for variable, *_ in FIELDS)).encode(),
     }
-    for file in sorted(folder.rglob("*.py")):
-        parts[f"server/{folder.name}/{file.relative_to(folder).as_posix()}"] = file.read_text(encoding="utf-8")
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.parent.name != "__pycache__":
+            parts[f"server/{folder.name}/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in parts.items():
+        for name, content in parts.items():
             member = zipfile.ZipInfo(name, LONG_AGO)
             member.external_attr = 0o644 << 16
             member.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(member, text)
+            archive.writestr(member, content)
     return packed.getvalue()
 
 

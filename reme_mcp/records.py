@@ -22,7 +22,7 @@ import ast
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -30,12 +30,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from reme_mcp import checks, distill
 from reme_mcp.errors import InvalidInput
+from reme_mcp.redaction import Redact
 from reme_mcp.schema import (
     ID_ALPHABET,
     ID_LENGTH,
+    MAX_CONTENT_CHARS,
     MAX_KEYWORDS,
+    MAX_LABEL_CHARS,
     MAX_TASK_CHARS,
     MAX_TOOLS,
+    MAX_WHEN_TO_USE_CHARS,
     Experience,
     ExperienceDraft,
     Kind,
@@ -74,7 +78,7 @@ class Record:
     fault: str = ""
 
 
-def read(data: bytes, *, workspace: str, source: str, kind: Kind, at: datetime) -> list[Record]:
+def read(data: bytes, *, workspace: str, source: str, kind: Kind, redact: Redact, at: datetime) -> list[Record]:
     """Return the records of a file: a JSON object on each line, one object, or one JSON array of them.
 
     Args:
@@ -82,12 +86,13 @@ def read(data: bytes, *, workspace: str, source: str, kind: Kind, at: datetime) 
         workspace: Whose they will be.
         source: Where they come from, as the experiences will say.
         kind: Of records that don't say theirs.
+        redact: Cuts secrets out of a text.
         at: Now. No time of a record is later.
     """
     records = []
     for where, value in _values(data):
         try:
-            experience = _read_one(value, workspace=workspace, source=source, kind=kind, at=at)
+            experience = _redacted(_read_one(value, workspace=workspace, source=source, kind=kind, at=at), redact)
         except InvalidInput as exc:
             records.append(Record(where, fault=str(exc)))
         else:
@@ -141,6 +146,21 @@ def _read_one(value: object, *, workspace: str, source: str, kind: Kind, at: dat
     if "format" in value:
         return _read_ours(value, workspace=workspace, source=source, at=at)
     return _read_upstream(value, workspace=workspace, source=source, kind=kind, at=at)
+
+
+def _redacted(experience: Experience, redact: Redact) -> Experience:
+    """Return the experience without secrets; what is left is cut to what a field holds."""
+    return replace(
+        experience,
+        when_to_use=redact(experience.when_to_use)[:MAX_WHEN_TO_USE_CHARS],
+        content=redact(experience.content)[:MAX_CONTENT_CHARS],
+        generalized_task=redact(experience.generalized_task)[:MAX_WHEN_TO_USE_CHARS],
+        task=redact(experience.task)[:MAX_TASK_CHARS],
+        keywords=tuple(redact(keyword)[:MAX_LABEL_CHARS] for keyword in experience.keywords),
+        tools_used=tuple(redact(tool)[:MAX_LABEL_CHARS] for tool in experience.tools_used),
+        author=redact(experience.author)[:MAX_LABEL_CHARS],
+        status_reason=redact(experience.status_reason),
+    )
 
 
 def _draft(fields: Mapping[str, object]) -> ExperienceDraft:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 
 from reme_mcp.errors import InvalidInput
 
@@ -55,7 +56,8 @@ def put(text: str, path: Sequence[str], values: Mapping[str, object]) -> str:
     inner.update(values)
     if meant == found:
         return text
-    return _first_that_means(meant, [*([_appended(text, path, values)] if is_new else []), _set(text, path, values)])
+    by_line = [partial(_appended, text, path, values)] if is_new else []
+    return _first_that_means(meant, [*by_line, partial(_set, text, path, values)])
 
 
 def remove(text: str, path: Sequence[str]) -> str:
@@ -73,14 +75,18 @@ def remove(text: str, path: Sequence[str]) -> str:
     if path[-1] not in inner:
         return text
     del inner[path[-1]]
-    return _first_that_means(meant, [*_cuts(text, path), _deleted(text, path)])
+    by_line = [partial(_without, *one) for one in _cuts(text, path)]
+    return _first_that_means(meant, [*by_line, partial(_deleted, text, path)])
 
 
-def _first_that_means(meant: Mapping[str, object], candidates: Sequence[str]) -> str:
-    for changed in candidates:
+def _first_that_means(meant: Mapping[str, object], candidates: Sequence[Callable[[], str]]) -> str:
+    from tomlkit.exceptions import TOMLKitError
+
+    for candidate in candidates:
         try:
+            changed = candidate()
             found = tomllib.loads(changed)
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, TOMLKitError):
             continue
         if _without_empty(found) == _without_empty(meant):
             return changed
@@ -112,8 +118,8 @@ def _appended(text: str, path: Sequence[str], values: Mapping[str, object]) -> s
     return text + _like(text, f"{gap}[{'.'.join(_key(key) for key in path)}]\n{body}")
 
 
-def _cuts(text: str, path: Sequence[str]) -> list[str]:
-    """Return the text without the lines from the table's header to its last value, and those of tables in it.
+def _cuts(text: str, path: Sequence[str]) -> list[tuple[list[str], list[tuple[int, int]]]]:
+    """Return the lines, and which to cut: from the table's header to its last value, and those of tables in it.
 
     What looks like a header may be part of a text over several lines, so some of them are left out, too.
     """
@@ -130,7 +136,7 @@ def _cuts(text: str, path: Sequence[str]) -> list[str]:
         if inside and line.strip() and not line.lstrip().startswith("#"):
             runs[-1] = (runs[-1][0], number + 1)
     spans = [(start, end) for start in range(len(runs)) for end in range(len(runs), start, -1)]
-    return [_without(lines, runs[start:end]) for start, end in spans]
+    return [(lines, runs[start:end]) for start, end in spans]
 
 
 def _without(lines: Sequence[str], runs: Sequence[tuple[int, int]]) -> str:

@@ -68,6 +68,11 @@ def test_the_entry_says_what_was_chosen_here_by_option_and_by_environment(
         *("--config", str(tmp_path / "project" / "mine.toml"), "--set", "recall.limit=3"),
     ]
     assert args_in(file) == absolute
+    repeated = ["--set", "home=a", "--set", "recall.limit=3", "--set", "recall.limit=4", "--set", "embedder.path=model"]
+    assert run("install", "cursor", *repeated).exit_code == 0
+    project = tmp_path / "project"
+    set_here = ["--set", "recall.limit=4", "--set", f"embedder.path={project / 'model'}"]
+    assert args_in(file) == ["--home", str(project / "a"), *set_here]
     monkeypatch.setenv("REME_MCP_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("REME_MCP_RECALL_LIMIT", "3")
     done = run("install", "cursor")
@@ -125,6 +130,18 @@ def test_what_goes_wrong_is_one_clear_sentence(run: Run) -> None:
         assert done.stderr.count("\n") == 1
         assert run(command, "emacs").stderr.startswith("Error: no client 'emacs'; known are claude-desktop, ")
     assert "can't be read" in run("install").stdout
+
+
+def test_a_user_without_a_home_folder_names_the_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    for command in (["install", "cursor"], ["install"], ["doctor", "--set", "embedder.provider=none"]):
+        done = run(*command)
+        assert done.exit_code == 1
+        assert "set HOME, or name the file with --file" in done.stderr
+    assert run("install", "cursor", "--file", str(tmp_path / "mcp.json")).exit_code == 0
 
 
 # --- options before and after a command ---

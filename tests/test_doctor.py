@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from click.testing import CliRunner, Result
+from mcp import Client, StdioServerParameters
 
 from reme_mcp import lasterror
 from reme_mcp.cli import cli
 from reme_mcp.clients import client_of, this_machine
+from reme_mcp.redaction import redactor
 from reme_mcp.upgrades import SCHEMA_VERSION
 from tests.http_server import Asked, Reply, reply, serving
 from tests.models import model_folder as model_folder
@@ -220,14 +223,20 @@ def test_a_client_whose_command_is_gone_is_broken_and_one_whose_command_is_there
     assert findings["cursor"]["state"] == "broken"
     assert "`reme-mcp install` again puts it right" in findings["cursor"]["do"]
     file.write_text("{", encoding="utf-8")
-    assert "line 1" in found(run("doctor", "--json"))["cursor"]["says"]
+    finding = found(run("doctor", "--json"))["cursor"]
+    assert (finding["state"], "line 1" in finding["says"]) == ("note", True)
 
 
 def test_the_last_error_of_a_server_is_kept_and_shown(run: Run, home: Path) -> None:
     log = logging.Logger("test")
-    log.addHandler(lasterror.Keeper(home))
+    log.addHandler(lasterror.Keeper(home, redactor()))
     log.warning("nobody hears this: there is no home")
     assert not home.exists()
+    home.mkdir()
+    (home / "photos").mkdir()
+    log.warning("nor this: the folder is somebody else's")
+    assert os.listdir(home) == ["photos"]
+    (home / "photos").rmdir()
     run("stats")
     assert "last error" not in found(run("doctor", "--json"))
     log.info("this is no error")
@@ -249,3 +258,23 @@ def test_a_recall_by_hand_says_in_a_few_words_that_there_is_no_model(run: Run, t
     options = ["--set", "embedder.provider=fastembed", "--set", f"embedder.cache_dir={tmp_path / 'models'}"]
     assert run("recall", "drive", *options).stderr == "Recall went by words only; `reme-mcp doctor` says why.\n"
     assert run("recall", "drive").stderr == ""
+
+
+@pytest.fixture
+def damaged(home: Path) -> Path:
+    home.mkdir()
+    (home / "home.json").write_text("{", encoding="utf-8")
+    return home
+
+
+@pytest.mark.anyio
+async def test_a_server_keeps_what_it_logs_in_its_home(damaged: Path, tmp_path: Path) -> None:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+    environ = kept | {"REME_MCP_HOME": str(damaged), "REME_MCP_EMBEDDER_PROVIDER": "none"}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "reme_mcp"], env=environ, cwd=tmp_path)
+    async with Client(server) as client:
+        assert (await client.call_tool("recall_experiences", {"task": "Start the car"})).is_error
+        with anyio.fail_after(30):
+            while (last := lasterror.read(damaged)) is None:  # noqa: ASYNC110  # it is another process
+                await anyio.sleep(0.05)
+    assert "home.json is damaged" in last.message

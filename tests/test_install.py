@@ -183,6 +183,25 @@ def test_an_entry_for_a_server_on_the_network_is_not_turned_into_another(tmp_pat
     assert install.add(client_of("cursor"), file, "local", ENTRY).is_one
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_of_another_program_is_neither_changed_nor_removed(name: str, tmp_path: Path) -> None:
+    client, file = client_of(name), tmp_path / "file"
+    file.write_text(entries.alone(client, "files", Entry("npx", ("server-filesystem",))), encoding="utf-8")
+    with pytest.raises(ClientFileError, match=r'"files" is there already, and starts npx; choose another --name'):
+        install.add(client, file, "files", ENTRY)
+    with pytest.raises(ClientFileError, match='"files" starts npx, not this program; take it out by hand'):
+        install.remove(client, file, "files")
+    assert install.add(client, file, "reme", ENTRY).is_one
+    assert install.remove(client, file, "reme").is_one
+
+
+@pytest.mark.parametrize("name", ["", "re.me", "a b", "é", "a" * 65])
+def test_a_name_that_not_every_client_takes_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ClientFileError, match="it must be 1 to 64 of A-Z a-z 0-9 _ -"):
+        install.add(client_of("codex"), tmp_path / "config.toml", name, ENTRY)
+    assert install.add(client_of("codex"), tmp_path / "config.toml", "a" * 64, ENTRY).is_one
+
+
 def test_an_empty_file_counts_as_none(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
     file.write_bytes(b"\n")
@@ -343,8 +362,9 @@ def test_entries_are_found_in_all_files_with_what_is_wrong_with_them(tmp_path: P
 
 def test_an_entry_is_known_on_every_system() -> None:
     for entry in (Entry("C:\\x\\reme-mcp.exe"), Entry("/a/reme-mcp"), Entry("/a/python3", ("-m", "reme_mcp", "serve"))):
-        assert install.is_ours(entry)
-    assert not install.is_ours(Entry("/a/python3", ("-m", "other")))
+        assert entries.is_ours(entry)
+    assert entries.is_ours(Entry("uvx", ("reme-mcp", "--workspace", "team")))
+    assert not entries.is_ours(Entry("/a/python3", ("-m", "other")))
 
 
 def test_an_entry_reads_back_as_it_was_written() -> None:

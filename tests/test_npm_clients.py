@@ -46,3 +46,34 @@ def test_the_inspector_lists_and_calls_the_tools_from_the_written_file(tmp_path:
     called = run_npm([*command, "tools/call", *call], tmp_path, {})
     assert called.returncode == 0, called.stderr
     assert json.loads(called.stdout)["structuredContent"]["receipt"].startswith("r-")
+
+
+def test_codex_reads_what_was_written_and_writes_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codex = npm_program("codex", "@openai/codex")
+    monkeypatch.delenv("CODEX_HOME", raising=False)
+    file = client_of("codex").file(this_machine(), None)
+    file.parent.mkdir()
+    file.write_text('[mcp_servers.files]\ncommand = "npx"\n\n# a profile\n[profiles.fast]\n', encoding="utf-8")
+    assert CliRunner().invoke(cli, ["install", "codex", "--workspace", "team"]).exit_code == 0
+    listed = {one["name"]: one for one in json.loads(run_npm([codex, "mcp", "list", "--json"], tmp_path, {}).stdout)}
+    assert sorted(listed) == ["files", "reme"]
+    assert listed["reme"]["enabled"]
+    assert listed["reme"]["transport"]["args"][-2:] == ["--workspace", "team"]
+    run_npm([codex, "mcp", "add", "other", "--", "/none"], tmp_path, {})
+    assert CliRunner().invoke(cli, ["uninstall", "codex"]).exit_code == 0
+    left = json.loads(run_npm([codex, "mcp", "list", "--json"], tmp_path, {}).stdout)
+    assert [one["name"] for one in left] == ["files", "other"]
+    assert "# a profile\n[profiles.fast]" in file.read_text(encoding="utf-8")
+
+
+def test_gemini_reads_what_was_written_beside_a_comment_and_connects(tmp_path: Path) -> None:
+    gemini = npm_program("gemini", "@google/gemini-cli")
+    file = client_of("gemini").file(this_machine(), None)
+    file.parent.mkdir()
+    file.write_text('{\n  // mine\n  "mcpServers": {}\n}\n', encoding="utf-8")
+    (file.parent / "trustedFolders.json").write_text(json.dumps({str(tmp_path): "TRUST_FOLDER"}), encoding="utf-8")
+    options = ["--home", str(tmp_path / "memory"), "--set", "embedder.provider=none"]
+    assert CliRunner().invoke(cli, ["install", "gemini", *options]).exit_code == 0
+    done = run_npm([gemini, "mcp", "list"], tmp_path, {})
+    line = next(line for line in (done.stdout + done.stderr).splitlines() if "reme: " in line)
+    assert line.endswith("Connected")

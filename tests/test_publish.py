@@ -45,7 +45,12 @@ def unpacked(tmp_path: Path) -> Path:
 def test_the_bundle_holds_every_source_what_it_needs_and_nothing_else(tmp_path: Path) -> None:
     folder = unpacked(tmp_path)
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    sources = {f"server/reme_mcp/{file.name}" for file in PACKAGE.glob("*.py")}
+    sources = {
+        f"server/reme_mcp/{file.relative_to(PACKAGE).as_posix()}"
+        for file in PACKAGE.rglob("*")
+        if file.is_file() and file.parent.name != "__pycache__"
+    }
+    assert "server/reme_mcp/server.py" in sources
     assert files == sources | {"manifest.json", "pyproject.toml", "server/main.py"}
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = metadata.requires("reme-mcp") or []

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reme_mcp.records import FORMAT, Record, read, to_line
+from reme_mcp.redaction import redactor
 from reme_mcp.schema import Experience, Kind
 from tests.fakes import experience
 
@@ -24,7 +25,7 @@ MEMORY: dict[str, Any] = {
 
 def records(data: str | bytes, *, kind: Kind = "success", workspace: str = "default") -> list[Record]:
     data = data if isinstance(data, bytes) else data.encode()
-    return read(data, workspace=workspace, source="file:pool.jsonl", kind=kind, at=NOW)
+    return read(data, workspace=workspace, source="file:pool.jsonl", kind=kind, redact=redactor(), at=NOW)
 
 
 def one(value: object, **options: Any) -> Experience:
@@ -76,7 +77,7 @@ def test_a_line_of_ours_brings_back_all_but_workspace_and_source() -> None:
 @given(st.text(min_size=12, max_size=300))
 def test_a_text_of_any_kind_is_one_line_and_comes_back(text: str) -> None:
     line = to_line(experience(task=text))
-    (record,) = read((line + "\n").encode("utf-8", "surrogatepass"), workspace="w", source="s", kind="success", at=NOW)
+    (record,) = records((line + "\n").encode("utf-8", "surrogatepass"))
     if record.fault:
         assert any(0xD800 <= ord(character) <= 0xDFFF for character in text)
     else:
@@ -276,6 +277,19 @@ def test_lists_are_cut_to_what_an_experience_holds() -> None:
     assert len(one(DUMP | {"metadata": {"tags": [f"tag {n}" for n in range(12)]}}).keywords) == 12
     assert len(one(DUMP | {"metadata": {"tags": [f"tag {n}" for n in range(13)]}}).keywords) == 12
     assert one(DUMP | {"metadata": {"tags": ["x" * 81, "", "x" * 80]}}).keywords == ("x" * 80,)
+
+
+def test_secrets_are_cut_out_and_ids_are_not() -> None:
+    got = one(
+        PAPER
+        | {
+            "content": "Log in with password=hunter2-Xy7! before anything else.",
+            "metadata": {"task_query": "Use AKIAIOSFODNN7EXAMPLE to upload"},
+        }
+    )
+    assert "hunter2" not in got.content
+    assert "AKIA" not in got.task
+    assert got.origins == (PAPER["memory_id"],)
 
 
 # --- files ---

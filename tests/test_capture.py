@@ -176,7 +176,9 @@ def test_bad_use_is_one_clear_sentence(run: Run) -> None:
 @pytest.fixture
 def hook(home: Path) -> Hook:
     def hook(told: object, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "reme_mcp", "--home", str(home), *options, "hook"]
+        # A busy machine takes longer than a user would wait.
+        patient = ["--set", "capture.prompt_budget_s=25"]
+        command = [sys.executable, "-m", "reme_mcp", "--home", str(home), *patient, *options, "hook"]
         given = told if isinstance(told, str) else json.dumps(told)
         return subprocess.run(
             command, input=given, capture_output=True, text=True, encoding="utf-8", timeout=DEADLINE_S, check=False

@@ -41,18 +41,22 @@ COMMANDS = {
     "review": ("commands_review", "review"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
+    "import": ("commands_files", "import_files"),
+    "export": ("commands_files", "export"),
     "token": ("commands_token", "token"),
     "backup": ("commands_backup", "make_backup"),
     "restore-backup": ("commands_backup", "restore_backup"),
     "install": ("commands_clients", "install"),
     "uninstall": ("commands_clients", "uninstall"),
+    "plugin": ("commands_capture", "plugin"),
+    "hook": ("commands_capture", "hook"),
     "doctor": ("commands_doctor", "doctor"),
     "bundle": ("commands_publish", "bundle"),
     "server-json": ("commands_publish", "server_json"),
     "completion": ("commands_completion", "completion"),
 }
 # They get the `Choice` and read the settings themselves, to say what is wrong with them or what of them is chosen.
-WITH_CHOICE = ("install", "doctor")
+WITH_CHOICE = ("plugin", "hook", "install", "doctor")
 # They have nothing to do with a pool.
 WITHOUT_POOL = ("demo", "uninstall", "bundle", "server-json", "completion")
 CHOICE = "reme_mcp.choice"

@@ -13,6 +13,10 @@ from reme_mcp.terminal import SOURCE, as_json_option, examples, short, with_memo
 
 if TYPE_CHECKING:
     from reme_mcp.memory import Memory
+    from reme_mcp.schema import Outcome
+    from reme_mcp.sessions import Format
+
+FORMATS = ("claude-code", "codex")
 
 
 @click.command(
@@ -49,17 +53,42 @@ def recall(
     with_memory(settings, run)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "reme-mcp record attempts.jsonl",
+        "reme-mcp record --format claude-code session.jsonl",
+        "reme-mcp record --format codex --outcome failure rollout.jsonl",
+    )
+)
 @click.argument("file", type=click.File("rb"))
+@click.option("--format", type=click.Choice(FORMATS), help="FILE is a session file of this client.")
+@click.option("--outcome", type=click.Choice(("success", "failure")), help="With --format: how the session ended.")
+@click.option("--reward", type=float, help="With --format, instead of --outcome: 0 to 1; 1 is success.")
 @as_json_option
 @click.pass_obj
-def record(settings: Settings, file: BinaryIO, as_json: bool) -> None:
+def record(
+    settings: Settings,
+    file: BinaryIO,
+    format: Format | None,
+    outcome: Outcome | None,
+    reward: float | None,
+    as_json: bool,
+) -> None:
     """Record the trajectories in FILE (`-` is stdin).
 
     FILE is JSON Lines or one JSON object: task, outcome or reward, and any of steps, messages, experiences, receipt,
     trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same. Where a line is
     no JSON object, nothing is recorded.
+
+    With --format, FILE is one session as Claude Code (~/.claude/projects) or Codex (~/.codex/sessions) keeps it. How it
+    ended is what --outcome or --reward say, or else what the user's last words or the last run of tests say; where
+    nothing says it, it is not recorded.
     """
+    if format is not None:
+        _record_session(settings, file.read(), format, outcome, reward, as_json=as_json)
+        return
+    if outcome is not None or reward is not None:
+        raise click.UsageError("--outcome and --reward go with --format; without it each line says its own")
     from reme_mcp.arguments import RecordArguments
     from reme_mcp.guidance import record_summary
 
@@ -84,6 +113,27 @@ def record(settings: Settings, file: BinaryIO, as_json: bool) -> None:
     with_memory(settings, run)
     if failed:
         raise click.ClickException(f"{len(failed)} not recorded: line {', '.join(map(str, failed))}")
+
+
+def _record_session(
+    settings: Settings, data: bytes, format: Format, outcome: Outcome | None, reward: float | None, *, as_json: bool
+) -> None:
+    from reme_mcp.capture import Captured, record_session
+    from reme_mcp.guidance import record_summary
+
+    async def run(memory: Memory) -> Captured:
+        await memory.warm_up(download=False, work=False)
+        return await record_session(memory, data, format, outcome=outcome, reward=reward)
+
+    done = with_memory(settings, run)
+    for kind, count in sorted(done.session.skipped.items()):
+        click.echo(f"left out: {count} {kind}", err=True)
+    if done.inferred is not None and done.inferred.outcome is not None:
+        click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
+    if done.result is None:
+        say = "; say it with --outcome success or failure" if done.inferred is not None else ""
+        raise click.ClickException(f"not recorded: {done.reason}{say}")
+    click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
 
 
 @click.command(

@@ -214,6 +214,15 @@ class RefineSettings(_Section):
     max_failed_retries: Annotated[int, _between(1, 100)] = 3
 
 
+class CaptureSettings(_Section):
+    """What the hooks of Claude Code do, see `reme-mcp plugin`."""
+
+    at_prompt: bool = True
+    at_end: bool = True
+    prompt_budget_s: Annotated[float, Field(gt=0, le=25, description="more than 0 and at most 25")] = 5.0
+    limit: Annotated[int, _between(1, 20)] = 3
+
+
 class HTTPSettings(_Section):
     """Where `serve --http` listens, and how much it takes from one client."""
 
@@ -287,6 +296,7 @@ class Settings(_Section):
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
+    capture: CaptureSettings = Field(default_factory=CaptureSettings)
     http: HTTPSettings = Field(default_factory=HTTPSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     redaction: RedactionSettings = Field(default_factory=RedactionSettings)

@@ -8,6 +8,7 @@ Source: ReMe (arXiv 2512.10696, §3.1): distillation, validation, deduplication.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,8 @@ _EMPTY_TALK = """
     success successful successfully task thing thorough thoroughly tool understand use user verify way well work
 """
 EARLIER_TOKENS = 60
+# Texts whose key and trigrams are remembered: each new one is compared with the same few. About 20 kB each.
+REMEMBERED_TEXTS = 256
 # Of two texts that differ in more words than these on either side, one is the other told anew.
 MAX_EXCHANGED_WORDS = 3
 SHOWN_CHARS = 80
@@ -95,7 +98,7 @@ def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDr
         try:
             draft = ExperienceDraft.model_validate(cleaned)
         except ValidationError as exc:
-            rejected.append(Rejected(when_to_use=shown, reason=_reasons(exc)))
+            rejected.append(Rejected(when_to_use=shown, reason=reasons(exc)))
             continue
         if task_key(draft.when_to_use) == task_key(draft.content):
             rejected.append(
@@ -186,20 +189,26 @@ def find_twin(
         settings: Thresholds; reaching one is enough.
     """
     twins: list[tuple[float, Twin]] = []
+    key = _key(lesson(candidate))
     for other in others:
         if other.id == candidate.id:
             continue
-        if task_key(lesson(candidate)) == task_key(lesson(other)):
+        if key == _key(lesson(other)):
             twins.append((1.0, Twin(other, "in the same words")))
             continue
-        texts = lesson(candidate), lesson(other)
-        if other.kind != candidate.kind or contradicts(*texts) or exchanges_words(*texts):
+        if other.kind != candidate.kind:
             continue
-        overlap = text_overlap(lesson(candidate), lesson(other))
-        cosine = cosines.get(other.id)
+        texts = lesson(candidate), lesson(other)
+        overlap = text_overlap(*texts)
+        cosine = cosines.get(other.id, 0.0)
+        if max(overlap - settings.min_text_overlap, cosine - settings.min_cosine) < 0:
+            continue
+        # Asked last: it takes longer than the rest.
+        if contradicts(*texts) or exchanges_words(*texts):
+            continue
         if overlap >= settings.min_text_overlap:
             twins.append((overlap, Twin(other, f"{overlap:.0%} of the wording is the same")))
-        elif cosine is not None and cosine >= settings.min_cosine:
+        else:
             twins.append((cosine, Twin(other, f"cosine {cosine:.2f}")))
     return max(twins, key=lambda pair: pair[0])[1] if twins else None
 
@@ -357,9 +366,15 @@ def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]
     return tuple(tool for tool in from_json(trajectory.transcript).tools_used if tool in draft.content)
 
 
-def _trigrams(text: str) -> set[str]:
+@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
+def _key(text: str) -> str:
+    return task_key(text)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
+def _trigrams(text: str) -> frozenset[str]:
     folded = f"  {task_key(text)}  "
-    return {folded[start : start + 3] for start in range(len(folded) - 2)}
+    return frozenset(folded[start : start + 3] for start in range(len(folded) - 2))
 
 
 def _clean(item: object) -> object:
@@ -378,7 +393,8 @@ def _shown(item: object, position: int) -> str:
     return scenario[:SHOWN_CHARS] if isinstance(scenario, str) and scenario else f"experiences[{position}]"
 
 
-def _reasons(exc: ValidationError) -> str:
+def reasons(exc: ValidationError) -> str:
+    """Return what is wrong with a value, each field by its name."""
     return "; ".join(
         f"{' '.join('.'.join(str(part) for part in error['loc']).split())[:SHOWN_CHARS] or 'experience'}: "
         f"{error['msg'][:1].lower()}{error['msg'][1:]}"

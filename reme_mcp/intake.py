@@ -12,14 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 
 from reme_mcp import distill, ledger, prompts, quarantine, refine
 from reme_mcp.both import both
-from reme_mcp.config import Settings
+from reme_mcp.config import DedupSettings, Settings
+from reme_mcp.distill import Twin
 from reme_mcp.schema import (
     Experience,
     Merged,
+    Outcome,
     Quarantined,
     ReceiptLine,
     RecordResult,
@@ -44,16 +47,15 @@ EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "arc
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A trajectory with what can be made ready before the pool is locked.
+class Batch:
+    """What would enter one workspace, with what can be made ready before the pool is locked.
 
     Attributes:
-        candidates: What its drafts would become.
+        candidates: Not yet stored.
         embedded: Their vectors, in order; `None` without a model.
         readable: Whether the model knows each candidate's script, in order.
     """
 
-    trajectory: Trajectory
     candidates: tuple[Experience, ...]
     embedded: Embedded | None
     readable: tuple[bool, ...]
@@ -63,14 +65,27 @@ class Prepared:
         return [candidate.id for candidate in self.candidates].index(experience_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A trajectory with what its drafts would become."""
+
+    trajectory: Trajectory
+    batch: Batch
+
+
 async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
     """Make the drafts of a trajectory ready to be stored; this may take as long as a model takes."""
     at = now()
     candidates = tuple(
         distill.to_experience(named, trajectory, at=at) for named in distill.from_stored(trajectory.drafts)
     )
+    return Prepared(trajectory, await embed(candidates, vectors))
+
+
+async def embed(candidates: Sequence[Experience], vectors: Vectors) -> Batch:
+    """Make candidates ready to be compared with the pool by their vectors, too."""
     readable = tuple(vectors.reads(lesson_text(candidate)) for candidate in candidates)
-    return Prepared(trajectory, candidates, await vectors.embed_experiences(candidates), readable)
+    return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable)
 
 
 async def work_off(
@@ -108,7 +123,7 @@ async def learn(prepared: Prepared, store: Store, writer: Writer, settings: Sett
     """Learn what the model behind the server made of a queued trajectory, and complete its answer; may be repeated."""
     answer = RecordResult.model_validate_json(prepared.trajectory.answer)
     answer = answer.model_copy(update={"rejected": rejected_of(prepared.trajectory)})
-    work = await _learned(prepared, await _neighbours(prepared, store), store, settings, {}, answer)
+    work = await _learned(prepared, await neighbours(prepared.batch, store), store, settings, {}, answer)
     await _carry_out(work, prepared, writer, is_new=False)
     return work.answer
 
@@ -142,8 +157,8 @@ async def _plan(
     """Return what a trajectory comes to; nothing is written here."""
     trajectory = prepared.trajectory
     settle = partial(ledger.settle, store, trajectory, lines, settings.refine)
-    settlement, neighbours = (
-        (await settle(), []) if to_model else await both(settle, partial(_neighbours, prepared, store))
+    settlement, near = (
+        (await settle(), []) if to_model else await both(settle, partial(neighbours, prepared.batch, store))
     )
     counted = settlement.counted
     proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
@@ -160,11 +175,11 @@ async def _plan(
         brief="",
     )
     if not to_model:
-        work = await _learned(prepared, neighbours, store, settings, changed, answer)
+        work = await _learned(prepared, near, store, settings, changed, answer)
         return replace(work, settled=settlement.lines)
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
-        lessons = [candidate.content for candidate in prepared.candidates if candidate.status != "quarantined"]
+        lessons = [candidate.content for candidate in prepared.batch.candidates if candidate.status != "quarantined"]
         answer = answer.model_copy(update={"lessons": lessons})
     # What went wrong with earlier drafts says nothing about these.
     queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
@@ -173,7 +188,7 @@ async def _plan(
 
 async def _learned(
     prepared: Prepared,
-    neighbours: Sequence[_Neighbours],
+    near: Sequence[Neighbours],
     store: Store,
     settings: Settings,
     changed: Mapping[str, Experience],
@@ -181,7 +196,7 @@ async def _learned(
 ) -> _Work:
     """Return what is new of the candidates, together with `changed`, and the answer with its trajectory."""
     trajectory = prepared.trajectory
-    added, merged, told, rejected = _sort(prepared, neighbours, changed, settings)
+    added, merged, told, rejected = _sort(prepared, near, changed, settings)
     rejected = [*answer.rejected, *rejected]
     status = _status(trajectory, rejected)
     brief = ""
@@ -218,7 +233,7 @@ async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new:
         partial(
             both,
             partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
-            partial(_put_vectors, prepared, writer, work.added, are_new=is_new),
+            partial(put_vectors, prepared.batch, writer, work.added, are_new=is_new),
         ),
     )
     await writer.put_trajectory(work.trajectory)
@@ -239,15 +254,21 @@ def rejected_of(trajectory: Trajectory) -> list[Rejected]:
     return [Rejected.model_validate(item) for item in json.loads(trajectory.rejected)]
 
 
-async def _put_vectors(prepared: Prepared, writer: Writer, added: Sequence[Experience], *, are_new: bool) -> None:
-    if prepared.embedded is not None:
-        rows = [prepared.row(one.id) for one in added]
-        vectors, lessons = prepared.embedded.vectors[rows], prepared.embedded.lessons[rows]
-        await writer.put_vectors(prepared.embedded.space, added, vectors, lessons, are_new=are_new)
+def admit(candidate: Experience, outcome: Outcome, settings: Settings) -> Experience:
+    """Return a candidate as it may enter the pool. Whatever enters goes through here: recorded, judged or imported."""
+    return refine.admit(candidate, outcome, add_from=settings.refine.add_from)
+
+
+async def put_vectors(batch: Batch, writer: Writer, added: Sequence[Experience], *, are_new: bool) -> None:
+    """Store the vectors of those candidates that are added."""
+    if batch.embedded is not None:
+        rows = [batch.row(one.id) for one in added]
+        vectors, lessons = batch.embedded.vectors[rows], batch.embedded.lessons[rows]
+        await writer.put_vectors(batch.embedded.space, added, vectors, lessons, are_new=are_new)
 
 
 @dataclass(frozen=True, slots=True)
-class _Neighbours:
+class Neighbours:
     """What the pool says about the same as a candidate, and the candidate itself if it is stored already.
 
     Attributes:
@@ -259,35 +280,67 @@ class _Neighbours:
     cosines: Mapping[str, float]
 
 
-async def _neighbours(prepared: Prepared, store: Store) -> list[_Neighbours]:
-    """Return the neighbours of each candidate, in order."""
+async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None = None) -> list[Neighbours]:
+    """Return the neighbours of the candidates in these rows, of all where `None`, in order."""
     found = []
-    for row, candidate in enumerate(prepared.candidates):
+    for row in range(len(batch.candidates)) if rows is None else rows:
+        candidate = batch.candidates[row]
         words = _telling_words(lesson_text(candidate))
         cosines, similar = await both(
-            partial(_cosines, prepared, row, store),
+            partial(_cosines, batch, row, store),
             partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
         )
         ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
         others = await store.experiences(candidate.workspace, ids)
-        found.append(_Neighbours(list(others.values()), cosines))
+        found.append(Neighbours(list(others.values()), cosines))
     return found
 
 
-async def _cosines(prepared: Prepared, row: int, store: Store) -> dict[str, float]:
+async def _cosines(batch: Batch, row: int, store: Store) -> dict[str, float]:
     """Return how similar the lessons of the nearest experiences are to a candidate's."""
-    embedded = prepared.embedded
-    if embedded is None or not prepared.readable[row]:
+    embedded = batch.embedded
+    if embedded is None or not batch.readable[row]:
         return {}
-    workspace = prepared.trajectory.workspace
+    workspace = batch.candidates[row].workspace
     near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
     lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
     return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
 
 
+def find_twin(
+    candidate: Experience,
+    batch: Batch,
+    others: Sequence[Experience],
+    cosines: Mapping[str, float],
+    added: Sequence[Experience],
+    rules: DedupSettings,
+) -> Twin | None:
+    """Return what says the same as a candidate, of its neighbours and of those of its batch that are to be added.
+
+    Args:
+        candidate: Of the batch, as it may enter the pool.
+        batch: With the vectors, if there are any.
+        others: Its neighbours in the pool, as they are now.
+        cosines: Of their lessons to the candidate's.
+        added: What is to be added of the batch.
+        rules: From where on two lessons are the same.
+    """
+    compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
+    return distill.find_twin(candidate, compared, {**cosines, **_cosines_in_batch(candidate, batch, added)}, rules)
+
+
+def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Experience]) -> dict[str, float]:
+    """Return how similar the lessons of those just added are to a candidate's."""
+    row = batch.row(candidate.id)
+    if batch.embedded is None or not batch.readable[row]:
+        return {}
+    lessons = batch.embedded.lessons
+    return {one.id: float(lessons[batch.row(one.id)] @ lessons[row]) for one in added}
+
+
 def _sort(
     prepared: Prepared,
-    neighbours: Sequence[_Neighbours],
+    near: Sequence[Neighbours],
     changed: Mapping[str, Experience],
     settings: Settings,
 ) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected]]:
@@ -295,7 +348,7 @@ def _sort(
 
     Args:
         prepared: The candidates.
-        neighbours: Of each.
+        near: The neighbours of each.
         changed: Experiences that are not yet stored as they are now, by id.
         settings: From where on two lessons are the same, and what starts as provisional.
     """
@@ -303,16 +356,14 @@ def _sort(
     merged: dict[str, Experience] = {}
     told: list[Merged] = []
     rejected: list[Rejected] = []
-    for row, (candidate, near) in enumerate(zip(prepared.candidates, neighbours, strict=True)):
-        current = [merged.get(other.id, changed.get(other.id, other)) for other in near.others]
+    for candidate, found in zip(prepared.batch.candidates, near, strict=True):
+        current = [merged.get(other.id, changed.get(other.id, other)) for other in found.others]
         if stored := [other for other in current if other.id == candidate.id]:
             # A process died after storing it: what it has become since is not undone.
             added += stored
             continue
-        candidate = refine.admit(candidate, prepared.trajectory.outcome, add_from=settings.refine.add_from)
-        cosines = {**near.cosines, **_cosines_in_batch(prepared, row, added)}
-        others = [other for other in (*current, *added) if _may_be_twins(candidate, other)]
-        twin = distill.find_twin(candidate, others, cosines, settings.dedup)
+        candidate = admit(candidate, prepared.trajectory.outcome, settings)
+        twin = find_twin(candidate, prepared.batch, current, found.cosines, added, settings.dedup)
         if twin is None:
             added.append(candidate)
             continue
@@ -346,14 +397,6 @@ def _may_be_twins(candidate: Experience, other: Experience) -> bool:
     return same and quarantine.is_approved(other)
 
 
-def _cosines_in_batch(prepared: Prepared, row: int, added: Sequence[Experience]) -> dict[str, float]:
-    """Return how similar the lessons of those just added are to a candidate's."""
-    embedded = prepared.embedded
-    if embedded is None or not prepared.readable[row]:
-        return {}
-    return {one.id: float(embedded.lessons[prepared.row(one.id)] @ embedded.lessons[row]) for one in added}
-
-
 def _telling_words(text: str) -> str:
     """Return the longest words of a text: mostly the rarest, and enough to find one that says the same."""
     words = dict.fromkeys(spell_out(text).split())
@@ -367,8 +410,16 @@ def _merge(twin: Experience, candidate: Experience) -> Experience:
     """
     if twin.status == "provisional" and candidate.status == "active":
         twin = refine.activate(twin, at=candidate.updated_at)
-    new = tuple(id for id in candidate.trajectory_ids if id not in twin.trajectory_ids)
-    return replace(twin, trajectory_ids=twin.trajectory_ids + new, updated_at=candidate.updated_at) if new else twin
+    return with_provenance(twin, candidate, at=candidate.updated_at)
+
+
+def with_provenance(twin: Experience, candidate: Experience, *, at: datetime) -> Experience:
+    """Return the older record with what the candidate was learned from added, or as it is if it has all of it."""
+    trajectory_ids = tuple(dict.fromkeys((*twin.trajectory_ids, *candidate.trajectory_ids)))
+    origins = tuple(dict.fromkeys((*twin.origins, *candidate.origins)))
+    if (trajectory_ids, origins) == (twin.trajectory_ids, twin.origins):
+        return twin
+    return replace(twin, trajectory_ids=trajectory_ids, origins=origins, updated_at=at)
 
 
 def _status(trajectory: Trajectory, rejected: Sequence[Rejected]) -> RecordStatus:

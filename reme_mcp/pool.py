@@ -1,4 +1,4 @@
-"""The pool as a person looks after it: list, show, prune, archive, restore, pin, delete, back up.
+"""The pool as a person looks after it: list, show, prune, archive, restore, pin, delete, import, back up.
 
 In:  the name of an experience or of a workspace, and what is to be done with it.
 Out: experiences as they are afterwards, or as they were.
@@ -13,13 +13,16 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import anyio.to_thread
+
 from reme_mcp import backup as backups
-from reme_mcp import checks, ledger, quarantine, refine
+from reme_mcp import checks, imports, ledger, quarantine, records, refine
 from reme_mcp.config import Settings
 from reme_mcp.costs import Cost, total
 from reme_mcp.errors import InvalidInput, NotFound
+from reme_mcp.imports import Imported
 from reme_mcp.redaction import Redact
-from reme_mcp.schema import Experience, Status, Tally, now
+from reme_mcp.schema import Experience, Kind, Status, Tally, now
 from reme_mcp.store import Store
 from reme_mcp.vectors import Vectors
 
@@ -204,6 +207,54 @@ class Pool:
         async with store.writing() as writer:
             await writer.delete_experience(experience.workspace, experience.id)
         return experience
+
+    async def bring_in(
+        self,
+        file: str,
+        data: bytes,
+        *,
+        workspace: str | None = None,
+        kind: Kind = "success",
+        dry_run: bool = False,
+        tell: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Imported:
+        """Take the experiences of a file into a workspace; what they say of themselves is not believed.
+
+        Args:
+            file: Its name, which they will have as their source.
+            data: Of the file: JSON Lines or a JSON array, of ours or of ReMe's.
+            workspace: Whose they will be; the settings' where `None`.
+            kind: Of records that don't say theirs, as those of ReMe's first formats.
+            dry_run: Write nothing.
+            tell: Told how many more records are done, and of how many.
+
+        Raises:
+            StoreError: The pool can't be read or written; what is counted as done is stored.
+        """
+        workspace = self._workspace(workspace)
+        source = checks.label(f"file:{file}")
+        read = partial(records.read, data, workspace=workspace, source=source, kind=kind, redact=self._redact, at=now())
+        found = await anyio.to_thread.run_sync(read)
+        tell(0, len(found))
+        return await imports.bring_in(
+            file,
+            found,
+            workspace,
+            await self._open_store(),
+            self._vectors,
+            self.settings,
+            dry_run=dry_run,
+            tell=lambda done: tell(done, len(found)),
+        )
+
+    async def every(
+        self, *, workspace: str | None = None, statuses: Sequence[Status] | None = None
+    ) -> list[Experience]:
+        """Return all experiences of a workspace, oldest first."""
+        found: list[Experience] = []
+        while page := await self.page(workspace=workspace, statuses=statuses, offset=len(found), limit=1000):
+            found += page
+        return found[::-1]
 
     async def backup(self, target: Path | None = None) -> backups.Backup:
         """Write a copy of the whole pool, of every workspace, into one file; others go on working meanwhile.

@@ -88,6 +88,7 @@ class Experience:
         status: `active` is recalled; `provisional` for its own task only; `quarantined` and `archived` never.
         status_reason: Why, in a sentence; of an `active` one, what a person has let pass, mostly nothing.
         pinned: A person said keep: never pruned.
+        origins: Ids that it, or what was merged into it, had where it was imported from.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Experience:
     status: Status
     status_reason: str
     pinned: bool
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,18 @@ class Store:
         listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
         return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
+    async def known_origins(self, workspace: str, origins: Sequence[str]) -> set[str]:
+        """Return those of `origins` that `workspace` has an experience of: as its own id, or as that of its origin."""
+        if not origins:
+            return set()
+        from lancedb import lit
+
+        listed = ", ".join(lit(id).to_sql() for id in origins)
+        where = f"{equals('workspace', workspace).to_sql()} AND array_has_any(origins, [{listed}])"
+        found = await self._rows("experiences", Experience, where)
+        known = set(await self.experiences(workspace, origins))
+        return known.union(*(one.origins for one in found)) & set(origins)
+
     async def match_text(
         self, workspace: str, query: str, *, statuses: Sequence[Status], also: Sequence[str] = (), limit: int
     ) -> list[tuple[str, float]]:
@@ -523,6 +535,12 @@ class Store:
                 else:
                     async with self._receipts_lock if name == "receipts" else self._pool_lock:
                         await self._compact(name, table, alone=True)
+
+    async def index_experiences(self) -> None:
+        """Put what was just added into the full-text index: what is not in it yet is read through by every search."""
+        async with self._upkeep_lock, self._pool_lock:
+            self._check_mark()
+            await self._compact("experiences", self._tables["experiences"], alone=True)
 
     async def _writes_until_upkeep(self, table: lancedb.AsyncTable) -> int:
         """Return after how many writes a table is compacted: the larger it is, the rarer, as all of it is rewritten."""

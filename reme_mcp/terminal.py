@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -87,6 +90,25 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
+    """Write files, each whole or not at all; without `force` none if any of them is there."""
+    there = [path for path, _ in files if path.exists()]
+    if there and not force:
+        raise click.ClickException(f"{there[0]} exists; --force replaces it")
+    for path, text in files:
+        name = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            os.replace(name, path)
+        except OSError as exc:
+            if name:
+                Path(name).unlink(missing_ok=True)
+            raise click.ClickException(f"can't write {path}: {exc.strerror}") from exc
 
 
 def plain(value: object) -> str:

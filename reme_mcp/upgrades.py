@@ -60,6 +60,7 @@ UPGRADES: Sequence[Upgrade] = (
     new_column("trajectories", "tries", "cast(0 as bigint)"),
     new_column("trajectories", "retry_at", "null"),
     new_column("trajectories", "trouble", "''"),
+    new_column("experiences", "origins", "arrow_cast(make_array(), 'List(Utf8)')"),
 )
 SCHEMA_VERSION = 1 + len(UPGRADES)
 

@@ -38,6 +38,7 @@ WHOLE_NUMBERS = [
     ("http.max_body_bytes", 10_000, 1_000_000_000),
     ("refine.min_frequency", 1, 1_000),
     ("refine.max_failed_retries", 1, 100),
+    ("capture.limit", 1, 20),
 ]
 NUMBERS = [
     ("llm.temperature", 0.0, 2.0),
@@ -59,6 +60,7 @@ TIMEOUTS = [
     ("embedder.timeout_s", 0.0, 600.0),
     ("llm.timeout_s", 0.0, 3_600.0),
     ("recall.llm_deadline_s", 0.0, 60.0),
+    ("capture.prompt_budget_s", 0.0, 25.0),
     *((f"http.{key}_timeout_s", 0.0, 3_600.0) for key in ("body", "call", "stop")),
 ]
 RANGES = [*WHOLE_NUMBERS, *NUMBERS, *TIMEOUTS]

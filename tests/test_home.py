@@ -153,6 +153,20 @@ async def test_a_home_without_the_columns_of_the_queue_gets_them(old_home: Path)
     assert json.loads((old_home / "home.json").read_text()) == {"schema": 1 + len(UPGRADES)}
 
 
+async def test_a_home_without_the_column_of_imports_gets_it(old_home: Path) -> None:
+    async with opened(old_home) as store:
+        await store._tables["experiences"].drop_columns(["origins"])
+    async with opened(old_home, UPGRADES) as store:
+        assert (await store.experiences("default", ["e-a"]))["e-a"] == experience("e-a")
+        assert await store.known_origins("default", ["m1", "m2"]) == set()
+        async with store.writing() as writer:
+            await writer.put_experiences([experience("e-c", origins=("m1",))], are_new=True)
+            await writer.put_experiences([experience("e-a", origins=("m2", "m3"))])
+        assert (await store.experiences("default", ["e-c"]))["e-c"].origins == ("m1",)
+        assert await store.known_origins("default", ["m1", "m3", "m4", "e-b", "it's"]) == {"m1", "m3", "e-b"}
+        assert await store.known_origins("other", ["m1", "e-b"]) == set()
+
+
 async def test_a_home_of_today_is_not_upgraded_and_not_backed_up(old_home: Path) -> None:
     before = contents(old_home)
     async with opened(old_home):
@@ -659,7 +673,8 @@ async def main():
         await refused("Read-only file system", record)
         await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
         later = Store.open(Path(home), upgrades=[*UPGRADES, new_column("experiences", "mood", "'calm'")])
-        await refused("can't upgrade " + home + " from schema 4 to 5: can't lock", later)
+        newest = 1 + len(UPGRADES)
+        await refused(f"can't upgrade {home} from schema {newest} to {newest + 1}: can't lock", later)
         await refused("Read-only file system", memory.pool.backup(Path(place) / "b.zip"))
     print("done")
 anyio.run(main)

@@ -228,6 +228,7 @@ def test_a_line_of_the_log_in_json_holds_no_secret_and_is_still_json() -> None:
 
 
 def test_the_last_error_is_kept_without_secrets(tmp_path: Path) -> None:
+    (tmp_path / lasterror.MARK).touch()
     keeper = lasterror.Keeper(tmp_path, redact)
     keeper.emit(logging.LogRecord("x", logging.ERROR, "x.py", 1, "sent %s", (TOKEN,), None))
     kept = lasterror.read(tmp_path)

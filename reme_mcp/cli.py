@@ -89,11 +89,20 @@ class Commands(click.Group):
             command = found
         if cmd_name in WITHOUT_POOL:
             return command
-        command = copy.copy(command)
-        taken = {name for parameter in command.params for name in parameter.opts}
-        command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
-        command.callback = _prepared(command.callback or (lambda: None), with_settings=cmd_name not in WITH_CHOICE)
-        return command
+        return _with_options(command, with_settings=cmd_name not in WITH_CHOICE)
+
+
+def _with_options(command: click.Command, *, with_settings: bool) -> click.Command:
+    """Return the command, and those inside it, so that it takes the options of this program as well."""
+    command = copy.copy(command)
+    taken = {name for parameter in command.params for name in parameter.opts}
+    command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
+    if isinstance(command, click.Group):
+        inside = {name: _with_options(one, with_settings=with_settings) for name, one in command.commands.items()}
+        command.commands = inside
+    else:
+        command.callback = _prepared(command.callback or (lambda: None), with_settings=with_settings)
+    return command
 
 
 def _options() -> list[click.Option]:

@@ -161,6 +161,21 @@ def test_options_may_stand_before_a_command_or_after_it_and_the_later_one_wins(r
         assert (found["home"], found["workspace"]) == (home, workspace)
 
 
+def test_options_may_stand_after_a_command_inside_a_command(run: Run, tmp_path: Path) -> None:
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    # Its own --workspace says for which the token is.
+    assert run("token", "create", "ci", "--workspace", "team", "--home", second).exit_code == 0
+    for line, names in (
+        (["--home", first, "token", "list"], []),
+        (["token", "--home", second, "list"], ["ci"]),
+        (["--home", first, "token", "list", "--home", second], ["ci"]),
+    ):
+        assert [one["name"] for one in json.loads(run(*line, "--json").stdout)] == names
+    assert run("token", "list", "--help", "--set", "recall.limit=0").exit_code == 0
+    done = run("token", "list", "--set", "recall.limit=0")
+    assert "must be from 1 to 20" in done.stderr
+
+
 def test_a_command_explains_itself_even_where_the_settings_are_bad(run: Run) -> None:
     assert run("--set", "recall.limit=0", "list", "--help").exit_code == 0
     done = run("--set", "recall.limit=0", "list")

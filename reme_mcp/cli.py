@@ -100,8 +100,8 @@ def _with_options(command: click.Command, *, with_settings: bool) -> click.Comma
     if isinstance(command, click.Group):
         inside = {name: _with_options(one, with_settings=with_settings) for name, one in command.commands.items()}
         command.commands = inside
-    else:
-        command.callback = _prepared(command.callback or (lambda: None), with_settings=with_settings)
+    if command.callback is not None and (not isinstance(command, click.Group) or command.invoke_without_command):
+        command.callback = _prepared(command.callback, with_settings=with_settings)
     return command
 
 

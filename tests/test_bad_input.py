@@ -245,6 +245,8 @@ async def test_a_misshapen_experience_is_left_out_with_a_reason_and_its_neighbou
 
 @pytest.mark.parametrize("nasty", NASTY.values(), ids=NASTY)
 async def test_any_text_goes_through_all_three_tools(client: Client, nasty: str) -> None:
+    # What turns the order of letters round is stored as well, but for a person to see first.
+    status = "quarantined" if nasty == NASTY["bidi"] else "active"
     recalled = await client.call_tool("recall_experiences", {"task": nasty, "context": nasty, "tools": [nasty]})
     assert not recalled.is_error, text(recalled)
     receipt = (recalled.structured_content or {})["receipt"]
@@ -257,14 +259,15 @@ async def test_any_text_goes_through_all_three_tools(client: Client, nasty: str)
         {"task": nasty, "outcome": "failure", "steps": nasty, "receipt": receipt, "experiences": [lesson]},
     )
     assert not recorded.is_error, text(recorded)
-    ids = (recorded.structured_content or {})["added"]
+    result = recorded.structured_content or {}
+    ids = [one["id"] for one in result["quarantined"]] if status == "quarantined" else result["added"]
     assert len(ids) == 1
     rated = await client.call_tool("rate_experience", {"experience_id": ids[0], "helpful": False, "reason": nasty})
     assert not rated.is_error, text(rated)
     for argument in ("receipt", "experience_id"):
         unknown = {"experience_id": ids[0], "helpful": True} | {argument: nasty}
         assert (await client.call_tool("rate_experience", unknown)).is_error
-    assert (await counts(client))["experiences"] == {"active": 1}
+    assert (await counts(client))["experiences"] == {status: 1}
 
 
 async def test_orphan_results_and_calls_without_an_answer_are_accepted_and_marked(client: Client) -> None:

@@ -134,7 +134,8 @@ def by_tests(steps: Sequence[Step]) -> Inferred | None:
     statuses = [int(match[1] or match[2]) for match in _EXIT_STATUS.finditer(result.text)]
     if found := _FAILED.search(result.text):
         return Inferred("failure", "tests", _shown(_line(result.text, found)))
-    if result.failed or any(statuses):
+    # That the call failed is not enough: the user may have refused it, and nothing was run.
+    if any(statuses):
         return Inferred("failure", "tests", _shown(result.text))
     if found := _PASSED.search(result.text):
         return Inferred("success", "tests", _shown(_line(result.text, found)))

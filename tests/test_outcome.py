@@ -135,9 +135,9 @@ def test_tests_that_failed_are_a_failure(command: str, text: str) -> None:
     assert (got.outcome, got.rule) == ("failure", "tests")
 
 
-def test_a_failed_call_is_a_failure_even_without_a_count() -> None:
-    assert infer([TASK, *runs("boom", failed=True)]).outcome == "failure"
-    assert infer([TASK, *runs("boom", failed=False)]).outcome is None
+def test_a_call_that_failed_without_an_exit_status_was_perhaps_never_run() -> None:
+    assert infer([TASK, *runs("This command requires approval", failed=True)]).outcome is None
+    assert infer([TASK, *runs("Exit code 1\nboom", failed=True)]).outcome == "failure"
 
 
 def test_the_last_run_decides() -> None:

@@ -29,6 +29,7 @@ from reme_mcp.costs import Allowance, Bill, Purpose, Spent
 from reme_mcp.errors import AnswerError, EndpointError
 from reme_mcp.redaction import Redact
 from reme_mcp.schema import now
+from reme_mcp.spans import span
 from reme_mcp.wire import Choice, Completion, Manner, Usage, Vectors, retry_after_s, words_of
 
 if TYPE_CHECKING:
@@ -290,7 +291,12 @@ class EndpointLLM:
         bill = Bill()
         ok = False
         try:
-            found = await self._ask(system, user, shape, bill)
+            with span(f"llm: {purpose}", **{"gen_ai.request.model": self.name}) as one:
+                try:
+                    found = await self._ask(system, user, shape, bill)
+                finally:
+                    one.set_attribute("gen_ai.usage.input_tokens", bill.tokens_in)
+                    one.set_attribute("gen_ai.usage.output_tokens", bill.tokens_out)
             ok = True
             return found
         finally:

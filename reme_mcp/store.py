@@ -40,6 +40,7 @@ from reme_mcp.errors import StoreError
 from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
 from reme_mcp.searchable import search_text
+from reme_mcp.spans import span, timed
 from reme_mcp.tables import (
     Row,
     among,
@@ -161,6 +162,7 @@ class Store:
 
     # --- experiences ---
 
+    @timed("store: read experiences")
     async def experiences(
         self, workspace: str, ids: Sequence[str], *, statuses: Sequence[Status] | None = None
     ) -> dict[str, Experience]:
@@ -184,6 +186,7 @@ class Store:
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
 
+    @timed("store: read page")
     async def page(
         self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
     ) -> list[Experience]:
@@ -231,6 +234,7 @@ class Store:
         known = set(await self.experiences(workspace, origins))
         return known.union(*(one.origins for one in found)) & set(origins)
 
+    @timed("store: match text")
     async def match_text(
         self, workspace: str, query: str, *, statuses: Sequence[Status], also: Sequence[str] = (), limit: int
     ) -> list[tuple[str, float]]:
@@ -272,6 +276,7 @@ class Store:
 
     # --- vectors ---
 
+    @timed("store: match vectors")
     async def match_vector(
         self,
         embedder: str,
@@ -356,6 +361,7 @@ class Store:
 
     # --- trajectories ---
 
+    @timed("store: read trajectory")
     async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
         """Return one trajectory of `workspace`, or `None`."""
         where = every(equals("workspace", workspace), equals("id", trajectory_id))
@@ -485,11 +491,13 @@ class Store:
 
         What happens inside is shielded from cancellation, because a cancelled write may still commit.
         """
-        async with self._pool_lock:
-            self._check_mark()
-            with anyio.CancelScope(shield=True):
-                yield Writer(self)
+        with span("store: write"):
+            async with self._pool_lock:
+                self._check_mark()
+                with anyio.CancelScope(shield=True):
+                    yield Writer(self)
 
+    @timed("store: add receipt")
     async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
         """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool."""
         rows = [dataclasses.asdict(line) for line in lines]

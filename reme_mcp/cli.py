@@ -44,6 +44,7 @@ COMMANDS = {
     "import": ("commands_files", "import_files"),
     "export": ("commands_files", "export"),
     "token": ("commands_token", "token"),
+    "deploy": ("commands_deploy", "deploy"),
     "backup": ("commands_backup", "make_backup"),
     "restore-backup": ("commands_backup", "restore_backup"),
     "install": ("commands_clients", "install"),

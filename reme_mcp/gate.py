@@ -106,12 +106,38 @@ def access_of(scope: Scope) -> Access | None:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A request that is being answered."""
+    """A request that is being answered.
+
+    Attributes:
+        bearer: Who asks; `None` where nobody is asked.
+        is_stream: Whether its client only listens.
+        scope: What it is answered in.
+        waiting: What it waits in for the client to leave, if it does.
+        has_ended: Whether it was told that the client has left.
+        is_revoked: Whether that was because its token holds no more.
+    """
 
     bearer: Bearer | None
     is_stream: bool
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    waiting: anyio.CancelScope | None = None
+    has_ended: bool = False
     is_revoked: bool = False
+
+    def end(self) -> None:
+        """Have it tidy up as if its client had left; cut it off the second time."""
+        if self.has_ended:
+            self.scope.cancel()
+        self.has_ended = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    async def receive(self, receive: Receive) -> Message:
+        """Wait for the client to leave, or to be told that it has."""
+        if not self.has_ended:
+            with anyio.CancelScope() as self.waiting:
+                return await receive()
+        return {"type": "http.disconnect"}
 
 
 @dataclass(slots=True)
@@ -198,7 +224,7 @@ class Gate:
                     good[one.bearer.token] = await self._still_holds(one.bearer)
                 if not good[one.bearer.token]:
                     one.is_revoked = True
-                    one.scope.cancel()
+                    one.end()
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -213,7 +239,7 @@ class Gate:
         """End the streams that clients only listen to."""
         for one in self._open:
             if one.is_stream:
-                one.scope.cancel()
+                one.end()
 
     # --- one request ---
 
@@ -262,7 +288,7 @@ class Gate:
         self._open.add(one)
         try:
             with one.scope:
-                await self._pass_on(scope, receive, send)
+                await self._pass_on(one, scope, receive, send)
         finally:
             self._open.discard(one)
             self._open_by_holder[holder] -= 1
@@ -276,7 +302,7 @@ class Gate:
             with suppress(OSError):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, one: _Open, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on once all of it is here."""
         limit = self._settings.max_body_bytes
         declared = Headers(scope=scope).get("content-length", "")
@@ -300,7 +326,7 @@ class Gate:
         left: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def again() -> Message:
-            return left.pop() if left else await receive()
+            return left.pop() if left else await one.receive(receive)
 
         await self._app(scope, again, send)
 
@@ -343,7 +369,10 @@ class Gate:
     def _is_origin(self, origin: str | None) -> bool:
         if origin is None or origin.lower().rstrip("/") in self._origins:
             return True
-        return self._is_local and not self._settings.public_url and urlsplit(origin).hostname in LOCAL_NAMES
+        if not self._is_local or self._settings.public_url:
+            return False
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and _host_name(host) in LOCAL_NAMES
 
     async def _refuse(
         self, send: Send, status: int, reason: str, words: str, *, retry_after_s: int | None = None

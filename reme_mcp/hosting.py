@@ -142,7 +142,7 @@ class Host:
 
     async def _readyz(self, _: Request) -> Response:
         """Say whether calls would be answered; the embedder's state is told, and does not decide."""
-        store = "slow"
+        store = "opening"
         with anyio.move_on_after(READY_DEADLINE_S):
             store = await self._store_state()
         ready = store == "open" and not self.gate.is_closing
@@ -255,7 +255,10 @@ class Host:
 
 
 def _is_refusal(result: HandlerResult) -> bool:
-    return isinstance(result, CallToolResult) and bool(result.is_error)
+    match result:
+        case CallToolResult(is_error=True) | {"isError": True}:
+            return True
+    return False
 
 
 class _Endpoint:

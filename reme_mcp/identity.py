@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ class Issuer:
 
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, UnicodeError):
             return None
         if header.get("alg") not in ALGORITHMS:
             return None
@@ -173,6 +174,9 @@ def _json_from(url: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             value = json.loads(answer.read(MAX_ANSWER_BYTES))
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        raise IdentityError(f"{url} answers {exc.code}") from exc
     except (OSError, ValueError) as exc:
         raise IdentityError(f"{url} can't be asked ({exc})") from exc
     if not isinstance(value, dict):

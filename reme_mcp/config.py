@@ -31,6 +31,7 @@ APP_NAME = "reme-mcp"
 ENV_PREFIX = "REME_MCP_"
 FILE_VARIABLE = "REME_MCP_CONFIG"
 BASE_URL_PATTERN = re.compile(r"https?://[^\s/@]+(/\S*)?", re.IGNORECASE)
+REMOTE_HOME_PATTERN = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 API_KEY_PATTERN = re.compile(r"[!-~]*")
 MAX_SHOWN_CHARS = 80
 
@@ -62,7 +63,18 @@ def _absolute(path: str) -> str:
 def _home(path: str) -> str:
     if not path:
         raise ValueError("must not be empty")
-    return _absolute(path)
+    if not is_remote(path):
+        return _absolute(path)
+    if REMOTE_HOME_PATTERN.fullmatch(path) is None or "/." in path:
+        raise ValueError(
+            "must be a folder, or like s3://bucket/path, gs://… or az://…, in letters, digits and . _ - + ="
+        )
+    return path.rstrip("/")
+
+
+def is_remote(home: str) -> bool:
+    """Return whether a home is the address of a place elsewhere, and no folder of this machine."""
+    return "://" in home
 
 
 def _optional_path(path: str) -> str:
@@ -201,6 +213,21 @@ class RefineSettings(_Section):
     max_failed_retries: Annotated[int, _between(1, 100)] = 3
 
 
+class StorageSettings(_Section):
+    """How a home on S3 is reached; what stands nowhere here comes from the environment."""
+
+    endpoint: Annotated[str, AfterValidator(_base_url)] = ""
+    region: str = ""
+    access_key_id: str = ""
+    secret_access_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
+
+    @model_validator(mode="after")
+    def _keys_come_together(self) -> Self:
+        if bool(self.access_key_id) != bool(self.secret_access_key.get_secret_value()):
+            raise ValueError("storage.access_key_id needs storage.secret_access_key, and the other way round")
+        return self
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -221,6 +248,7 @@ class Settings(_Section):
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 

@@ -9,6 +9,7 @@ A killed process leaves no lock behind: the operating system lets go of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,6 +61,10 @@ class ProcessLock:
             yield True
         finally:
             await self.__aexit__(None, None, None)
+
+    def left(self) -> float:
+        """Return for how many more seconds the holder may write: nobody takes over from a process that lives."""
+        return math.inf
 
     async def _lock_file(self, timeout_s: float) -> bool:
         """Return whether the file could be locked in time; whatever comes in between, no task is kept out by it."""

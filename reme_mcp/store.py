@@ -20,6 +20,7 @@ a recall never waits for somebody who records or compacts. LanceDB is imported o
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -37,13 +38,12 @@ from reme_mcp import home as homes
 from reme_mcp.costs import Spent
 from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
-from reme_mcp.lock import ProcessLock
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
 from reme_mcp.searchable import search_text
+from reme_mcp.site import Folder, Site
 from reme_mcp.tables import (
     Row,
     among,
-    connect,
     create_table,
     equals,
     every,
@@ -92,49 +92,50 @@ class Store:
 
     def __init__(
         self,
-        home: Path,
+        site: Site,
         mark: homes.Mark,
         connection: lancedb.AsyncConnection,
         tables: dict[str, lancedb.AsyncTable],
     ) -> None:
-        self.home = home
+        self.site = site
         self._mark = mark
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
         self._directory = Directory()
         self._refreshing = anyio.Lock()
-        self._pool_lock = ProcessLock(home / "pool.lock")
-        self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
-        self._upkeep_lock = ProcessLock(home / "pool-upkeep.lock")
-        self.queue_lock = ProcessLock(home / "pool-queue.lock")
+        self._pool_lock = site.lock("pool")
+        self._receipts_lock = site.lock("pool-receipts")
+        self._upkeep_lock = site.lock("pool-upkeep")
+        self.queue_lock = site.lock("pool-queue")
         self._writes: Counter[str] = Counter()
         self._preempted: set[str] = set()
 
     @classmethod
-    async def open(cls, home: Path, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
+    async def open(cls, home: Path | Site, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
         """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
 
         Tables of an older version are upgraded; a backup of them, `schema-<number>-<time>`, is in the home then. A home
         that needs none of this is only read.
 
         Args:
-            home: The folder.
+            home: The folder, or where else it is.
             upgrades: What leads from schema 1 to 2, and so on to the one that is asked for.
 
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
         newest = 1 + len(upgrades)
-        mark = homes.prepare(home, schema=newest)
+        site = Folder(home) if isinstance(home, Path) else home
+        mark = await site.prepare(schema=newest)
         if mark.schema < newest:
             try:
-                mark = await upgrade(home, upgrades)
+                mark = await upgrade(site, upgrades)
             except StoreError as exc:
-                raise StoreError(f"can't upgrade {home} from schema {mark.schema} to {newest}: {exc}") from exc
-        with mapped(f"open the pool in {home}"):
-            connection = await connect(home / mark.pool)
-            store = cls(home, mark, connection, {})
+                raise StoreError(f"can't upgrade {site} from schema {mark.schema} to {newest}: {exc}") from exc
+        with mapped(f"open the pool in {site}"):
+            connection = await site.connect(mark)
+            store = cls(site, mark, connection, {})
             wanted = schemas()
             present = set((await connection.list_tables()).tables or [])
             if missing := [name for name in wanted if name not in present]:
@@ -151,13 +152,13 @@ class Store:
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         self._connection.close()  # type: ignore[no-untyped-call]  # likewise
 
-    def is_current(self) -> bool:
+    async def is_current(self) -> bool:
         """Return whether the home still has these tables: another process may have upgraded or replaced them.
 
         Raises:
             StoreError: The home is gone.
         """
-        return homes.read_mark(self.home, schema=sys.maxsize) == self._mark
+        return await self.site.glance_at_mark(schema=sys.maxsize) == self._mark
 
     # --- experiences ---
 
@@ -474,7 +475,7 @@ class Store:
         What happens inside is shielded from cancellation, because a cancelled write may still commit.
         """
         async with self._pool_lock:
-            self._check_mark()
+            await self._check_mark()
             with anyio.CancelScope(shield=True):
                 yield Writer(self)
 
@@ -483,7 +484,7 @@ class Store:
         rows = [dataclasses.asdict(line) for line in lines]
         table = self._tables["receipts"]
         async with self._receipts_lock:
-            self._check_mark()
+            await self._check_mark()
             with anyio.CancelScope(shield=True), mapped("write the receipt"):
                 await table.add(to_arrow(rows, schemas()["receipts"]))
         self._writes["receipts"] += 1
@@ -514,7 +515,7 @@ class Store:
         if self.writes_since_upkeep() < UPKEEP_EVERY_WRITES:
             return
         async with self._upkeep_lock:
-            self._check_mark()
+            await self._check_mark()
             for name, table in self._open_tables().items():
                 if self._writes[name] < await self._writes_until_upkeep(table):
                     continue
@@ -546,10 +547,10 @@ class Store:
         self._preempted.discard(name)
         self._writes[name] -= writes
 
-    def _check_mark(self) -> None:
+    async def _check_mark(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
-        if not self.is_current():
-            raise StoreError(f"{self.home} was upgraded or restored from a backup by another process; try again")
+        if await self.site.read_mark(schema=sys.maxsize) != self._mark:
+            raise StoreError(f"{self.site} was upgraded or restored from a backup by another process; try again")
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
@@ -686,6 +687,7 @@ class Writer:
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors for good; its receipts stay."""
+        self._left()
         where = every(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):
             await self._store._tables["experiences"].delete(where)
@@ -711,11 +713,21 @@ class Writer:
         async with self._store._receipts_lock:
             await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
 
+    def _left(self) -> timedelta | None:
+        """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
+
+        Raises:
+            StoreError: The turn to write is over already.
+        """
+        left = self._store._pool_lock.left()
+        return None if left == math.inf else timedelta(seconds=left)
+
     async def _put(self, table: str, rows: list[dict[str, Any]], *, are_new: bool) -> None:
         """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
         if not are_new:
             await self._upsert(table, "id", rows)
         elif rows:
+            self._left()
             target = self._store._open_tables()[table]
             with mapped(f"write {table}"):
                 await target.add(to_arrow(rows, await target.schema()))
@@ -729,7 +741,7 @@ class Writer:
             # Not through an index: one on the key would hide rows of other processes and double them.
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            await merge.execute(to_arrow(rows, await target.schema()))
+            await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
         self._store._writes[table] += 1
 
 

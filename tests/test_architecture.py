@@ -22,14 +22,17 @@ LAYERS = (
     ("ledger", "vectors", "distill", "guidance", "backup", "checks"),
     ("recall", "refine"),
     ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions"),
+    ("upgrades",),
+    ("site",),
     (
-        "upgrades",
         "tables",
         "wire",
         "answers",
         "costs",
         "home",
         "lock",
+        "lease",
+        "objects",
         "matrix",
         "directory",
         "budget",
@@ -49,12 +52,23 @@ OWNERS = {
     "loguru": {"embed"},
     "openai": {"llm"},
     "filelock": {"lock"},
+    "obstore": {"objects"},
     "platformdirs": {"config"},
     "py_rust_stemmers": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
     "rich": {"commands_queue", "terminal", "demo"},
 }
-HEAVY = {"lancedb", "pyarrow", "fastembed", "openai", "onnxruntime", "py_rust_stemmers", "loguru", "filelock"}
+HEAVY = {
+    "lancedb",
+    "pyarrow",
+    "fastembed",
+    "openai",
+    "onnxruntime",
+    "py_rust_stemmers",
+    "loguru",
+    "filelock",
+    "obstore",
+}
 
 
 def imports(path: Path, *, anywhere: bool = True) -> set[str]:

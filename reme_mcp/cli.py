@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from reme_mcp import __version__
-from reme_mcp.config import Settings, load_settings
-from reme_mcp.errors import ConfigError
+from reme_mcp.config import Settings, load_settings, with_overrides
+from reme_mcp.errors import ConfigError, ReMeError
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -35,6 +35,7 @@ COMMANDS = {
     "delete": ("commands_pool", "delete"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
+    "token": ("commands_token", "token"),
     "backup": ("commands_backup", "make_backup"),
     "restore-backup": ("commands_backup", "restore_backup"),
 }
@@ -98,17 +99,48 @@ def main() -> None:
 
 
 @cli.command()
-@click.pass_obj
-def serve(settings: Settings) -> None:
-    """Serve one MCP client over stdin and stdout (the default)."""
+@click.option("--http", "transport", flag_value="http", help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "http", "sse"]),
+    default="stdio",
+    help="http is --http; sse is /sse alone.",
+)
+@click.option("--host", help="Address to listen at, for http and sse. [http] host in the settings.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen at. [http] port in the settings.")
+@click.option("--without-auth", metavar="WORDS", help="Ask nobody for a token. [http] without_auth says which words.")
+@click.pass_context
+def serve(
+    context: click.Context,
+    transport: str = "stdio",
+    host: str | None = None,
+    port: int | None = None,
+    without_auth: str | None = None,
+) -> None:
+    """Serve MCP clients: one over stdin and stdout (the default), or many over HTTP."""
     import anyio
 
-    from reme_mcp.server import serve_stdio
-
-    if sys.stdin.isatty():
-        click.echo("reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True)
+    given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
+    overrides = {key: str(value) for key, value in given.items() if value is not None}
+    settings: Settings = context.obj
     try:
-        anyio.run(serve_stdio, settings)
+        if transport == "stdio":
+            if overrides:
+                raise click.UsageError("--host, --port and --without-auth go with --http or --transport sse")
+            from reme_mcp.server import serve_stdio
+
+            if sys.stdin.isatty():
+                click.echo(
+                    "reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True
+                )
+            anyio.run(serve_stdio, settings)
+        else:
+            from reme_mcp.hosting import serve_http
+
+            changed = with_overrides(settings, overrides)
+            anyio.run(serve_http, changed, ("http", "sse") if transport == "http" else ("sse",))
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends a server; nothing acknowledged is lost.
         sys.exit(130)

@@ -34,6 +34,9 @@ BASE_URL_PATTERN = re.compile(r"https?://[^\s/@]+(/\S*)?", re.IGNORECASE)
 REMOTE_HOME_PATTERN = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 API_KEY_PATTERN = re.compile(r"[!-~]*")
 MAX_SHOWN_CHARS = 80
+LOOPBACK_OR_TLS = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)", re.IGNORECASE)
+# What has to be said, word by word, for a server that others can reach and that asks nobody who they are.
+WITHOUT_AUTH = "anyone who can reach it may read and write"
 
 
 # --- what a value may be; a field's description is what its messages say is allowed ---
@@ -228,6 +231,52 @@ class StorageSettings(_Section):
         return self
 
 
+class HTTPSettings(_Section):
+    """Where `serve --http` listens, and how much it takes from one client."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, _between(0, 65_535)] = 8_365
+    public_url: Annotated[str, AfterValidator(_base_url)] = ""
+    allowed_hosts: str = ""
+    allowed_origins: str = ""
+    without_auth: str = ""
+    sessions: bool = True
+    requests_per_minute: Annotated[int, _between(0, 1_000_000)] = 600
+    max_open_requests: Annotated[int, _between(1, 100_000)] = 1_000
+    max_connections: Annotated[int, _between(1, 1_000_000)] = 4_000
+    max_body_bytes: Annotated[int, _between(10_000, 1_000_000_000)] = 8_000_000
+    body_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 30.0
+    call_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 300.0
+    stop_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 20.0
+    log_requests: bool = True
+
+    @model_validator(mode="after")
+    def _words_are_the_words(self) -> Self:
+        if self.without_auth not in ("", WITHOUT_AUTH):
+            raise ValueError(f"http.without_auth must be empty, or be the words {WITHOUT_AUTH!r}")
+        return self
+
+
+class AuthSettings(_Section):
+    """Who may use the server over HTTP: holders of its own tokens, and whoever an identity provider vouches for."""
+
+    tokens_file: Annotated[str, AfterValidator(_optional_path)] = ""
+    issuer: Annotated[str, AfterValidator(_base_url)] = ""
+    audience: str = ""
+    workspace_claim: Annotated[str, Field(min_length=1)] = "workspace"
+    role_claim: Annotated[str, Field(min_length=1)] = "scope"
+    jwks_url: Annotated[str, AfterValidator(_base_url)] = ""
+
+    @model_validator(mode="after")
+    def _issuer_is_whole(self) -> Self:
+        if self.issuer and not self.audience:
+            raise ValueError("auth.issuer needs auth.audience: a token that was made for another server is refused")
+        for key, url in (("issuer", self.issuer), ("jwks_url", self.jwks_url)):
+            if url and LOOPBACK_OR_TLS.match(url) is None:
+                raise ValueError(f"auth.{key} must begin with https://, or be on this machine")
+        return self
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -249,6 +298,8 @@ class Settings(_Section):
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    http: HTTPSettings = Field(default_factory=HTTPSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
 
@@ -327,6 +378,22 @@ def load_settings(
     if problems:
         raise ConfigError("\n".join(problems))
     return Settings.model_validate(_tree(merged))
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, str]) -> Settings:
+    """Return the settings with these in the place of theirs, as a command's own options give them.
+
+    Raises:
+        ConfigError: A value is bad.
+    """
+    try:
+        tree = settings.model_dump()
+        for dotted, value in overrides.items():
+            section, _, key = dotted.rpartition(".")
+            tree[section][key] = value
+        return Settings.model_validate(tree)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())) from exc
 
 
 def _read_toml(path: Path, *, required: bool) -> dict[str, object]:

@@ -2,10 +2,12 @@
 
     ReMeError            everything this package raises on purpose
     ├── InvalidInput     an argument is wrong; nothing was stored
-    │   └── NotFound     an id is unknown in this workspace
+    │   ├── NotFound     an id is unknown in this workspace
+    │   └── Forbidden    the caller's token does not reach so far
     ├── ConfigError      a setting is unknown or has a bad value; the start stops
     ├── StoreError       the home folder can't be opened, read or written
     ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
+    ├── IdentityError    the identity provider can't be asked whose token it is
     └── EndpointError    an OpenAI-compatible server refused, failed or answered nonsense
         └── AnswerError  it works, but this one question got no answer that can be used
 
@@ -25,6 +27,10 @@ class NotFound(InvalidInput):
     """An id names nothing in this workspace."""
 
 
+class Forbidden(InvalidInput):
+    """The caller's token does not allow it. It is said of what exists and of what does not alike."""
+
+
 class ConfigError(ReMeError):
     """A setting is unknown or has a bad value. The message names its file, key, value and what is allowed."""
 
@@ -35,6 +41,10 @@ class StoreError(ReMeError):
 
 class EmbedderError(ReMeError):
     """An embedding model can't be loaded, or failed on a text."""
+
+
+class IdentityError(ReMeError):
+    """The identity provider can't be asked for its keys; its tokens can't be told from others until then."""
 
 
 class EndpointError(ReMeError):

@@ -7,6 +7,7 @@ Does not know: tables, and who holds which lock; callers hold them.
     home.json            the mark: the schema it is written with, and which folder is the pool
     pool/                LanceDB's tables; pool-<time>/ once a backup was restored
     pool.lock, pool-receipts.lock, backups.lock
+    tokens.json, .lock   the tokens of a server; no backup holds them
     backups/<name>.zip   backups, unless they were sent elsewhere
     snapshot-<…>/        a backup that is being made; what a killed one left goes with the next
 
@@ -37,6 +38,7 @@ POOL_NAME = re.compile(r"pool(-\d{8}T\d{6}Z(-\d+)?)?")
 # What another process may be making at this very moment, besides what is left of it.
 HOME_FILES = re.compile(
     rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups|snapshot-[\dTZ-]+"
+    r"|tokens\.(json(\.\d+\.part)?|lock)"
 )
 
 

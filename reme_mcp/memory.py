@@ -144,6 +144,19 @@ class Memory:
         """Whether the store is loaded; until then a call takes a second or two longer."""
         return self._store is not None
 
+    @property
+    def has_embedder(self) -> bool:
+        """Whether the embedding model is there; until then recall goes by words."""
+        return self._vectors.space is not None
+
+    async def check(self) -> None:
+        """Open the pool if it is not open yet.
+
+        Raises:
+            StoreError: The home can't be used.
+        """
+        await self._open_store()
+
     def start_warm_up(self, *, delay_s: float = 0.0) -> None:
         """Run `warm_up` in the background, `delay_s` seconds from now."""
         self._start(partial(self.warm_up, download=True), delay_s=delay_s)

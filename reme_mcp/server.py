@@ -16,17 +16,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 from mcp.server import NotificationOptions, Server, ServerRequestContext
-from mcp.server.session import ServerSession
+from mcp.server.connection import Connection
 from mcp.server.stdio import stdio_server
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INVALID_PARAMS,
@@ -48,6 +47,8 @@ from mcp.types import (
     Resource,
     ResourceTemplate,
     SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
     TextContent,
     TextResourceContents,
     Tool,
@@ -56,13 +57,15 @@ from mcp.types import (
 )
 from pydantic import BaseModel
 
-from reme_mcp import __version__, guidance, prompts
-from reme_mcp.arguments import Arguments, RateArguments, RecallArguments, RecordArguments
+from reme_mcp import __version__, checks, guidance, prompts
+from reme_mcp.access import Access, Role
+from reme_mcp.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
-from reme_mcp.errors import InvalidInput, NotFound, ReMeError
+from reme_mcp.errors import Forbidden, InvalidInput, NotFound, ReMeError
 from reme_mcp.memory import Memory, Tell
 from reme_mcp.schema import Experience, RateResult, RecallResult, RecordResult
+from reme_mcp.subscriptions import Subscriptions, Target
 from reme_mcp.vectors import LoadEmbedder
 
 logger = logging.getLogger(__name__)
@@ -75,15 +78,24 @@ WARM_UP_DELAY_S = 0.05
 SHOWN_CHARS = 60
 
 Context = ServerRequestContext["State", Any]
+# What the caller of a request may do; raises `Forbidden` where that can't be told.
+AccessOf = Callable[[Context], Access]
 
 
 @dataclass(slots=True)
 class State:
-    """What one running server holds: the memory, and who wants to hear of changes."""
+    """What one running server holds: the memory, who wants to hear of changes, and who is who.
+
+    Attributes:
+        memory: The open memory.
+        subscriptions: Who wants to hear of changes.
+        access_of: What the caller of a request may do.
+        warm: Whether loading has begun.
+    """
 
     memory: Memory
-    bus: InMemorySubscriptionBus
-    subscribers: dict[str, list[ServerSession]] = field(default_factory=dict)
+    subscriptions: Subscriptions
+    access_of: AccessOf
     warm: bool = False
 
     def warm_up(self) -> None:
@@ -96,36 +108,47 @@ class State:
 # --- tools ---
 
 
-async def _recall(state: State, arguments: RecallArguments, source: str, _: Tell) -> tuple[str, RecallResult]:
-    result = await arguments.run(state.memory, source=source)
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """Who calls, and what they may do."""
+
+    source: str
+    access: Access
+    tell: Tell
+
+
+async def _recall(state: State, arguments: RecallArguments, caller: _Caller) -> tuple[str, RecallResult]:
+    result = await arguments.run(state.memory, source=caller.source)
     return "\n\n".join(part for part in (result.guidance, result.note) if part), result
 
 
-async def _record(state: State, arguments: RecordArguments, source: str, tell: Tell) -> tuple[str, RecordResult]:
-    result = await arguments.run(state.memory, source=source, tell=tell)
+async def _record(state: State, arguments: RecordArguments, caller: _Caller) -> tuple[str, RecordResult]:
+    result = await arguments.run(state.memory, source=caller.source, tell=caller.tell)
     changed = [*result.added, *(one.id for one in result.merged), *(one.id for one in result.settled)]
-    await _announce(state, changed, new=bool(result.added))
+    _announce(state, arguments.workspace, changed, new=bool(result.added))
     return guidance.record_summary(result), result
 
 
-async def _rate(state: State, arguments: RateArguments, source: str, _: Tell) -> tuple[str, RateResult]:
-    result = await arguments.run(state.memory, source=source)
-    await _announce(state, [result.experience_id], new=False)
+async def _rate(state: State, arguments: RateArguments, caller: _Caller) -> tuple[str, RateResult]:
+    result = await arguments.run(state.memory, source=caller.source)
+    _announce(state, arguments.workspace, [result.experience_id], new=False)
     return guidance.rate_summary(result), result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Tool:
     """One tool: what a client is told of it, and what runs."""
 
     name: str
     title: str
     description: str
-    arguments: type[Arguments]
+    arguments: type[RecallArguments] | type[RecordArguments] | type[RateArguments]
     result: type[BaseModel]
     annotations: ToolAnnotations
-    run: Callable[[State, Any, str, Tell], Awaitable[tuple[str, BaseModel]]]
+    role: Role
+    run: Callable[[State, Any, _Caller], Awaitable[tuple[str, BaseModel]]]
 
+    @cache  # noqa: B019  there are three, and they stay
     def listing(self) -> Tool:
         """Return what `tools/list` shows."""
         schema = _compact(self.arguments.model_json_schema(), nulls=False)
@@ -154,6 +177,7 @@ TOOLS = (
         annotations=ToolAnnotations(
             read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
         ),
+        role="read",
         run=_recall,
     ),
     _Tool(
@@ -170,6 +194,7 @@ TOOLS = (
         annotations=ToolAnnotations(
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
+        role="write",
         run=_record,
     ),
     _Tool(
@@ -184,15 +209,24 @@ TOOLS = (
         annotations=ToolAnnotations(
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
+        role="write",
         run=_rate,
     ),
 )
 _TOOL_BY_NAME = {tool.name: tool for tool in TOOLS}
 
 
+def _input_schema(name: str) -> dict[str, Any] | None:
+    """Return what the headers of a call are checked against, without listing all tools for it."""
+    tool = _TOOL_BY_NAME.get(name)
+    return None if tool is None else tool.listing().input_schema
+
+
 async def _list_tools(context: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
-    context.lifespan_context.warm_up()
-    return ListToolsResult(tools=[tool.listing() for tool in TOOLS])
+    state = context.lifespan_context
+    access = _access(context)
+    state.warm_up()
+    return ListToolsResult(tools=[tool.listing() for tool in TOOLS if access.allows(tool.role)])
 
 
 async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
@@ -200,13 +234,21 @@ async def _call_tool(context: Context, params: CallToolRequestParams) -> CallToo
     tool = _TOOL_BY_NAME.get(params.name)
     if tool is None:
         raise MCPError(INVALID_PARAMS, f"no tool {params.name!r}; there are {', '.join(_TOOL_BY_NAME)}")
+    access = _access(context)
     state.warm_up()
     try:
+        access.demand(tool.role, tool.name)
         arguments = tool.arguments.read(params.arguments or {})
+        arguments = arguments.model_copy(update={"workspace": access.workspace(arguments.workspace)})
         if not state.memory.is_open:
             await context.session.report_progress(0, 1, "opening the pool")
-        text, result = await tool.run(state, arguments, _source(context), partial(_tell, context))
+        caller = _Caller(_source(context, access), access, partial(_tell, context))
+        text, result = await tool.run(state, arguments, caller)
     except ReMeError as exc:
+        if access.holder and not isinstance(exc, InvalidInput):
+            # It is about the machine, whose folders and addresses are nothing to its guests.
+            logger.error("%s: %s", tool.name, exc)
+            return _tool_error(f"{tool.name}: the server can't do it at the moment; its log says why. Try again later.")
         return _tool_error(f"{tool.name}: {exc}")
     except Exception:
         logger.exception("%s failed", tool.name)
@@ -260,10 +302,23 @@ def _without(schema: dict[str, Any], key: str) -> dict[str, Any]:
     return bare
 
 
-def _source(context: Context) -> str:
-    """Return who calls: the client's own name. A record can't set it."""
+def _source(context: Context, access: Access) -> str:
+    """Return who calls: the holder of the token, and the client's own name. A record can't set it."""
     client = context.session.client_params
-    return client.client_info.name[:80] if client is not None else "mcp"
+    name = client.client_info.name if client is not None else "mcp"
+    return f"{access.holder}/{name}"[:80] if access.holder else name[:80]
+
+
+def _access(context: Context) -> Access:
+    """Return what the caller may do.
+
+    Raises:
+        MCPError: It can't be told.
+    """
+    try:
+        return context.lifespan_context.access_of(context)
+    except Forbidden as exc:
+        raise MCPError(INVALID_PARAMS, str(exc)) from exc
 
 
 # --- resources ---
@@ -317,41 +372,80 @@ async def _list_resource_templates(context: Context, _: PaginatedRequestParams |
 
 async def _read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
     uri = str(params.uri)
+    access = _access(context)
     try:
-        content = await _resource(context.lifespan_context.memory, uri)
+        content = await _resource(context.lifespan_context.memory, _named(uri, access), access)
     except InvalidInput as exc:
         raise MCPError(INVALID_PARAMS, str(exc), {"uri": uri}) from exc
     text = json.dumps(content, ensure_ascii=False, indent=1, default=str)
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, text=text, mime_type="application/json")])
 
 
-async def _resource(memory: Memory, uri: str) -> object:
-    """Return what a `reme://` URI names."""
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a `reme://` URI names."""
+
+    workspace: str
+    kind: Literal["pool", "experience", "stats"]
+    id: str = ""
+    page: int = 1
+
+    @property
+    def target(self) -> Target:
+        """What a subscriber to it subscribes to."""
+        path = {"pool": POOL_URI, "experience": f"{POOL_URI}/{self.id}", "stats": STATS_URI}[self.kind]
+        return Target(self.workspace, path)
+
+
+def _named(uri: str, access: Access) -> _Named:
+    """Return what a URI names to a caller.
+
+    Raises:
+        NotFound: Nothing.
+        InvalidInput: Its page is no number.
+        Forbidden: It is in a workspace that the caller may not enter.
+    """
     parts = urlsplit(uri)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    workspace = query.pop("workspace", None)
+    named = query.pop("workspace", None)
     page = query.pop("page", "1") if not parts.path else "1"
     if parts.scheme != "reme" or query or parts.fragment:
         raise NotFound(_no_resource(uri))
+    workspace = checks.workspace(access.workspace(named))
     if parts.netloc == "stats" and not parts.path:
-        return asdict(await memory.pool.stats(workspace=workspace))
+        return _Named(workspace, "stats")
     if parts.netloc == "experiences" and not parts.path:
         if not page.isdecimal() or not 1 <= int(page) <= 1_000_000:
             raise InvalidInput(f"page is {page[:SHOWN_CHARS]!r}; it must be a whole number from 1")
-        return await _pool_page(memory, workspace, int(page))
+        return _Named(workspace, "pool", page=int(page))
     if parts.netloc == "experiences" and parts.path.count("/") == 1:
-        experience, tally = await memory.pool.experience(parts.path[1:], workspace=workspace)
-        return asdict(experience) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
+        return _Named(workspace, "experience", id=parts.path[1:])
     raise NotFound(_no_resource(uri))
 
 
-async def _pool_page(memory: Memory, workspace: str | None, page: int) -> object:
-    experiences = await memory.pool.page(workspace=workspace, offset=(page - 1) * PAGE_SIZE, limit=PAGE_SIZE + 1)
-    of_workspace = f"workspace={workspace}&" if workspace else ""
+async def _resource(memory: Memory, named: _Named, access: Access) -> object:
+    """Return what stands in a resource."""
+    if named.kind == "stats":
+        stats = asdict(await memory.pool.stats(workspace=named.workspace))
+        if access.allows("admin"):
+            return stats
+        # Where the pool is, and what all workspaces together have cost, is not a workspace's own.
+        return {name: value for name, value in stats.items() if name not in ("home", "llm")}
+    if named.kind == "pool":
+        return await _pool_page(memory, named)
+    experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
+    return asdict(experience) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
+
+
+async def _pool_page(memory: Memory, named: _Named) -> object:
+    experiences = await memory.pool.page(
+        workspace=named.workspace, offset=(named.page - 1) * PAGE_SIZE, limit=PAGE_SIZE + 1
+    )
+    following = f"{POOL_URI}?workspace={named.workspace}&page={named.page + 1}"
     return {
-        "workspace": workspace or memory.settings.workspace,
-        "page": page,
-        "next": f"{POOL_URI}?{of_workspace}page={page + 1}" if len(experiences) > PAGE_SIZE else None,
+        "workspace": named.workspace,
+        "page": named.page,
+        "next": following if len(experiences) > PAGE_SIZE else None,
         "experiences": [_listed(experience) for experience in experiences[:PAGE_SIZE]],
     }
 
@@ -376,31 +470,42 @@ def _no_resource(uri: str) -> str:
     return f"no resource {uri[:SHOWN_CHARS]!r}; there are {POOL_URI}, {POOL_URI}/{{id}} and {STATS_URI}"
 
 
+def _connection(context: Context) -> Connection:
+    # A session is made anew for each request; the connection behind it is what ends one day.
+    return context.session._connection
+
+
+def _target(uri: str, access: Access) -> Target:
+    try:
+        return _named(uri, access).target
+    except InvalidInput as exc:
+        raise MCPError(INVALID_PARAMS, str(exc), {"uri": uri}) from exc
+
+
 async def _subscribe(context: Context, params: SubscribeRequestParams) -> EmptyResult:
-    context.lifespan_context.subscribers.setdefault(str(params.uri), []).append(context.session)
+    uri = str(params.uri)
+    context.lifespan_context.subscriptions.add(_connection(context), uri, _target(uri, _access(context)))
     return EmptyResult()
 
 
 async def _unsubscribe(context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
-    context.lifespan_context.subscribers.pop(str(params.uri), None)
+    context.lifespan_context.subscriptions.remove(_connection(context), str(params.uri))
     return EmptyResult()
 
 
-async def _announce(state: State, ids: list[str], *, new: bool) -> None:
+async def _listen(context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+    access = _access(context)
+    wanted: dict[Target, list[str]] = {}
+    for uri in params.notifications.resource_subscriptions or ():
+        wanted.setdefault(_target(str(uri), access), []).append(str(uri))
+    return await context.lifespan_context.subscriptions.listen(context, params, access, wanted)
+
+
+def _announce(state: State, workspace: str | None, ids: list[str], *, new: bool) -> None:
     """Tell subscribers of either era which resources are no longer what they read."""
-    if not ids:
-        return
-    uris = [POOL_URI, STATS_URI, *(f"{POOL_URI}/{id}" for id in ids)]
-    for uri in uris:
-        await state.bus.publish(ResourceUpdated(uri=uri))
-        for session in list(state.subscribers.get(uri, ())):
-            try:
-                await session.send_resource_updated(uri)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                # The subscriber has left.
-                state.subscribers[uri].remove(session)
-    if new:
-        await state.bus.publish(ResourcesListChanged())
+    if ids and workspace is not None:
+        paths = [POOL_URI, STATS_URI, *(f"{POOL_URI}/{id}" for id in ids)]
+        state.subscriptions.announce(workspace, paths, new=new)
 
 
 # --- prompts ---
@@ -428,12 +533,15 @@ async def _list_prompts(context: Context, _: PaginatedRequestParams | None) -> L
 
 async def _get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
     task = (params.arguments or {}).get("task", "")
+    access = _access(context)
     try:
         if not task.strip():
             raise InvalidInput("task is missing; give the task in your words")
         if params.name == "start_task":
             context.lifespan_context.warm_up()
-            recalled = await context.lifespan_context.memory.recall(task, source=_source(context))
+            recalled = await context.lifespan_context.memory.recall(
+                task, workspace=access.workspace(None), source=_source(context, access)
+            )
             text = prompts.start_task(task, recalled.guidance)
         elif params.name == "reflect":
             text = prompts.reflect(task)
@@ -450,14 +558,28 @@ async def _get_prompt(context: Context, params: GetPromptRequestParams) -> GetPr
 def build_server(settings: Settings, *, load: LoadEmbedder = load_embedder) -> Server[State]:
     """Return the server for these settings; it opens its memory when it is run. `load` loads the embedder.
 
-    Tests run it in memory: `async with mcp.Client(build_server(settings)) as client`.
+    Whoever can talk to it may do everything: it is for one person's own client, and for tests, which run it in memory:
+    `async with mcp.Client(build_server(settings)) as client`.
     """
-    bus = InMemorySubscriptionBus()
+    everything = Access.of_this_machine(settings.workspace)
+    return make_server(partial(open_state, settings, lambda _: everything, load=load))
 
-    @asynccontextmanager
-    async def lifespan(_: Server[State]) -> AsyncIterator[State]:
-        async with Memory.open(settings, load=load) as memory:
-            yield State(memory, bus)
+
+@asynccontextmanager
+async def open_state(
+    settings: Settings, access_of: AccessOf, *, load: LoadEmbedder = load_embedder
+) -> AsyncIterator[State]:
+    """Open the memory and what belongs to it for as long as a server runs."""
+    async with Memory.open(settings, load=load) as memory, anyio.create_task_group() as background:
+        yield State(memory, Subscriptions(background), access_of)
+        background.cancel_scope.cancel()
+
+
+def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Server[State]:
+    """Return a server that runs on the state which `state` opens."""
+
+    def lifespan(_: Server[State]) -> AbstractAsyncContextManager[State]:
+        return state()
 
     return Server(
         "reme-mcp",
@@ -465,6 +587,7 @@ def build_server(settings: Settings, *, load: LoadEmbedder = load_embedder) -> S
         title="ReMe",
         instructions=prompts.INSTRUCTIONS,
         lifespan=lifespan,
+        get_tool_input_schema=_input_schema,
         on_list_tools=_list_tools,
         on_call_tool=_call_tool,
         on_list_resources=_list_resources,
@@ -472,7 +595,7 @@ def build_server(settings: Settings, *, load: LoadEmbedder = load_embedder) -> S
         on_read_resource=_read_resource,
         on_subscribe_resource=_subscribe,
         on_unsubscribe_resource=_unsubscribe,
-        on_subscriptions_listen=ListenHandler(bus),
+        on_subscriptions_listen=_listen,
         on_list_prompts=_list_prompts,
         on_get_prompt=_get_prompt,
     )

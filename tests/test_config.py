@@ -31,6 +31,11 @@ WHOLE_NUMBERS = [
     ("recall.candidates", 10, 500),
     ("record.max_transcript_chars", 1_000, 10_000_000),
     ("record.max_experiences", 1, 20),
+    ("http.port", 0, 65_535),
+    ("http.requests_per_minute", 0, 1_000_000),
+    ("http.max_open_requests", 1, 100_000),
+    ("http.max_connections", 1, 1_000_000),
+    ("http.max_body_bytes", 10_000, 1_000_000_000),
     ("refine.min_frequency", 1, 1_000),
     ("refine.max_failed_retries", 1, 100),
 ]
@@ -50,7 +55,12 @@ NUMBERS = [
     ("dedup.min_task_overlap", 0.3, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
 ]
-TIMEOUTS = [("embedder.timeout_s", 0.0, 600.0), ("llm.timeout_s", 0.0, 3_600.0), ("recall.llm_deadline_s", 0.0, 60.0)]
+TIMEOUTS = [
+    ("embedder.timeout_s", 0.0, 600.0),
+    ("llm.timeout_s", 0.0, 3_600.0),
+    ("recall.llm_deadline_s", 0.0, 60.0),
+    *((f"http.{key}_timeout_s", 0.0, 3_600.0) for key in ("body", "call", "stop")),
+]
 RANGES = [*WHOLE_NUMBERS, *NUMBERS, *TIMEOUTS]
 EVERY_NUMBER = {key for key, *_ in RANGES}
 # An answer has to fit into the model's context: what lets the one go to its bounds.

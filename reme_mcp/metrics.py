@@ -1,0 +1,48 @@
+"""What is counted of a server for several clients, in Prometheus' format. The owner of `prometheus_client`.
+
+In:  requests and calls that have ended.
+Out: one page of numbers. No label can be made up by a client: what is not known by name is `other`.
+Does not know: who called, what was said.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The numbers of one server."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.requests = Counter(
+            "reme_http_requests", "Requests answered", ["path", "method", "status"], registry=self._registry
+        )
+        self.request_seconds = Histogram(
+            "reme_http_request_seconds", "Until a request was answered, streams left out", ["path"],
+            buckets=SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self.open_requests = Gauge("reme_http_open_requests", "Requests now open", ["path"], registry=self._registry)
+        self.refused = Counter("reme_http_refused", "Requests refused at the door", ["reason"], registry=self._registry)
+        self.calls = Counter(
+            "reme_calls", "Calls of the protocol", ["method", "name", "outcome"], registry=self._registry
+        )
+        self.call_seconds = Histogram(
+            "reme_call_seconds",
+            "Until a call was answered",
+            ["method", "name"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.pool_open = Gauge("reme_pool_open", "1 if the pool is open", registry=self._registry)
+        self.embedder_ready = Gauge("reme_embedder_ready", "1 if the embedding model is there", registry=self._registry)
+
+    def page(self) -> bytes:
+        """Return the numbers as they are now."""
+        return generate_latest(self._registry)

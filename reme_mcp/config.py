@@ -302,6 +302,11 @@ class Settings(_Section):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
+    @property
+    def own_folder(self) -> Path:
+        """The folder of this machine for what is not in the pool: the home, or where that would be by default."""
+        return Path(_machine_folder(platformdirs.user_data_path) if is_remote(self.home) else self.home)
+
 
 # --- loading ---
 

@@ -20,12 +20,13 @@ from pydantic import SecretStr
 
 from reme_mcp import site as sites
 from reme_mcp.cli import cli
-from reme_mcp.config import EmbedderSettings, Settings, StorageSettings, load_settings
+from reme_mcp.config import AuthSettings, EmbedderSettings, Settings, StorageSettings, load_settings
 from reme_mcp.errors import ConfigError, InvalidInput, StoreError
 from reme_mcp.memory import Memory
 from reme_mcp.objects import Objects
 from reme_mcp.site import Bucket, site_of
 from reme_mcp.store import Store
+from reme_mcp.tokens import tokens_of
 from reme_mcp.upgrades import UPGRADES, new_column
 from tests.fakes import experience
 from tests.s3_server import KEY, KEY_ID, s3_server
@@ -334,6 +335,13 @@ def test_the_command_line_works_on_it(environ: dict[str, str], tmp_path: Path) -
     refused = CliRunner().invoke(cli, ["backup", str(tmp_path)], env=environ)
     assert refused.exit_code == 1
     assert "is on object storage" in refused.output
+
+
+def test_its_tokens_are_in_a_file_of_the_machine(settings: Settings, tmp_path: Path) -> None:
+    assert tokens_of(settings).path.is_relative_to(tmp_path / "machine")
+    named = settings.model_copy(update={"auth": AuthSettings(tokens_file=str(tmp_path / "shared.json"))})
+    assert tokens_of(named).path == tmp_path / "shared.json"
+    assert tokens_of(Settings(home=str(tmp_path))).path == tmp_path / "tokens.json"
 
 
 def test_the_key_is_shown_nowhere(environ: dict[str, str]) -> None:

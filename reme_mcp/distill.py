@@ -66,6 +66,8 @@ _EMPTY_TALK = """
     success successful successfully task thing thorough thoroughly tool understand use user verify way well work
 """
 EARLIER_TOKENS = 60
+# Of two texts that differ in more words than these on either side, one is the other told anew.
+MAX_EXCHANGED_WORDS = 3
 SHOWN_CHARS = 80
 
 
@@ -167,7 +169,7 @@ def find_twin(
     """Return the closest of `others` that says the same as `candidate`, or `None`.
 
     The same words are the same lesson. What only reads alike has to be of one kind ("this order worked" and "this order
-    was not enough" read alike, too) and must not contradict.
+    was not enough" read alike, too), must not contradict, and not say it of something else.
 
     Args:
         candidate: Not yet stored.
@@ -182,7 +184,8 @@ def find_twin(
         if task_key(lesson(candidate)) == task_key(lesson(other)):
             twins.append((1.0, Twin(other, "in the same words")))
             continue
-        if other.kind != candidate.kind or contradicts(lesson(candidate), lesson(other)):
+        texts = lesson(candidate), lesson(other)
+        if other.kind != candidate.kind or contradicts(*texts) or exchanges_words(*texts):
             continue
         overlap = text_overlap(lesson(candidate), lesson(other))
         cosine = cosines.get(other.id)
@@ -225,6 +228,16 @@ def contradicts(first: str, second: str) -> bool:
         return True
     words, other_words = task_key(first).split(), task_key(second).split()
     return words != other_words and sorted(words) == sorted(other_words)
+
+
+def exchanges_words(first: str, second: str) -> bool:
+    """Return whether one text has a few words where the other has a few others: "restart postfix", "reload nginx".
+
+    Nobody can say without knowing them whether they mean the same. A lesson that is kept twice costs a row, one that is
+    taken for another is lost.
+    """
+    told, other_told = stems(first), stems(second)
+    return 0 < len(told - other_told) <= MAX_EXCHANGED_WORDS and 0 < len(other_told - told) <= MAX_EXCHANGED_WORDS
 
 
 def lesson(experience: Experience | ExperienceDraft) -> str:

@@ -65,24 +65,22 @@ class Distilled:
 
 
 async def distil(
-    llm: LLM,
+    model: Model,
     trajectory: Trajectory,
     attempts: Sequence[Trajectory],
     neighbours: Neighbours,
     settings: JudgeSettings,
-    room: Room,
     *,
     recalled: Iterable[str] = (),
 ) -> Distilled:
     """Learn from a trajectory, and judge what was learned. What tells nothing of the agent's steps teaches nothing.
 
     Args:
-        llm: Writes and judges.
+        model: Writes and judges.
         trajectory: With its outcome.
         attempts: Others at the same task.
         neighbours: For the judge, who asks what is new about a draft.
         settings: What a draft has to reach.
-        room: Of the model.
         recalled: Scenarios and lessons that the attempts' receipts handed out.
 
     Raises:
@@ -96,30 +94,29 @@ async def distil(
     task = trajectory.task
     form: Patterns | Mistakes | Differences
     if trajectory.outcome == "success":
-        form = await _answer(llm, lambda records: questions.success(task, records[0]), [record], room)
+        form = await _answer(model, lambda records: questions.success(task, records[0]), [record])
     else:
-        form = await _answer(llm, lambda records: questions.failure(task, records[0]), [record], room)
+        form = await _answer(model, lambda records: questions.failure(task, records[0]), [record])
     raw = forms.to_drafts(form, trajectory.outcome, record.tools_used)
     sources = [[record]] * len(raw)
     both = [_learnable(attempt, recalled) for attempt in distill.to_compare(trajectory, attempts) or ()]
     if both and not any(map(_is_mute, both)):
-        form = await _answer(llm, lambda records: questions.comparative(task, records[0], records[1]), both, room)
+        form = await _answer(model, lambda records: questions.comparative(task, records[0], records[1]), both)
         more = forms.to_drafts(form, "comparative", (*both[0].tools_used, *both[1].tools_used))
         raw += more
         sources += [both] * len(more)
     sieved = _sieve(raw, sources, trajectory.task)
-    judged = await judge(llm, sieved.drafts, trajectory, attempts, neighbours, settings, room, recalled=recalled)
+    judged = await judge(model, sieved.drafts, trajectory, attempts, neighbours, settings, recalled=recalled)
     return Distilled(judged.drafts, sieved.rejected + judged.rejected)
 
 
 async def judge(
-    llm: LLM,
+    model: Model,
     drafts: Sequence[NamedDraft],
     trajectory: Trajectory,
     attempts: Sequence[Trajectory],
     neighbours: Neighbours,
     settings: JudgeSettings,
-    room: Room,
     *,
     recalled: Iterable[str] = (),
 ) -> Distilled:
@@ -134,7 +131,7 @@ async def judge(
     for named in drafts:
         told = pair if pair is not None and named.draft.kind == "comparative" else (trajectory,)
         known = (await neighbours(named.draft))[:MAX_KNOWN]
-        verdict = await _verdict(llm, named.draft, trajectory.task, told, known, room, recalled)
+        verdict = await _verdict(model, named.draft, trajectory.task, told, known, recalled)
         if forms.is_accepted(verdict, settings.min_verdict):
             accepted.append(named)
         else:
@@ -143,12 +140,11 @@ async def judge(
 
 
 async def _verdict(
-    llm: LLM,
+    model: Model,
     draft: ExperienceDraft,
     task: str,
     told: Sequence[Trajectory],
     known: Sequence[Experience],
-    room: Room,
     recalled: Sequence[str],
 ) -> Verdict:
     """Ask for the verdict on one draft, with the attempts that it tells of."""
@@ -156,19 +152,16 @@ async def _verdict(
     headings = [f"Record of an attempt that ended in {attempt.outcome}" for attempt in attempts]
     notes = [shorten(questions.note(one.when_to_use, one.content), KNOWN_TOKENS) for one in known]
     return await _answer(
-        llm,
+        model,
         lambda records: questions.judge(draft, task, list(zip(headings, records, strict=True)), notes),
         [_learnable(attempt, recalled) for attempt in attempts],
-        room,
     )
 
 
-async def _answer(
-    llm: LLM, ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Transcript], room: Room
-) -> T:
+async def _answer(model: Model, ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Transcript]) -> T:
     """Ask with as much of each record as the model has room for."""
-    question = _within(ask, records, room)
-    return await llm.answer(question.purpose, question.system, question.user, question.shape)
+    question = _within(ask, records, model.room)
+    return await model.llm.answer(question.purpose, question.system, question.user, question.shape)
 
 
 def _within(ask: Callable[[Sequence[str]], Question[T]], records: Sequence[Transcript], room: Room) -> Question[T]:

@@ -54,7 +54,9 @@ def record_summary(result: RecordResult) -> str:
     if result.added:
         lines.append(f"Learned: {', '.join(result.added)}.")
     lines += [
-        f"Already known as {merged.id} ({merged.status}); this attempt was added to it." for merged in result.merged
+        f"Already known as {merged.id} ({merged.status}; {merged.how or 'it says the same'}): {merged.when_to_use!r}. "
+        "This attempt was added to it, its wording was not kept."
+        for merged in result.merged
     ]
     lines += [f"Not stored: {rejected.when_to_use!r}: {rejected.reason}." for rejected in result.rejected]
     lines += [

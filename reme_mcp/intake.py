@@ -178,11 +178,7 @@ async def _learned(
 ) -> _Work:
     """Return what is new of the candidates, together with `changed`, and the answer with its trajectory."""
     trajectory = prepared.trajectory
-    added, merged, rejected = _sort(prepared, neighbours, changed, settings)
-    # By id: two drafts may have found the same twin, and a twin may be a draft of this very batch.
-    new = {one.id: one for one in added}
-    new |= {one.id: one for one in merged if one.id in new}
-    old = {**changed} | {one.id: one for one in merged if one.id not in new}
+    added, merged, told, rejected = _sort(prepared, neighbours, changed, settings)
     rejected = [*answer.rejected, *rejected]
     status = _status(trajectory, rejected)
     brief = ""
@@ -195,17 +191,14 @@ async def _learned(
         update={
             "status": status,
             "added": [experience.id for experience in added],
-            "merged": [
-                Merged(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], status=one.status)
-                for one in merged
-            ],
+            "merged": told,
             "rejected": rejected,
-            "lessons": [one.content for one in (*added, *merged)] if trajectory.outcome == "failure" else [],
+            "lessons": [one.content for one in (*added, *merged.values())] if trajectory.outcome == "failure" else [],
             "brief": brief,
         }
     )
     answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
-    return _Work([], list(old.values()), list(new.values()), answered, answer)
+    return _Work([], list({**changed, **merged}.values()), added, answered, answer)
 
 
 async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new: bool) -> None:
@@ -287,8 +280,8 @@ def _sort(
     neighbours: Sequence[_Neighbours],
     changed: Mapping[str, Experience],
     settings: Settings,
-) -> tuple[list[Experience], list[Experience], list[Rejected]]:
-    """Return the candidates that say something new, the twins of the others with their trajectory added, and the rest.
+) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected]]:
+    """Return the candidates that say something new; the twins of others, by id, with their trajectory added; the rest.
 
     Args:
         prepared: The candidates.
@@ -297,10 +290,11 @@ def _sort(
         settings: From where on two lessons are the same, and what starts as provisional.
     """
     added: list[Experience] = []
-    merged: list[Experience] = []
+    merged: dict[str, Experience] = {}
+    told: list[Merged] = []
     rejected: list[Rejected] = []
     for row, (candidate, near) in enumerate(zip(prepared.candidates, neighbours, strict=True)):
-        current = [changed.get(other.id, other) for other in near.others]
+        current = [merged.get(other.id, changed.get(other.id, other)) for other in near.others]
         if stored := [other for other in current if other.id == candidate.id]:
             # A process died after storing it: what it has become since is not undone.
             added += stored
@@ -310,14 +304,18 @@ def _sort(
         twin = distill.find_twin(candidate, [*current, *added], cosines, settings.dedup)
         if twin is None:
             added.append(candidate)
-        elif twin.experience.status == "archived":
-            reason = (
-                f"{twin.experience.id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
-            )
-            rejected.append(Rejected(when_to_use=candidate.when_to_use[: distill.SHOWN_CHARS], reason=reason))
+            continue
+        id, shown = twin.experience.id, candidate.when_to_use[: distill.SHOWN_CHARS]
+        if twin.experience.status == "archived":
+            reason = f"{id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
+            rejected.append(Rejected(when_to_use=shown, reason=reason))
+        elif any(one.id == id for one in added):
+            rejected.append(Rejected(when_to_use=shown, reason=f"{id}, of the same call, says the same ({twin.how})"))
         else:
-            merged.append(_merge(twin.experience, candidate))
-    return added, merged, rejected
+            merged[id] = _merge(twin.experience, candidate)
+            status, known = merged[id].status, merged[id].when_to_use[: distill.SHOWN_CHARS]
+            told.append(Merged(id=id, when_to_use=known, status=status, how=twin.how))
+    return added, merged, told, rejected
 
 
 def _cosines_in_batch(prepared: Prepared, row: int, added: Sequence[Experience]) -> dict[str, float]:

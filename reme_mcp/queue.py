@@ -122,9 +122,12 @@ class Queue:
         async with self._store.queue_lock.unless_held() as ours:
             if not ours:
                 return LOOK_AFTER_OTHER_S
-            while due := [one for one in await self._store.queued() if self._is_due(one)]:
+            while True:
+                waiting = await self._store.queued()
+                due = [one for one in waiting if self._is_due(one)]
+                if not due:
+                    return min([self._seconds_left(one) for one in waiting], default=LOOK_AGAIN_S)
                 await self._work_on(due, None)
-        return min([self._seconds_left(one) for one in await self._store.queued()], default=LOOK_AGAIN_S)
 
     def _is_due(self, trajectory: Trajectory) -> bool:
         return self._seconds_left(trajectory) <= 0
@@ -201,15 +204,13 @@ class Queue:
         attempts = await self._attempts(trajectory)
         neighbours = partial(self._neighbours, trajectory.workspace)
         recalled = await self._recalled([trajectory, *attempts])
-        llm, room, settings = self._model.llm, self._model.room, self._settings.judge
+        model, settings = self._model, self._settings.judge
         if drafts:
-            found = await distiller.judge(
-                llm, drafts, trajectory, attempts, neighbours, settings, room, recalled=recalled
-            )
+            found = await distiller.judge(model, drafts, trajectory, attempts, neighbours, settings, recalled=recalled)
             accepted = [replace(draft, judged=True) for draft in found.drafts]
         else:
-            found = await distiller.distil(llm, trajectory, attempts, neighbours, settings, room, recalled=recalled)
-            accepted = [replace(draft, judged=True, author=self._model.name) for draft in found.drafts]
+            found = await distiller.distil(model, trajectory, attempts, neighbours, settings, recalled=recalled)
+            accepted = [replace(draft, judged=True, author=model.name) for draft in found.drafts]
         rejected = [*intake.rejected_of(trajectory), *found.rejected]
         return replace(trajectory, drafts=distill.to_json(accepted), rejected=intake.dump_rejected(rejected))
 

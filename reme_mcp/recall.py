@@ -17,7 +17,7 @@ from datetime import datetime
 from reme_mcp.config import RecallSettings
 from reme_mcp.schema import Experience
 from reme_mcp.searchable import search_text
-from reme_mcp.words import likeness, stems, unquoted, words_needed
+from reme_mcp.words import likeness, stems, telling, unquoted, words_needed
 
 # Words in common make up for this much cosine.
 WORDS_FOR_SIMILARITY = 0.12
@@ -46,13 +46,8 @@ class Hits:
         return cls._of(pairs, lowest=pairs[-1][1] if len(pairs) >= reach else 0.0)
 
     @classmethod
-    def of_vectors(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
-        """Make hits from cosines; every vector is a hit, so that the last one is where relevance ends."""
-        return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
-
-    @classmethod
-    def of_readings(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
-        """Make hits from a cross-encoder's numbers, whose scale is its own."""
+    def of_numbers(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
+        """Make hits from cosines, or from what a cross-encoder says: everything has one, the last is where it ends."""
         return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
 
     @classmethod
@@ -122,11 +117,14 @@ def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]
     return means
 
 
-def is_answered(query: str, experiences: Iterable[Experience], vector: Hits | None, *, min_similarity: float) -> bool:
-    """Return whether anything among the experiences is about the query at all: the relevance floor.
+def about(
+    query: str, experiences: Sequence[Experience], vector: Hits | None, *, min_similarity: float
+) -> list[Experience]:
+    """Return the experiences that are about the query, in their order: the relevance floor.
 
-    One experience has to be similar enough, or to share enough of the query's words and be nearly similar enough.
-    Without vectors the words decide alone. Quoted literals in the query don't count as words.
+    None is, unless one of them clearly is: similar enough, or nearly so and with enough of the query's words. Then all
+    are that are nearly similar enough or share enough words. Without vectors the words decide alone: one clear answer
+    lets all others pass. Quoted literals in the query don't count as words.
 
     Args:
         query: As it was asked.
@@ -135,20 +133,24 @@ def is_answered(query: str, experiences: Iterable[Experience], vector: Hits | No
         min_similarity: The least cosine that needs no words in common; 0 lets everything pass.
     """
     if vector is not None and min_similarity == 0:
-        return True
+        return list(experiences)
+    # What is not among the nearest is at most as similar as the last of them.
     lowest = min(vector.values.values(), default=0.0) if vector is not None else 0.0
-    asked = stems(unquoted(query))
+    asked = stems(telling(unquoted(query)))
+    near: list[Experience] = []
+    is_answered = False
     for experience in experiences:
-        if vector is not None:
-            # What is not among the nearest is at most as similar as the last of them.
-            similarity = vector.values.get(experience.id, lowest)
-            if similarity >= min_similarity:
-                return True
-            if similarity < min_similarity - WORDS_FOR_SIMILARITY:
-                continue
-        if asked and len(asked & stems(search_text(experience))) >= words_needed(len(asked)):
-            return True
-    return False
+        shares_words = bool(asked) and len(asked & stems(search_text(experience))) >= words_needed(len(asked))
+        if vector is None:
+            is_answered |= shares_words
+            near.append(experience)
+            continue
+        similarity = vector.values.get(experience.id, lowest)
+        is_near = similarity >= min_similarity - WORDS_FOR_SIMILARITY
+        is_answered |= similarity >= min_similarity or (is_near and shares_words)
+        if is_near or shares_words:
+            near.append(experience)
+    return near if is_answered else []
 
 
 def rank(
@@ -212,7 +214,7 @@ def reread(ranked: Sequence[Ranked], numbers: Sequence[float], *, settings: Reca
         ((item.experience.id, number) for item, number in zip(ranked, numbers, strict=True)),
         key=lambda pair: (-pair[1], pair[0]),
     )
-    relevances = Hits.of_readings(pairs).relative
+    relevances = Hits.of_numbers(pairs).relative
     again = []
     for item in ranked:
         relevant = relevances[item.experience.id]

@@ -290,11 +290,18 @@ class Rejected(BaseModel):
 
 
 class Merged(BaseModel):
-    """A draft that the pool already held: its trajectory was added to the older experience."""
+    """A draft that the pool already held: its trajectory was added to the older experience.
+
+    Attributes:
+        id: Of the older one; so are scenario and status.
+        how: In what they were seen to say the same.
+    """
 
     id: str
     when_to_use: str
     status: Status
+    # Answers from before this was told stand in trajectories.
+    how: str = ""
 
 
 class Settled(BaseModel):

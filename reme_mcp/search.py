@@ -83,8 +83,8 @@ class Search:
         found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
         candidates = [found[id] for id in ids if id in found]
         least = self._settings.min_similarity or self._vectors.min_similarity
-        if self._settings.floor and not recall.is_answered(query, candidates, vector, min_similarity=least):
-            candidates = []
+        if self._settings.floor:
+            candidates = recall.about(query, candidates, vector, min_similarity=least)
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
 
         numbers = await self._rereader.compare(query, [search_text(one.experience) for one in ranked[: recall.REREAD]])
@@ -109,7 +109,7 @@ class Search:
             return None
         reach = self._settings.candidates
         hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=reach)
-        return Hits.of_vectors(hits)
+        return Hits.of_numbers(hits)
 
     async def _reranked(self, task: str, ranked: list[Ranked]) -> tuple[list[Ranked], str]:
         """Return the notes as the model behind the server orders them, or as they were and why."""
@@ -117,9 +117,9 @@ class Search:
             return ranked, ""
         notes = [item.experience for item in ranked]
         order, trouble = await self._asked(questions.rerank(task, notes, self._model.room(forms.Order)), self._model)
-        return (
-            (ranked, trouble) if order is None else ([ranked[place] for place in forms.ranks(order, len(ranked))], "")
-        )
+        if order is None:
+            return ranked, trouble
+        return [ranked[place] for place in forms.ranks(order, len(ranked))], ""
 
     async def _rewritten(self, task: str, words: str, shown: Sequence[Ranked]) -> tuple[str, str]:
         """Return the guidance with the model's advice before it, or as it was and why."""

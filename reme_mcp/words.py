@@ -1,4 +1,4 @@
-"""The words of a text, as full-text search and the relevance floor see them. The only file that imports the stemmer.
+"""The words of a text, as full-text search and the relevance floor see them. The only file that imports a stemmer.
 
 In:  text in any language.
 Out: stems without function words; how alike texts are in them; text made fit for the index.
@@ -37,6 +37,8 @@ STOP_WORDS = tuple(
     """.split()  # noqa: SIM905  as a list it would fill the page
 )
 MIN_WORDS = 2
+# Fewer words that carry grammar in a language do not make a text one of it.
+MIN_GRAMMAR_WORDS = 2
 MIN_WORD_SHARE = 0.12
 # Texts whose words are remembered: those of one topic come up again and again. About 10 kB each.
 REMEMBERED_TEXTS = 512
@@ -69,6 +71,19 @@ def unquoted(text: str) -> str:
 def stems(text: str) -> frozenset[str]:
     """Return the distinct words of `text`: stems of English words, character pairs of East Asian runs."""
     return frozenset(_counts(text))
+
+
+def telling(text: str) -> str:
+    """Return `text` without the words that carry grammar in its language, if that is another one than English.
+
+    The language is the one that most of its words carry grammar in.
+    """
+    words = set(_WORD.findall(text.lower()))
+    languages = _grammar_words()
+    language = max(languages, key=lambda name: (len(words & languages[name]), name == "english"))
+    if language == "english" or len(words & languages[language]) < MIN_GRAMMAR_WORDS:
+        return text
+    return _WORD.sub(lambda word: "" if word.group().lower() in languages[language] else word.group(), text)
 
 
 def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -117,6 +132,13 @@ def mostly_latin(text: str) -> bool:
 
 def _pairs(run: str) -> list[str]:
     return [run[start : start + 2] for start in range(max(1, len(run) - 1))]
+
+
+@functools.cache
+def _grammar_words() -> Mapping[str, frozenset[str]]:
+    from stop_words import AVAILABLE_LANGUAGES, get_stop_words
+
+    return {name: frozenset(get_stop_words(name)) for name in AVAILABLE_LANGUAGES}
 
 
 @functools.cache

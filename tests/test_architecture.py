@@ -61,6 +61,7 @@ OWNERS = {
     "obstore": {"objects"},
     "platformdirs": {"config"},
     "py_rust_stemmers": {"words"},
+    "stop_words": {"words"},
     "click": {"cli", "terminal", *(file.stem for file in FILES if file.stem.startswith("commands_"))},
     "rich": {"commands_queue", "terminal", "demo"},
 }
@@ -71,6 +72,7 @@ HEAVY = {
     "openai",
     "onnxruntime",
     "py_rust_stemmers",
+    "stop_words",
     "loguru",
     "filelock",
     "obstore",

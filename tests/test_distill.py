@@ -13,6 +13,7 @@ from reme_mcp.config import DedupSettings
 from reme_mcp.distill import (
     NamedDraft,
     earlier_attempts,
+    exchanges_words,
     fault,
     find_twin,
     from_stored,
@@ -325,11 +326,32 @@ def test_what_reads_alike_but_is_of_another_kind_is_no_twin_unless_it_is_the_sam
         ("Do not run the build before the upload of the site.", False),
         ("Run the build 2 times before the upload of the site.", False),
         ("Run the upload before the build of the site.", False),
+        ("Run the tests before the upload of the site.", False),
+        ("Run the build of the site before the upload, and look at it.", True),
     ],
 )
 def test_a_not_a_number_or_another_order_turns_a_lesson_around(content: str, same: bool) -> None:
     other = experience("e-other", content=content)
     assert (find_twin(NEW, [other], {"e-other": 0.99}, DedupSettings()) is not None) is same
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_another"),
+    [
+        ("book the Paris office by phone", "book the Berlin office by phone", True),
+        ("To apply the mail settings restart postfix", "To apply the mail settings reload nginx", True),
+        ("one two three alpha beta gamma", "one two three delta epsilon zeta", True),
+        ("one two three alpha beta gamma", "one two three delta epsilon zeta eta", False),
+        ("one two three alpha beta gamma theta", "one two three delta epsilon zeta", False),
+        ("one two three", "one two three delta", False),
+        ("restart the server", "restart a server", False),
+        ("restart the server", "restarting the servers", False),
+    ],
+)
+def test_a_few_words_in_the_place_of_a_few_others_make_another_lesson(
+    first: str, second: str, is_another: bool
+) -> None:
+    assert exchanges_words(first, second) is exchanges_words(second, first) is is_another
 
 
 def test_an_experience_is_not_its_own_twin() -> None:

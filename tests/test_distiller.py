@@ -11,7 +11,7 @@ from reme_mcp import prompts, questions
 from reme_mcp.budget import tokens
 from reme_mcp.config import JudgeSettings
 from reme_mcp.distill import NamedDraft, read_drafts
-from reme_mcp.distiller import MAX_KNOWN, MIN_RECORD_TOKENS, Distilled, distil, judge
+from reme_mcp.distiller import MAX_KNOWN, MIN_RECORD_TOKENS, Distilled, Model, distil, judge
 from reme_mcp.errors import ConfigError, EndpointError
 from reme_mcp.forms import Value
 from reme_mcp.schema import Experience, ExperienceDraft, Trajectory
@@ -58,6 +58,10 @@ async def no_neighbours(written: ExperienceDraft) -> Sequence[Experience]:
     return ()
 
 
+def model(llm: ScriptedLLM, room: int = ROOM) -> Model:
+    return Model(llm, "scripted", lambda shape: room)
+
+
 async def run(
     llm: ScriptedLLM,
     attempt: Trajectory,
@@ -67,15 +71,8 @@ async def run(
     recalled: Sequence[str] = (),
     min_verdict: float = 0.5,
 ) -> Distilled:
-    distilled = await distil(
-        llm,
-        attempt,
-        attempts,
-        no_neighbours,
-        JudgeSettings(min_verdict=min_verdict),
-        lambda shape: room,
-        recalled=recalled,
-    )
+    settings = JudgeSettings(min_verdict=min_verdict)
+    distilled = await distil(model(llm, room), attempt, attempts, no_neighbours, settings, recalled=recalled)
     assert llm.left == 0
     return distilled
 
@@ -191,14 +188,8 @@ async def test_a_model_whose_context_is_too_small_is_not_asked() -> None:
     taken = tokens(base.system) + tokens(base.user)
     with pytest.raises(ConfigError, match=r"llm\.context_tokens leaves 99 tokens"):
         await run(ScriptedLLM(), long, room=taken + MIN_RECORD_TOKENS - 1)
-    await distil(
-        ScriptedLLM(patterns(lesson(0, content="Be careful with all of it."))),
-        long,
-        [],
-        no_neighbours,
-        JudgeSettings(),
-        lambda shape: taken + MIN_RECORD_TOKENS + 20,
-    )
+    llm = ScriptedLLM(patterns(lesson(0, content="Be careful with all of it.")))
+    await distil(model(llm, taken + MIN_RECORD_TOKENS + 20), long, [], no_neighbours, JudgeSettings())
 
 
 async def test_a_long_task_leaves_room_for_what_happened() -> None:
@@ -295,7 +286,7 @@ async def test_what_an_assistant_wrote_is_judged_too_also_without_steps() -> Non
     drafts = written(draft(0), draft(1))
     llm = ScriptedLLM(GOOD, WEAK)
     mute = trajectory("t-mute", transcript="")
-    distilled = await judge(llm, drafts, mute, [], no_neighbours, JudgeSettings(), lambda shape: ROOM)
+    distilled = await judge(model(llm), drafts, mute, [], no_neighbours, JudgeSettings())
     assert distilled.drafts == (drafts[0],)
     assert len(distilled.rejected) == 1
     assert "no steps were recorded" in llm.asked[0].user
@@ -311,7 +302,7 @@ async def test_the_judge_sees_the_nearest_experiences_of_the_pool() -> None:
 
     drafts = written(draft(0))
     llm = ScriptedLLM(GOOD)
-    await judge(llm, drafts, SUCCEEDED, [], neighbours, JudgeSettings(), lambda shape: ROOM)
+    await judge(model(llm), drafts, SUCCEEDED, [], neighbours, JudgeSettings())
     assert asked_for == [drafts[0].draft]
     assert [f"Known lesson {place}" in llm.asked[0].user for place in range(MAX_KNOWN + 1)] == [True] * MAX_KNOWN + [
         False

@@ -772,7 +772,7 @@ async def test_duplicates_within_a_batch_become_one(memory: Memory) -> None:
     near = draft(when_to_use="When a static site must go online")
     answer = await memory.record(TASK, outcome="success", experiences=[draft(), near, draft(1)], source="test")
     assert len(answer.added) == 2
-    assert [one.id for one in answer.merged] == answer.added[:1]
+    assert [answer.added[0] in one.reason and "of the same call" in one.reason for one in answer.rejected] == [True]
     assert (await memory.pool.stats()).experiences == {"active": 2}
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reme_mcp.budget import ELLIPSIS, shorten, tokens
 from reme_mcp.config import RecallSettings, Settings
 from reme_mcp.memory import Memory
-from reme_mcp.recall import WORDS_FOR_SIMILARITY, Hits, Ranked, is_answered, rank, shortlist
+from reme_mcp.recall import WORDS_FOR_SIMILARITY, Hits, Ranked, about, rank, shortlist
 from reme_mcp.schema import Experience
 from reme_mcp.searchable import lesson_text, request_text, search_text
 from tests.fakes import LEARNED, draft, experience
@@ -34,7 +34,7 @@ def words(**values: float) -> Hits:
 
 def meanings(**values: float) -> Hits:
     """Return what the vector search found, in the same way."""
-    return Hits.of_vectors(pairs(values))
+    return Hits.of_numbers(pairs(values))
 
 
 def pairs(values: dict[str, float]) -> list[tuple[str, float]]:
@@ -272,7 +272,7 @@ ZEBRAS = experience("e-a", content="Feed the zebras hay at dawn", **BLANK)
 
 
 def answered(query: str, *experiences: Experience, vector: Hits | None = None, min_similarity: float = 0.6) -> bool:
-    return is_answered(query, experiences, vector, min_similarity=min_similarity)
+    return bool(about(query, experiences, vector, min_similarity=min_similarity))
 
 
 @pytest.mark.parametrize(
@@ -284,6 +284,7 @@ def answered(query: str, *experiences: Experience, vector: Hits | None = None, m
         ("zebra riding", False),  # one of two
         ("feed giraffes and zebras", True),  # two of three
         ("how should I please do it for the", False),  # nothing but grammar
+        ("wie sind die zebras", True),  # the only word that is none, in another language
         ("", False),
     ],
 )
@@ -316,6 +317,40 @@ def test_one_experience_that_answers_is_enough_and_none_answers_nothing() -> Non
     assert answered("feed zebras", other, ZEBRAS)
     assert not answered("feed zebras", other)
     assert not answered("feed zebras")
+
+
+NEAR = 0.6 - WORDS_FOR_SIMILARITY
+
+
+@pytest.mark.parametrize(
+    ("content", "cosine", "goes_along"),
+    [
+        ("Boil the eggs", NEAR + 0.001, True),
+        ("Boil the eggs", NEAR, True),
+        ("Boil the eggs", NEAR - 0.001, False),
+        ("Zebras feed on grass", NEAR - 0.001, True),
+    ],
+)
+def test_beside_a_clear_answer_goes_along_what_is_near_by_meaning_or_words(
+    content: str, cosine: float, goes_along: bool
+) -> None:
+    other = experience("e-b", content=content, **BLANK)
+    found = about("feed zebras", [ZEBRAS, other], meanings(a=0.9, b=cosine), min_similarity=0.6)
+    assert [one.id for one in found] == ["e-a", *(["e-b"] if goes_along else [])]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "query"),
+    [
+        ("Die Tür ist mit dem Schlüssel nicht zu öffnen, und der Motor ist aus", "wie ist das Wetter und der Wind"),
+        ("Le moteur ne démarre pas si la porte est ouverte", "quelle est la météo pour demain dans le sud"),
+        ("El motor no arranca si la puerta está abierta", "cómo es el tiempo en la playa para mañana"),
+    ],
+)
+def test_grammar_of_other_languages_is_no_subject(lesson: str, query: str) -> None:
+    stored = experience("e-a", content=lesson, **BLANK)
+    assert not answered(query, stored)
+    assert answered(lesson, stored)
 
 
 def test_what_the_vector_search_did_not_return_is_no_more_similar_than_its_last_hit() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from reme_mcp.config import Settings
 from reme_mcp.memory import Memory
-from reme_mcp.words import likeness, mostly_latin, spell_out, stems, unquoted, words_needed
+from reme_mcp.words import likeness, mostly_latin, spell_out, stems, telling, unquoted, words_needed
 
 LESSONS = {
     "zh": ("启动发动机之前", "先锁好所有车门并踩住刹车。"),
@@ -54,6 +54,21 @@ def test_texts_are_alike_by_the_words_that_few_of_them_have() -> None:
     assert 0 < alike[0, 2] < 0.9
     assert alike[0, 3] == alike[3, 4] == 0
     assert likeness([]).shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("wie öffne ich die Tür mit dem Schlüssel", ["öffne", "Tür", "Schlüssel"]),
+        ("how to open the door with the key", ["how", "to", "open", "the", "door", "with", "the", "key"]),
+        ("docker die", ["docker", "die"]),  # one such word makes no language
+        ("wie docker die", ["docker"]),
+        ("启动发动机", ["启动发动机"]),
+        ("", []),
+    ],
+)
+def test_grammar_is_left_out_in_the_language_of_the_text(text: str, left: list[str]) -> None:
+    assert telling(text).split() == left
 
 
 @pytest.mark.parametrize(("distinct", "needed"), [(0, 0), (1, 1), (2, 2), (16, 2), (17, 3), (50, 6)])

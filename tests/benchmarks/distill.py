@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -139,7 +140,7 @@ async def find(home: Path, model: Server, acknowledged: list[str]) -> dict[str, 
     }
 
 
-def recall_ms(client: Client, calls: int, is_on: partial[bool] | None = None) -> list[float]:
+def recall_ms(client: Client, calls: int, is_on: Callable[[], bool] | None = None) -> list[float]:
     """Return how long recalls take in ms, for as long as `is_on`."""
     taken: list[float] = []
     while len(taken) < calls and (is_on is None or is_on()):

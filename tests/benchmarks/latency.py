@@ -30,7 +30,7 @@ within 3 × LanceDB, and growth from one size to the next less than that of the 
 writes to four tables. Resident memory is read from /proc (Linux) in processes that play nothing but recalls, ours and
 then LanceDB's: once open, after the ten calls of the warm-up, after all calls; `peak` is the highest ever, `vectors`
 what they alone take. Disk is our home before and after all calls, as they leave it (with two vectors a row, and the
-versions of the last ten minutes, as no reader may lose its own), and LanceDB's table as filled, without old versions.
+versions of the last minute, as no reader may lose its own), and LanceDB's table as filled, without old versions.
 """
 
 from __future__ import annotations

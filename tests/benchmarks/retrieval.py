@@ -14,11 +14,10 @@ home, written by the package's own store and embedded by the memory itself, and 
     …+task        with the task that the lesson was learned from; without `+task` it is imported as if it were not known
 
 Measured: R@5, MRR@10 and nDCG@10 per track and pool, the latter with the plain gain (the headline, with a bootstrap
-95 % interval over queries) and with 2^gain-1; each with the floor, and nDCG without it. As the floor turns an answer
-into none and changes no order, only what gets nothing is asked again without it. False recalls are off-topic questions
-that get anything. Times are those of a recall less what it took to embed: a text is embedded once, however many systems
-ask for it. `--distractors N` plays with up to N experiences of the other pools among those of each, which is a run of
-its own.
+95 % interval over queries) and with 2^gain-1; each with the floor, and nDCG without it, for which everything is asked
+again. False recalls are off-topic questions that get anything. Times are those of a recall less what it took to embed:
+a text is embedded once, however many systems ask for it. `--distractors N` plays with up to N experiences of the other
+pools among those of each, which is a run of its own.
 The last table is a small check of languages without spaces between their words.
 
 To read: `mean` is over the pools, but for those named by `--tuned-on`. A track is marked `verbatim` and is in no mean
@@ -210,7 +209,7 @@ def _experience(line: dict[str, Any], *, workspace: str) -> Experience:
 
 
 def _own_id(workspace: str, id: str) -> str:
-    # One home holds all pools, and an id has to be unique in it.
+    # With distractors one home holds several pools, and an id has to be unique in it.
     return f"{workspace}-{id}"
 
 
@@ -443,10 +442,7 @@ class Bench:
         async with self._open(home, system, floor=False) as memory:
             for track, floored in rankings.items():
                 queries = pool.of_track(track)
-                free = [
-                    ids or (await self._recall(memory, query.text, workspace))[0]
-                    for ids, query in zip(floored, queries, strict=True)
-                ]
+                free = [(await self._recall(memory, query.text, workspace))[0] for query in queries]
                 verbatim = system.with_task and track in self._verbatim
                 for floor, found in ((True, floored), (False, free)):
                     self._keep(system, floor, distractors, pool.name, track, queries, found, verbatim=verbatim)

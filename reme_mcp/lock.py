@@ -31,7 +31,8 @@ class ProcessLock:
 
         self._path = path
         self._tasks = anyio.Lock()
-        self._file = AsyncFileLock(path, poll_interval=POLL_S)
+        # A try that does not wait needs no thread, and is over before one has begun.
+        self._file = AsyncFileLock(path, poll_interval=POLL_S, run_in_executor=False)
 
     async def __aenter__(self) -> None:
         """Wait for the lock and hold it.

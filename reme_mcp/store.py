@@ -38,6 +38,7 @@ from reme_mcp import home as homes
 from reme_mcp.costs import Spent
 from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
+from reme_mcp.gathering import Gathering
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
 from reme_mcp.searchable import search_text
 from reme_mcp.site import Folder, Site
@@ -104,8 +105,10 @@ class Store:
         self._spaces: dict[str, _Space] = {}
         self._directory = Directory()
         self._refreshing = anyio.Lock()
+        self._new_places: Gathering[None] = Gathering(lambda: self._refreshing, self._refresh_places)
         self._pool_lock = site.lock("pool")
         self._receipts_lock = site.lock("pool-receipts")
+        self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
         self._upkeep_lock = site.lock("pool-upkeep")
         self.queue_lock = site.lock("pool-queue")
         self._writes: Counter[str] = Counter()
@@ -480,13 +483,17 @@ class Store:
                 yield Writer(self)
 
     async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
-        """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool."""
+        """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool.
+
+        Those that come while others are written are written together.
+        """
+        await self._new_lines.join(lines)
+
+    async def _add_lines(self, lines: list[ReceiptLine]) -> None:
+        await self._check_mark()
         rows = [dataclasses.asdict(line) for line in lines]
-        table = self._tables["receipts"]
-        async with self._receipts_lock:
-            await self._check_mark()
-            with anyio.CancelScope(shield=True), mapped("write the receipt"):
-                await table.add(to_arrow(rows, schemas()["receipts"]))
+        with anyio.CancelScope(shield=True), mapped("write the receipt"):
+            await self._tables["receipts"].add(to_arrow(rows, schemas()["receipts"]))
         self._writes["receipts"] += 1
 
     def writes_since_upkeep(self) -> int:
@@ -589,23 +596,27 @@ class Store:
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
+        await self._new_places.join()
+        return None if self._directory.is_too_large else self._directory.places
+
+    async def _refresh_places(self, _: list[None]) -> None:
+        """Bring the directory up to date."""
         table, directory = self._tables["experiences"], self._directory
         with mapped("read experiences"):
-            async with self._refreshing:
-                version = await table.version()
-                if version != directory.version:
-                    rows = await table.count_rows()
-                    was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
-                    if was_too_large or directory.is_too_large:
-                        directory.clear()
-                    if not directory.is_too_large:
-                        await self._read_places()
-                        if len(directory.places) > rows:
-                            # Rows that are gone don't show up as fresh.
-                            directory.clear()
-                            await self._read_places()
-                    directory.version = version
-            return None if directory.is_too_large else directory.places
+            version = await table.version()
+            if version == directory.version:
+                return
+            rows = await table.count_rows()
+            was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
+            if was_too_large or directory.is_too_large:
+                directory.clear()
+            if not directory.is_too_large:
+                await self._read_places()
+                if len(directory.places) > rows:
+                    # Rows that are gone don't show up as fresh.
+                    directory.clear()
+                    await self._read_places()
+            directory.version = version
 
     async def _read_places(self) -> None:
         """Take in the experiences that were written after the version that the directory knows."""

@@ -36,6 +36,7 @@ LAYERS = (
         "objects",
         "matrix",
         "directory",
+        "gathering",
         "budget",
         "searchable",
         "both",

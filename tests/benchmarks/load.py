@@ -113,7 +113,8 @@ def server(worker: str, folder: Path, size: int) -> Iterator[tuple[int, int]]:
     """Run one of the two servers; gives its process id and its port."""
     command = [sys.executable, "-m", "tests.benchmarks.load", "--worker", worker]
     command += ["--folder", str(folder), "--size", str(size)]
-    environ = os.environ | {"LANCEDB_LOG": "error"}
+    # As `tables.connect` has it, which comes too late for a process that has imported numpy for its stand-in.
+    environ = os.environ | {"LANCEDB_LOG": "error", "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ)
     assert process.stdout is not None
     try:

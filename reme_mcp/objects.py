@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
+from anyio import to_thread
+
 from reme_mcp.errors import StoreError
 
 if TYPE_CHECKING:
@@ -67,15 +69,7 @@ class Objects:
         Raises:
             StoreError: It can't be read.
         """
-        import obstore
-
-        with self._mapped("read", name):
-            try:
-                found = await obstore.get_async(self._store(), name)
-                content = bytes(await found.bytes_async())
-            except FileNotFoundError:
-                return None
-        return content, Version(found.meta["e_tag"], found.meta["version"])
+        return await to_thread.run_sync(self._read, name)
 
     async def create(self, name: str, content: bytes) -> Version | None:
         """Write an object that is not there yet, and return its version; `None` where it is there.
@@ -83,7 +77,7 @@ class Objects:
         Raises:
             StoreError: It can't be written.
         """
-        return await self._put(name, content, None)
+        return await to_thread.run_sync(self._put, name, content, None)
 
     async def replace(self, name: str, content: bytes, seen: Version) -> Version | None:
         """Replace what was seen of an object, and return the new version; `None` where it is not that any more.
@@ -91,7 +85,7 @@ class Objects:
         Raises:
             StoreError: It can't be written.
         """
-        return await self._put(name, content, seen)
+        return await to_thread.run_sync(self._put, name, content, seen)
 
     async def names(self) -> set[str]:
         """Return the first part of the names of all objects here.
@@ -99,15 +93,31 @@ class Objects:
         Raises:
             StoreError: They can't be listed.
         """
+        return await to_thread.run_sync(self._names)
+
+    # All of it in threads of ours: one of obstore's own may be about to answer when the interpreter ends, and then the
+    # process dies of it.
+
+    def _read(self, name: str) -> tuple[bytes, Version] | None:
+        import obstore
+
+        with self._mapped("read", name):
+            try:
+                found = obstore.get(self._store(), name)
+                content = bytes(found.bytes())
+            except FileNotFoundError:
+                return None
+        return content, Version(found.meta["e_tag"], found.meta["version"])
+
+    def _names(self) -> set[str]:
         import obstore
 
         with self._mapped("list", ""):
-            listed = await obstore.list_with_delimiter_async(self._store())
-        return {
-            path.split("/")[0] for path in [*listed["common_prefixes"], *(one["path"] for one in listed["objects"])]
-        }
+            listed = obstore.list_with_delimiter(self._store())
+        paths = [*listed["common_prefixes"], *(one["path"] for one in listed["objects"])]
+        return {path.split("/")[0] for path in paths}
 
-    async def _put(self, name: str, content: bytes, seen: Version | None) -> Version | None:
+    def _put(self, name: str, content: bytes, seen: Version | None) -> Version | None:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -115,9 +125,9 @@ class Objects:
             try:
                 put: PutResult
                 if seen is None:
-                    put = await obstore.put_async(self._store(), name, content, mode="create")
+                    put = obstore.put(self._store(), name, content, mode="create")
                 else:
-                    put = await obstore.put_async(self._store(), name, content, mode=seen.as_dict())
+                    put = obstore.put(self._store(), name, content, mode=seen.as_dict())
             except (AlreadyExistsError, PreconditionError):
                 return None
             except FileNotFoundError:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reme_mcp import transcript
 from reme_mcp.errors import InvalidInput
+from reme_mcp.redaction import Redact, every_one
 from reme_mcp.schema import MAX_LABEL_CHARS, MAX_TASK_CHARS, WORKSPACE_PATTERN, Outcome, clean_text
 
 SUCCESS_REWARD = 1.0
@@ -73,16 +75,17 @@ def unknown(what: str, id: str, workspace: str) -> str:
     return f"no {what} {id!r} in workspace {workspace!r}; check the id, or name its workspace"
 
 
-def transcript_text(steps: str | None, messages: Sequence[object] | None, *, max_chars: int) -> str:
-    """Return the steps as JSON text, or nothing where none came."""
+def transcript_text(steps: str | None, messages: Sequence[object] | None, *, max_chars: int, redact: Redact) -> str:
+    """Return the steps as JSON text without secrets, or nothing where none came."""
     if steps is not None and messages is not None:
         raise InvalidInput("both steps and messages came; send the messages, or a summary as steps")
     if messages is not None:
-        text = transcript.to_json(transcript.parse_messages(messages))
+        read = transcript.parse_messages(messages)
     elif steps is not None and steps.strip():
-        text = transcript.to_json(transcript.parse_steps(steps))
+        read = transcript.parse_steps(steps)
     else:
         return ""
+    text = transcript.to_json(_redacted(read, redact))
     if len(text) > max_chars:
         name = "steps" if messages is None else "messages"
         raise InvalidInput(
@@ -90,3 +93,9 @@ def transcript_text(steps: str | None, messages: Sequence[object] | None, *, max
             "Leave out long outputs, or send a summary as steps"
         )
     return text
+
+
+def _redacted(read: transcript.Transcript, redact: Redact) -> transcript.Transcript:
+    texts = every_one([*(step.text for step in read.steps), *read.marks], redact)
+    steps = tuple(replace(step, text=text) for step, text in zip(read.steps, texts, strict=False))
+    return replace(read, steps=steps, marks=tuple(texts[len(steps) :]))

@@ -8,17 +8,22 @@ Does not know: what a command does; each stands in the file that `COMMANDS` name
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import click
 
 from reme_mcp import __version__
-from reme_mcp.config import Settings, load_settings, with_overrides
+from reme_mcp.choice import Choice
+from reme_mcp.config import Settings, with_overrides
 from reme_mcp.errors import ConfigError, ReMeError
+from reme_mcp.redaction import DiscreetFormatter, Redact, redactor
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -33,16 +38,33 @@ COMMANDS = {
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
+    "review": ("commands_review", "review"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "token": ("commands_token", "token"),
     "backup": ("commands_backup", "make_backup"),
     "restore-backup": ("commands_backup", "restore_backup"),
+    "install": ("commands_clients", "install"),
+    "uninstall": ("commands_clients", "uninstall"),
+    "doctor": ("commands_doctor", "doctor"),
+    "bundle": ("commands_publish", "bundle"),
+    "server-json": ("commands_publish", "server_json"),
+    "completion": ("commands_completion", "completion"),
 }
+# They work, or say what is wrong, where the settings are bad; they get the `Choice` instead.
+WITHOUT_SETTINGS = ("demo", "install", "uninstall", "doctor", "bundle", "server-json", "completion")
+CHOICE = "reme_mcp.choice"
+EXAMPLES = """\b
+Examples:
+  reme-mcp install claude-code            tell Claude Code to start it, in all projects
+  reme-mcp install cursor --project .     tell Cursor, in this project only
+  reme-mcp recall "deploy the blog"       what the pool says about a task
+  reme-mcp list --workspace team --json   the experiences of another workspace
+"""
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group whose commands are imported when they are called, and take its options as well."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, those of this file first."""
@@ -50,46 +72,86 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, or `None`."""
-        if cmd_name not in COMMANDS:
-            return super().get_command(ctx, cmd_name)
-        module, function = COMMANDS[cmd_name]
-        command = getattr(import_module(f"reme_mcp.{module}"), function)
-        assert isinstance(command, click.Command)
+        if cmd_name in COMMANDS:
+            module, function = COMMANDS[cmd_name]
+            command = getattr(import_module(f"reme_mcp.{module}"), function)
+            assert isinstance(command, click.Command)
+        else:
+            found = super().get_command(ctx, cmd_name)
+            if found is None:
+                return None
+            command = found
+        command = copy.copy(command)
+        taken = {name for parameter in command.params for name in parameter.opts}
+        command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
+        with_settings = cmd_name not in WITHOUT_SETTINGS
+        command.callback = _prepared(command.callback or (lambda: None), with_settings=with_settings)
         return command
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--home", metavar="DIR", help="Folder of the pool. [env: REME_MCP_HOME]")
-@click.option("--workspace", metavar="NAME", help="Which pool in it. [env: REME_MCP_WORKSPACE]")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Settings file.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. recall.limit=3.")
-@click.version_option(__version__, prog_name="reme-mcp")
-@click.pass_context
-def cli(
-    context: click.Context,
-    home: str | None,
-    workspace: str | None,
-    config_file: Path | None,
-    overrides: tuple[str, ...],
-) -> None:
-    """Procedural memory for any assistant, over MCP.
+def _options() -> list[click.Option]:
+    """Return the options that may stand before a command or after it; the later one wins."""
 
-    Without a command it serves one MCP client over stdin and stdout.
-    """
-    chosen = dict(_assignment(text) for text in overrides)
-    if home is not None:
-        chosen["home"] = home
-    if workspace is not None:
-        chosen["workspace"] = workspace
+    def choose(context: click.Context, option: click.Parameter, value: object) -> None:
+        if value not in (None, ()):
+            choice = Choice(**{str(option.name): value})  # type: ignore[arg-type]  # click has seen to its type
+            context.meta[CHOICE] = context.meta.get(CHOICE, Choice()).then(choice)
+
+    make = functools.partial(click.Option, expose_value=False, callback=choose)
+    return [
+        make(["--home"], metavar="DIR", help="Folder of the pool. [env: REME_MCP_HOME]"),
+        make(["--workspace"], metavar="NAME", help="Which pool in it. [env: REME_MCP_WORKSPACE]"),
+        make(
+            ["--config", "config_file"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Settings file. [env: REME_MCP_CONFIG]",
+        ),
+        make(["--set", "overrides"], multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. recall.limit=3."),
+    ]
+
+
+def _prepared(callback: Callable[..., object], *, with_settings: bool) -> Callable[..., object]:
+    """Return a command's function so that it finds the settings, or the choice, as the context's object."""
+
+    @functools.wraps(callback)
+    def run(*args: object, **options: object) -> object:
+        context = click.get_current_context()
+        choice = context.meta.get(CHOICE, Choice())
+        context.obj = _settings(choice) if with_settings else choice
+        return callback(*args, **options)
+
+    return run
+
+
+def _settings(choice: Choice) -> Settings:
     try:
-        settings = load_settings(config_file=config_file, environ=os.environ, overrides=chosen)
+        settings = choice.settings(os.environ)
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
-    context.obj = settings
-    logging.basicConfig(
-        stream=sys.stderr, level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _redactor(settings)))
+    logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
+    return settings
+
+
+@click.group(
+    cls=Commands,
+    params=_options(),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXAMPLES,
+)
+@click.version_option(__version__, prog_name="reme-mcp")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Procedural memory for any assistant, over MCP.
+
+    Without a command it serves one MCP client over stdin and stdout. `reme-mcp install CLIENT` tells a client to start
+    it; `reme-mcp doctor` says what works and what does not.
+    """
     if context.invoked_subcommand is None:
+        context.obj = _settings(context.meta.get(CHOICE, Choice()))
         context.invoke(serve)
 
 
@@ -120,9 +182,12 @@ def serve(
     """Serve MCP clients: one over stdin and stdout (the default), or many over HTTP."""
     import anyio
 
+    from reme_mcp.lasterror import Keeper
+
     given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
     overrides = {key: str(value) for key, value in given.items() if value is not None}
     settings: Settings = context.obj
+    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, _redactor(settings)))
     try:
         if transport == "stdio":
             if overrides:
@@ -164,8 +229,5 @@ def demo(keep: Path | None) -> None:
         sys.exit(1)
 
 
-def _assignment(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
-    return key.strip(), value
+def _redactor(settings: Settings) -> Redact:
+    return redactor(settings.redaction.also, enabled=settings.redaction.enabled)

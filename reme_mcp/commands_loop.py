@@ -26,6 +26,7 @@ def recall(
     settings: Settings, task: str, context: str, tools: tuple[str, ...], limit: int | None, as_json: bool
 ) -> None:
     """Show what earlier work says about TASK."""
+    from reme_mcp.vectors import BY_WORDS
 
     async def run(memory: Memory) -> None:
         await memory.warm_up(download=False, work=False)
@@ -35,7 +36,9 @@ def recall(
             return
         click.echo(result.guidance)
         if result.note:
-            click.echo(result.note, err=True)
+            # Each command is a process of its own: the long reason would come with every one of them.
+            missing = BY_WORDS + (await memory.pool.stats()).embedder
+            click.echo(result.note.replace(missing, "Recall went by words only; `reme-mcp doctor` says why."), err=True)
 
     with_memory(settings, run)
 

@@ -107,6 +107,16 @@ def _api_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _pattern(pattern: str) -> str:
+    try:
+        matches_nothing = re.compile(pattern).match("") is not None
+    except re.error as exc:
+        raise ValueError(f"must be a regular expression: {exc}") from exc
+    if pattern and matches_nothing:
+        raise ValueError("must not match the empty text, as that stands everywhere")
+    return pattern
+
+
 # --- the settings ---
 
 
@@ -277,6 +287,13 @@ class AuthSettings(_Section):
         return self
 
 
+class RedactionSettings(_Section):
+    """What is cut out of every text that comes in, before anything is done with it."""
+
+    enabled: bool = True
+    also: Annotated[str, AfterValidator(_pattern)] = ""
+
+
 class LogSettings(_Section):
     """What is written to stderr."""
 
@@ -300,6 +317,7 @@ class Settings(_Section):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     http: HTTPSettings = Field(default_factory=HTTPSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    redaction: RedactionSettings = Field(default_factory=RedactionSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @property
@@ -352,8 +370,7 @@ def load_settings(
     named_file = in_environ.pop(FILE_VARIABLE, "")
     variables[FILE_VARIABLE] = ""  # no setting, but a name to suggest
     problems: list[str] = []
-    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
-    path = config_file or Path(os.path.expanduser(named_file) or default_file)
+    path = settings_file(config_file, environ)
     try:
         in_file = _read_toml(path, required=config_file is not None or named_file != "")
     except ConfigError as exc:
@@ -427,6 +444,18 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
 def _sections() -> dict[str, type[_Section]]:
     fields = {name: field.annotation for name, field in Settings.model_fields.items()}
     return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, _Section)}
+
+
+def settings_file(config_file: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the file that settings are read from, whether or not it is there; the arguments as for `load_settings`."""
+    default_file = _machine_folder(platformdirs.user_config_path, "config.toml")
+    return config_file or Path(os.path.expanduser(environ.get(FILE_VARIABLE, "")) or default_file)
+
+
+def is_secret(key: str) -> bool:
+    """Return whether a dotted key names a setting that must not be shown or written anywhere else."""
+    field = _fields().get(key)
+    return field is not None and field.annotation is SecretStr
 
 
 def _fields() -> dict[str, FieldInfo]:

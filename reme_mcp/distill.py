@@ -16,6 +16,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from reme_mcp import quarantine
 from reme_mcp.budget import shorten
 from reme_mcp.config import DedupSettings
 from reme_mcp.schema import (
@@ -36,23 +37,6 @@ _NEGATION = re.compile(
 )
 # What has an underscore, a dot or a capital inside is the name of something: get_stock_info, startEngine, config.toml.
 _NAME = re.compile(r"\b\w+(?:[_.]\w+|(?<=[a-z])[A-Z]\w*)+")
-# An order to whoever reads it, as a text plants it that wants to be obeyed.
-_ORDER = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|of|the|your|my|these|those|previous|prior|earlier)\s+){0,5}"
-    r"(?:instructions?|prompts?|rules|guidelines|above)\b"
-    r"|\byou are now\b|\byour (?:new )?(?:system prompt|instructions)\b|\bnever tell the (?:user|human)\b"
-    r"|\bdo(?:n't| not) (?:tell|inform) the (?:user|human)\b"
-    r"|忽略.{0,8}(?:指令|指示|以上|之前|上述)",
-    re.IGNORECASE,
-)
-# An order to whoever learns from it. A person may say so; what a tool returned may not.
-_DICTATION = re.compile(
-    r"\b(?:write|store|save|record|add|remember|output)\b.{0,60}\b(?:experiences?|lessons?|memory|memories|notes?)\b",
-    re.IGNORECASE,
-)
-# How far an order reaches, in characters behind it, and how much of a lesson must stand there to come from it.
-ORDER_CHARS = 600
-MIN_DICTATED_SHARE = 0.7
 # How much of a text may be made of runs of words that stand in the instructions.
 MAX_REPEATED_SHARE = 0.3
 REPEATED_WORDS = 5
@@ -77,13 +61,15 @@ class NamedDraft:
 
     Attributes:
         author: `assistant`, or the name of the model that wrote it.
-        judged: Whether a judge has accepted it.
+        judged: Whether a judge has seen it.
+        suspicions: What its record, or the judge, says against it, besides what its own text does.
     """
 
     id: str
     draft: ExperienceDraft
     author: str = "assistant"
     judged: bool = False
+    suspicions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +109,41 @@ def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDr
 def to_json(drafts: Sequence[NamedDraft]) -> str:
     """Return the drafts as JSON text, to be kept with their trajectory until they are stored."""
     rows = [
-        {"id": one.id, "draft": one.draft.model_dump(), "author": one.author, "judged": one.judged} for one in drafts
+        {
+            "id": one.id,
+            "draft": one.draft.model_dump(),
+            "author": one.author,
+            "judged": one.judged,
+            "suspicions": one.suspicions,
+        }
+        for one in drafts
     ]
     return json.dumps(rows, ensure_ascii=False)
 
 
 def from_stored(text: str) -> list[NamedDraft]:
     """Return what `to_json` wrote."""
-    return [NamedDraft(**(row | {"draft": ExperienceDraft.model_validate(row["draft"])})) for row in json.loads(text)]
+    return [
+        NamedDraft(
+            id=row["id"],
+            draft=ExperienceDraft.model_validate(row["draft"]),
+            author=row["author"],
+            judged=row["judged"],
+            # What was queued before there was a quarantine has none.
+            suspicions=tuple(row["suspicions"]) if "suspicions" in row else (),
+        )
+        for row in json.loads(text)
+    ]
 
 
 def to_experience(named: NamedDraft, trajectory: Trajectory, *, at: datetime) -> Experience:
-    """Return the experience that a draft becomes. Provenance comes from the trajectory, never from the draft."""
+    """Return the experience that a draft becomes: quarantined where anything is suspected of it.
+
+    Provenance comes from the trajectory, never from the draft.
+    """
     draft = named.draft
-    return Experience(
+    suspicions = dict.fromkeys([*quarantine.suspicions(draft, trajectory.source), *named.suspicions])
+    experience = Experience(
         id=named.id,
         workspace=trajectory.workspace,
         when_to_use=draft.when_to_use,
@@ -161,6 +168,7 @@ def to_experience(named: NamedDraft, trajectory: Trajectory, *, at: datetime) ->
         status_reason="",
         pinned=False,
     )
+    return quarantine.hold(experience, list(suspicions))
 
 
 def find_twin(
@@ -255,7 +263,7 @@ def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Trans
     """Return what makes a model's draft worthless at first sight, as a reason; empty if nothing does.
 
     A first sieve before the judge: it knows a model that repeats its prompt, answers in another script, copies the
-    record, talks without saying anything, or hands on an order that the record planted.
+    record, or talks without saying anything. What somebody planted is not worthless, but for a person to see.
 
     Args:
         draft: As a model wrote it.
@@ -265,12 +273,10 @@ def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Trans
     """
     if max(_repeated_share(text, instructions) for text in (draft.when_to_use, draft.content)) >= MAX_REPEATED_SHARE:
         return "repeats the instructions instead of saying what was learned"
-    if _ORDER.search(lesson(draft)):
-        return "gives its reader orders instead of saying what was learned"
+    if suspicions_of(draft, record):
+        return ""
     if mostly_latin(draft.content) != mostly_latin(task):
         return "is written in another script than the task, and would not be found"
-    if _is_dictated(draft, record):
-        return "was dictated by a text in the record"
     content = task_key(draft.content)
     done = [step.text for step in record.steps if step.role in ("call", "result")]
     said = [step.text for step in record.steps if step.role == "user"]
@@ -279,6 +285,17 @@ def fault(draft: ExperienceDraft, *, instructions: str, task: str, record: Trans
     if len(stems(draft.content) - stems(_EMPTY_TALK)) < MIN_TELLING_WORDS:
         return "says nothing that could be acted on"
     return ""
+
+
+def suspicions_of(draft: ExperienceDraft, record: Transcript) -> list[str]:
+    """Return why a model's draft is for a person to see first; the rules are those of `quarantine.py`.
+
+    Args:
+        draft: As a model wrote it.
+        record: Of the attempt, which may have dictated it.
+    """
+    dictated = [quarantine.DICTATED] if quarantine.is_dictated(draft.content, record) else []
+    return [*quarantine.suspicions(draft), *dictated]
 
 
 def to_compare(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> tuple[Trajectory, Trajectory] | None:
@@ -300,9 +317,12 @@ def to_compare(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> tuple[
 
 
 def earlier_attempts(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> list[str]:
-    """Return one line for each earlier attempt whose reward differs from this one's."""
+    """Return two lines for each earlier attempt whose reward differs from this one's: ours, and, quoted, what it did.
+
+    Anybody may have recorded it.
+    """
     return [
-        f"- {attempt.id} ({attempt.outcome}, reward {attempt.reward:g}): {shorten(_gist(attempt), EARLIER_TOKENS)}"
+        f"- {attempt.id} ({attempt.outcome}, reward {attempt.reward:g}):\n> {shorten(_gist(attempt), EARLIER_TOKENS)}"
         for attempt in attempts
         if attempt.id != trajectory.id and attempt.reward != trajectory.reward
     ]
@@ -328,22 +348,6 @@ def _repeated_share(text: str, instructions: str) -> float:
 def _word_runs(text: str) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", task_key(text))
     return {tuple(words[start : start + REPEATED_WORDS]) for start in range(len(words) - REPEATED_WORDS + 1)}
-
-
-def _is_dictated(draft: ExperienceDraft, record: Transcript) -> bool:
-    """Say whether a draft's lesson stands where the record gives orders to its reader."""
-    words = stems(draft.content)
-    for step in record.steps:
-        orders = (_ORDER, _DICTATION) if step.role == "result" else (_ORDER,)
-        for pattern in orders:
-            at = 0
-            while order := pattern.search(step.text, at):
-                reach = stems(step.text[order.start() : order.end() + ORDER_CHARS])
-                if len(words & reach) >= MIN_DICTATED_SHARE * len(words):
-                    return True
-                # The next order may begin in the reach of this one; half of it is looked at again.
-                at = order.end() + ORDER_CHARS // 2
-    return False
 
 
 def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]:
@@ -376,7 +380,7 @@ def _shown(item: object, position: int) -> str:
 
 def _reasons(exc: ValidationError) -> str:
     return "; ".join(
-        f"{'.'.join(str(part) for part in error['loc'])[:SHOWN_CHARS] or 'experience'}: "
+        f"{' '.join('.'.join(str(part) for part in error['loc']).split())[:SHOWN_CHARS] or 'experience'}: "
         f"{error['msg'][:1].lower()}{error['msg'][1:]}"
         for error in exc.errors(include_url=False)
     )

@@ -11,12 +11,12 @@ Source: ReMe (arXiv 2512.10696, §3.1): multi-faceted distillation, validation.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from reme_mcp import distill, forms, questions
+from reme_mcp import distill, forms, quarantine, questions
 from reme_mcp.budget import shorten, tokens
 from reme_mcp.config import JudgeSettings
 from reme_mcp.distill import NamedDraft
@@ -122,7 +122,8 @@ async def judge(
 ) -> Distilled:
     """Judge drafts, whoever wrote them; arguments and errors are those of `distil`.
 
-    A trajectory without steps bears nothing out; its drafts are judged by the task alone.
+    A trajectory without steps bears nothing out; its drafts are judged by the task alone. Of a draft that is suspected
+    of anything, the verdict is one more thing for a person to read: it neither clears it nor throws it away.
     """
     recalled = tuple(recalled)
     pair = distill.to_compare(trajectory, attempts)
@@ -132,10 +133,13 @@ async def judge(
         told = pair if pair is not None and named.draft.kind == "comparative" else (trajectory,)
         known = (await neighbours(named.draft))[:MAX_KNOWN]
         verdict = await _verdict(model, named.draft, trajectory.task, told, known, recalled)
-        if forms.is_accepted(verdict, settings.min_verdict):
+        found = f"the judge found it {forms.summary(verdict)}"
+        if named.suspicions or quarantine.suspicions(named.draft, trajectory.source):
+            accepted.append(replace(named, suspicions=(*named.suspicions, found)))
+        elif forms.is_accepted(verdict, settings.min_verdict):
             accepted.append(named)
         else:
-            rejected.append(_rejected(named.draft, f"the judge found it {forms.summary(verdict)}"))
+            rejected.append(_rejected(named.draft, found))
     return Distilled(tuple(accepted), tuple(rejected))
 
 
@@ -210,7 +214,8 @@ def _sieve(raw: Sequence[dict[str, object]], sources: Sequence[Sequence[Transcri
             if reason := next(filter(None, reasons), ""):
                 rejected.append(_rejected(draft, reason))
             else:
-                drafts += named
+                dictated = any(quarantine.is_dictated(draft.content, record) for record in records)
+                drafts += [replace(one, suspicions=(quarantine.DICTATED,) if dictated else ()) for one in named]
     return Distilled(tuple(drafts), tuple(rejected))
 
 

@@ -6,6 +6,7 @@
     │   └── Forbidden    the caller's token does not reach so far
     ├── ConfigError      a setting is unknown or has a bad value; the start stops
     ├── StoreError       the home folder can't be opened, read or written
+    ├── ClientFileError  a client's own file can't be read, understood or written; it is as it was
     ├── EmbedderError    a model can't be loaded or can't embed; recall goes on without vectors
     ├── IdentityError    the identity provider can't be asked whose token it is
     └── EndpointError    an OpenAI-compatible server refused, failed or answered nonsense
@@ -37,6 +38,10 @@ class ConfigError(ReMeError):
 
 class StoreError(ReMeError):
     """The home folder can't be opened, read or written."""
+
+
+class ClientFileError(ReMeError):
+    """A client's own file can't be read, understood or written. It is as it was; the message names it."""
 
 
 class EmbedderError(ReMeError):

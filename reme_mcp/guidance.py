@@ -1,11 +1,13 @@
 """What a person or a model reads of a result.
 
 In:  ranked experiences and results.
-Out: text within a token budget. Every line of a stored text is quoted with `> `, so that none can pass for ours.
+Out: text within a token budget. Every line of a stored text is quoted with `> `, so that none can pass for ours: there
+     is no end of a quotation that a text could write itself. Names are short, and quoted where they are no mere names.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from reme_mcp import prompts
@@ -16,6 +18,7 @@ from reme_mcp.schema import Experience, RateResult, RecordResult
 # A note that is cut shorter than this says nothing any more; it is left out instead.
 MIN_NOTE_TOKENS = 40
 HEADING_TOKENS = 40
+NAME_CHARS = 48
 
 
 def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str, list[Ranked]]:
@@ -58,6 +61,7 @@ def record_summary(result: RecordResult) -> str:
         "This attempt was added to it, its wording was not kept."
         for merged in result.merged
     ]
+    lines += [f"Held back as {held.id}, until a person has approved it: {held.reason}." for held in result.quarantined]
     lines += [f"Not stored: {rejected.when_to_use!r}: {rejected.reason}." for rejected in result.rejected]
     lines += [
         f"{settled.id} {'helped' if settled.helped else 'did not help'}: now {settled.utility} of {settled.frequency}."
@@ -93,13 +97,22 @@ def quote(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines())
 
 
+def name(text: str) -> str:
+    """Return the name of a client or a tool as it may stand in a line of ours: one that could say more is quoted."""
+    if re.fullmatch(r"[\w.:/@+-]{1,48}", text):
+        return text
+    # Nothing that ends a quotation or sets a part of the heading off.
+    bare = " ".join(re.sub(r"[^\w.:/@+() -]", " ", text).split())
+    return f'"{bare if len(bare) <= NAME_CHARS else bare[: NAME_CHARS - 1] + "…"}"'
+
+
 def _heading(item: Ranked) -> str:
     experience = item.experience
     parts = [experience.id, f"from a {experience.kind}", track_record(experience), f"{item.age_days} days old"]
-    parts.append(f"by {experience.source}")
+    parts.append(f"by {name(experience.source)}")
     if experience.status == "provisional":
         parts.append("provisional")
     if item.missing_tools:
-        parts.append(f"needs {', '.join(item.missing_tools)}")
+        parts.append(f"needs {', '.join(map(name, item.missing_tools))}")
     # On one line, whatever a client calls itself or its tools.
     return " ".join(" · ".join(parts).split())

@@ -7,6 +7,7 @@ Does not know: tables, and who holds which lock; callers hold them.
     home.json            the mark: the schema it is written with, and which folder is the pool
     pool/                LanceDB's tables; pool-<time>/ once a backup was restored
     pool.lock, pool-receipts.lock, backups.lock
+    last-error.json      what a server logged last
     tokens.json, .lock   the tokens of a server; no backup holds them
     backups/<name>.zip   backups, unless they were sent elsewhere
     snapshot-<…>/        a backup that is being made; what a killed one left goes with the next
@@ -37,8 +38,8 @@ BACKUPS = "backups"
 POOL_NAME = re.compile(r"pool(-\d{8}T\d{6}Z(-\d+)?)?")
 # What another process may be making at this very moment, besides what is left of it.
 HOME_FILES = re.compile(
-    rf"home\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups|snapshot-[\dTZ-]+"
-    r"|tokens\.(json(\.\d+\.part)?|lock)"
+    rf"(home|last-error)\.json(\.\d+\.part)?|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups"
+    r"|snapshot-[\dTZ-]+|tokens\.(json(\.\d+\.part)?|lock)"
 )
 
 
@@ -331,7 +332,14 @@ def _reading(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _unusable(home: Path, exc: OSError) -> StoreError:
-    return StoreError(f"can't use {home} as home: {_reason(exc)}; choose another with --home")
+    there = next((one for one in (home, *home.parents) if os.path.lexists(one)), home)
+    if there.is_file():
+        reason = "it is a file" if there == home else f"{there} is a file"
+    elif there != home:
+        reason = f"no folder can be made in {there} ({_reason(exc)})"
+    else:
+        reason = _reason(exc)
+    return StoreError(f"can't use {home} as home: {reason}; choose another with --home")
 
 
 def _reason(exc: OSError) -> str:

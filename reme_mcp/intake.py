@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp import distill, ledger, prompts, refine
+from reme_mcp import distill, ledger, prompts, quarantine, refine
 from reme_mcp.both import both
 from reme_mcp.config import Settings
 from reme_mcp.schema import (
     Experience,
     Merged,
+    Quarantined,
     ReceiptLine,
     RecordResult,
     RecordStatus,
@@ -27,6 +28,7 @@ from reme_mcp.schema import (
     Status,
     Trajectory,
     now,
+    task_key,
 )
 from reme_mcp.searchable import lesson_text
 from reme_mcp.store import Store, Writer
@@ -162,7 +164,8 @@ async def _plan(
         return replace(work, settled=settlement.lines)
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
-        answer = answer.model_copy(update={"lessons": [candidate.content for candidate in prepared.candidates]})
+        lessons = [candidate.content for candidate in prepared.candidates if candidate.status != "quarantined"]
+        answer = answer.model_copy(update={"lessons": lessons})
     # What went wrong with earlier drafts says nothing about these.
     queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
     return _Work(settlement.lines, list(changed.values()), [], queued, answer)
@@ -187,14 +190,21 @@ async def _learned(
         attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
         earlier = distill.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
         brief = prompts.brief(trajectory.id, trajectory.outcome, earlier)
+    recalled = [one for one in added if one.status != "quarantined"]
+    lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
     answer = answer.model_copy(
         update={
             "status": status,
-            "added": [experience.id for experience in added],
+            "added": [one.id for one in recalled],
             "merged": told,
             "rejected": rejected,
-            "lessons": [one.content for one in (*added, *merged.values())] if trajectory.outcome == "failure" else [],
+            "lessons": lessons if trajectory.outcome == "failure" else [],
             "brief": brief,
+            "quarantined": [
+                Quarantined(id=one.id, when_to_use=one.when_to_use[: distill.SHOWN_CHARS], reason=one.status_reason)
+                for one in added
+                if one.status == "quarantined"
+            ],
         }
     )
     answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
@@ -301,7 +311,8 @@ def _sort(
             continue
         candidate = refine.admit(candidate, prepared.trajectory.outcome, add_from=settings.refine.add_from)
         cosines = {**near.cosines, **_cosines_in_batch(prepared, row, added)}
-        twin = distill.find_twin(candidate, [*current, *added], cosines, settings.dedup)
+        others = [other for other in (*current, *added) if _may_be_twins(candidate, other)]
+        twin = distill.find_twin(candidate, others, cosines, settings.dedup)
         if twin is None:
             added.append(candidate)
             continue
@@ -314,8 +325,25 @@ def _sort(
         else:
             merged[id] = _merge(twin.experience, candidate)
             status, known = merged[id].status, merged[id].when_to_use[: distill.SHOWN_CHARS]
+            if status == "quarantined":
+                # Nobody but a person is told more than that it is there.
+                known = ""
             told.append(Merged(id=id, when_to_use=known, status=status, how=twin.how))
     return added, merged, told, rejected
+
+
+def _may_be_twins(candidate: Experience, other: Experience) -> bool:
+    """Return whether one may be taken for the other: nothing gets in, or is held back, as the copy of another.
+
+    What is suspected is a copy of what is held back or was thrown out, and of what a person approved in these very
+    words; what is not is never a copy of what is held back.
+    """
+    if candidate.status != "quarantined":
+        return other.status != "quarantined"
+    if other.status in ("quarantined", "archived"):
+        return True
+    same = task_key(distill.lesson(candidate)) == task_key(distill.lesson(other))
+    return same and quarantine.is_approved(other)
 
 
 def _cosines_in_batch(prepared: Prepared, row: int, added: Sequence[Experience]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from reme_mcp.budget import shorten, tokens
 from reme_mcp.config import API_KEY_PATTERN, LLMSettings
 from reme_mcp.costs import Allowance, Bill, Purpose, Spent
 from reme_mcp.errors import AnswerError, EndpointError
+from reme_mcp.redaction import Redact
 from reme_mcp.schema import now
 from reme_mcp.wire import Choice, Completion, Manner, Usage, Vectors, retry_after_s, words_of
 
@@ -39,6 +40,7 @@ T = TypeVar("T", bound=BaseModel)
 MAX_SAID_CHARS = 300
 # A request that is wrong in itself, and statuses that pass; the others below 500 stay until somebody does something.
 NOT_THIS_QUESTION = (400, 413, 422)
+NO_SUCH_PATH = (404, 405, 501)
 HEALS = (408, 409, 425, 429)
 FIRST_PAUSE_S = 0.5
 # Whoever is told to wait for longer than this comes back later; the caller knows what else there is to do.
@@ -69,6 +71,22 @@ class LLM(Protocol):
     async def close(self) -> None:
         """Close what it holds open."""
         ...
+
+
+class DiscreetLLM:
+    """A model to which no secret is said, whatever stands in the pool: what an older version stored came as it was."""
+
+    def __init__(self, llm: LLM, redact: Redact) -> None:
+        self._llm = llm
+        self._redact = redact
+
+    async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
+        """Ask the model; arguments and errors are those of `LLM.answer`."""
+        return await self._llm.answer(purpose, system, self._redact(user), shape)
+
+    async def close(self) -> None:
+        """Close the model."""
+        await self._llm.close()
 
 
 def prompt_tokens(settings: LLMSettings, shape: type[BaseModel]) -> int:
@@ -134,6 +152,20 @@ class Endpoint:
             return Completion.model_validate_json(content)
         except ValidationError:
             raise self._nonsense("a chat completion", content) from None
+
+    def models(self) -> list[str] | None:
+        """Return the names of the models that the server has; `None` where it lists none. Blocks.
+
+        Raises:
+            EndpointError: The server can't be reached, or refuses.
+        """
+        try:
+            with self._failing("list its models"):
+                return [model.id for model in self._client.with_options(max_retries=0).models.list().data]
+        except EndpointError as exc:
+            if exc.status in NO_SUCH_PATH:
+                return None
+            raise
 
     def prepare(self) -> None:
         """Load what `chat` needs; blocks for half a second the first time.
@@ -238,6 +270,15 @@ class EndpointLLM:
         """Close the connections."""
         if self._endpoint is not None:
             await self._endpoint.close()
+
+    async def listed(self) -> list[str] | None:
+        """Return the names of the models that the server has; `None` where it lists none.
+
+        Raises:
+            EndpointError: The server can't be reached, or refuses.
+        """
+        endpoint = await self._opened()
+        return await anyio.to_thread.run_sync(endpoint.models, abandon_on_cancel=True)
 
     async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
         """Return a valid value of `shape`; the model is asked `max_attempts` times at most.

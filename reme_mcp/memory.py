@@ -31,9 +31,10 @@ from reme_mcp.costs import Allowance, Spent
 from reme_mcp.distiller import Model
 from reme_mcp.embed import load_cross_encoder, load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
-from reme_mcp.llm import LLM, EndpointLLM, prompt_tokens
+from reme_mcp.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.pool import Pool
 from reme_mcp.queue import Queue
+from reme_mcp.redaction import every_text, redactor
 from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
     Outcome,
@@ -87,14 +88,19 @@ class Memory:
         self._vectors = Vectors(settings.embedder, load)
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
-        self._llm = connect(settings.llm, self._allowance, self._spent.append) if settings.llm.base_url else None
+        self._redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        self._llm = (
+            DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
+            if settings.llm.base_url
+            else None
+        )
         self._model = (
             Model(self._llm, settings.llm.model, partial(prompt_tokens, settings.llm))
             if self._llm is not None
             else None
         )
         self._rereader = Rereader(settings, load_cross)
-        self.pool = Pool(settings, self._vectors, self._open_store)
+        self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
         self._search = Search(self._vectors, self._rereader, self._model, settings)
         self._queue: Queue | None = None
         self._queue_is_run = False
@@ -212,8 +218,8 @@ class Memory:
             InvalidInput: An argument is out of its range.
             StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
-        task = checks.text("task", task)
-        context = checks.text("context", context, optional=True)
+        task = self._redact(checks.text("task", task))
+        context = self._redact(checks.text("context", context, optional=True))
         workspace = self._workspace(workspace)
         source = checks.label(source)
         settings = self.settings.recall
@@ -284,6 +290,8 @@ class Memory:
         source = checks.label(source)
         # A recall that could not write its receipt has handed out an empty one.
         receipt = checks.label(receipt) if receipt else None
+        if experiences is not None:
+            experiences = [every_text(one, self._redact) for one in experiences]
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = checks.label(trajectory_id)
@@ -295,9 +303,11 @@ class Memory:
             result = await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
             return await self._after_recording(store, workspace, result, tell)
 
-        task = checks.text("task", task)
+        task = self._redact(checks.text("task", task))
         outcome, reward = checks.outcome_and_reward(outcome, reward)
-        steps_taken = checks.transcript_text(steps, messages, max_chars=self.settings.record.max_transcript_chars)
+        steps_taken = checks.transcript_text(
+            steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
+        )
         drafts, rejected = distill.read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
         digest = checks.digest(
             workspace, task, reward, steps_taken, receipt or "", checks.digest_of_drafts(experiences)
@@ -362,7 +372,7 @@ class Memory:
         experience_id = checks.label(experience_id)
         # A recall that could not write its receipt has handed out an empty one.
         receipt = checks.label(receipt) if receipt else None
-        reason = checks.text("reason", reason, optional=True)
+        reason = self._redact(checks.text("reason", reason, optional=True))
         store = await self._open_store()
         async with store.writing() as writer:
             experience = (await store.experiences(workspace, [experience_id])).get(experience_id)

@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from reme_mcp import backup as backups
-from reme_mcp import checks, ledger, refine
+from reme_mcp import checks, ledger, quarantine, refine
 from reme_mcp.config import Settings
 from reme_mcp.costs import Cost, total
 from reme_mcp.errors import InvalidInput, NotFound
+from reme_mcp.redaction import Redact
 from reme_mcp.schema import Experience, Status, Tally, now
 from reme_mcp.site import folder_of
 from reme_mcp.store import Store
@@ -41,8 +42,11 @@ class PoolStats:
 class Pool:
     """What `Memory.pool` offers: the care of the experiences, apart from the loop."""
 
-    def __init__(self, settings: Settings, vectors: Vectors, open_store: Callable[[], Awaitable[Store]]) -> None:
+    def __init__(
+        self, settings: Settings, vectors: Vectors, open_store: Callable[[], Awaitable[Store]], redact: Redact
+    ) -> None:
         self.settings = settings
+        self._redact = redact
         self._vectors = vectors
         self._open_store = open_store
 
@@ -132,8 +136,55 @@ class Pool:
         Raises:
             NotFound: No such experience in this workspace.
         """
-        reason = checks.text("reason", reason)
+        reason = self._redact(checks.text("reason", reason))
         return await self._change(experience_id, workspace, lambda one: refine.archive(one, reason, at=now()))
+
+    async def review(self, *, workspace: str | None = None, dry_run: bool = False) -> list[Experience]:
+        """Hold back what is in recall and comes under a rule: what was there before the rule was, or was imported.
+
+        What a person has approved stays. With `dry_run` nothing is changed.
+
+        Returns:
+            What was held back, with its reason; with `dry_run`, what would be.
+        """
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            found: list[Experience] = []
+            offset = 0
+            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+                for one in page:
+                    held = quarantine.hold(one, quarantine.suspicions(one, one.source))
+                    if held is not one and not quarantine.is_approved(one):
+                        found.append(replace(held, updated_at=now()))
+                offset += len(page)
+            if not dry_run:
+                await writer.put_experiences(found)
+        return found
+
+    async def approve(self, experience_id: str, *, workspace: str | None = None) -> Experience:
+        """Let a quarantined experience into recall: a person has read it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not quarantined.
+        """
+        return await self._change(
+            experience_id, workspace, lambda one: quarantine.approve(_quarantined(one), one.status_reason, at=now())
+        )
+
+    async def reject(self, experience_id: str, *, workspace: str | None = None) -> Experience:
+        """Archive a quarantined experience; whatever says the same is not stored any more. `restore` undoes it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not quarantined.
+        """
+        return await self._change(
+            experience_id,
+            workspace,
+            lambda one: quarantine.reject(_quarantined(one), at=now()),
+        )
 
     async def pin(self, experience_id: str, *, pinned: bool, workspace: str | None = None) -> Experience:
         """Exempt an experience from pruning, or subject it to it again.
@@ -201,7 +252,19 @@ class Pool:
         return changed
 
 
+def _quarantined(experience: Experience) -> Experience:
+    if experience.status != "quarantined":
+        raise InvalidInput(f"{experience.id} is {experience.status}, not quarantined; there is nothing to review")
+    return experience
+
+
 def _restored(experience: Experience, *, at: datetime) -> Experience:
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
-    return refine.restore(experience, at=at)
+    restored = refine.restore(experience, at=at)
+    # Who takes back what was rejected in review has seen what is suspected of it.
+    return (
+        quarantine.approve(restored, experience.status_reason, at=at)
+        if quarantine.is_withheld(experience)
+        else restored
+    )

@@ -196,7 +196,10 @@ def _about(ask: Callable[[str], Question[T]], notes: Sequence[Experience], max_t
     texts = [note(one.when_to_use, one.content) for one in notes]
     length = max(map(tokens, texts), default=0)
     while True:
-        shown = [f"[{place}] {shorten(text, length)}" for place, text in enumerate(texts, start=1)]
+        # Further lines are indented, so that no note can pass for several.
+        shown = [
+            f"[{place}] {shorten(text, length)}".replace("\n", "\n    ") for place, text in enumerate(texts, start=1)
+        ]
         question = ask("\n".join(shown))
         over = question.cost - max_tokens
         if over <= 0 or length <= MIN_NOTE_TOKENS:

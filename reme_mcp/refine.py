@@ -93,7 +93,7 @@ def admit(experience: Experience, outcome: Outcome, *, add_from: Literal["all", 
         outcome: Of the attempt that brought it.
         add_from: Whose lessons are recalled at once.
     """
-    if add_from == "all" or outcome == "success":
+    if add_from == "all" or outcome == "success" or experience.status == "quarantined":
         return experience
     return replace(experience, status="provisional", status_reason=UNPROVEN)
 

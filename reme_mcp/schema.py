@@ -86,7 +86,7 @@ class Experience:
         trajectory_ids: The trajectories that it was learned from, oldest first.
         counted_since: Receipts from before don't count any more (it was restored); mostly `created_at`.
         status: `active` is recalled; `provisional` for its own task only; `quarantined` and `archived` never.
-        status_reason: Why, in a sentence; empty for `active`.
+        status_reason: Why, in a sentence; of an `active` one, what a person has let pass, mostly nothing.
         pinned: A person said keep: never pruned.
     """
 
@@ -304,6 +304,14 @@ class Merged(BaseModel):
     how: str = ""
 
 
+class Quarantined(BaseModel):
+    """A draft that was stored, but is not recalled before a person has said so; why."""
+
+    id: str
+    when_to_use: str
+    reason: str
+
+
 class Settled(BaseModel):
     """An experience whose counters were brought up to date."""
 
@@ -325,6 +333,8 @@ class RecordResult(BaseModel):
     pruned: list[str]
     lessons: list[str]
     brief: str
+    # With a default: answers of before there was a quarantine are kept with their trajectories.
+    quarantined: list[Quarantined] = []
 
 
 class RateResult(BaseModel):

@@ -17,7 +17,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -57,7 +57,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel
 
-from reme_mcp import __version__, checks, guidance, prompts
+from reme_mcp import __version__, checks, guidance, prompts, quarantine
 from reme_mcp.access import Access, Role
 from reme_mcp.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.config import Settings
@@ -76,6 +76,7 @@ PAGE_SIZE = 50
 # Long enough for the answer to `tools/list` to be on the wire before imports take the processor.
 WARM_UP_DELAY_S = 0.05
 SHOWN_CHARS = 60
+HELD_BACK = "held back until a person has approved it"
 
 Context = ServerRequestContext["State", Any]
 # What the caller of a request may do; raises `Forbidden` where that can't be told.
@@ -124,8 +125,9 @@ async def _recall(state: State, arguments: RecallArguments, caller: _Caller) -> 
 
 async def _record(state: State, arguments: RecordArguments, caller: _Caller) -> tuple[str, RecordResult]:
     result = await arguments.run(state.memory, source=caller.source, tell=caller.tell)
-    changed = [*result.added, *(one.id for one in result.merged), *(one.id for one in result.settled)]
-    _announce(state, arguments.workspace, changed, new=bool(result.added))
+    held = [one.id for one in result.quarantined]
+    changed = [*result.added, *held, *(one.id for one in result.merged), *(one.id for one in result.settled)]
+    _announce(state, arguments.workspace, changed, new=bool(result.added or held))
     return guidance.record_summary(result), result
 
 
@@ -434,7 +436,7 @@ async def _resource(memory: Memory, named: _Named, access: Access) -> object:
     if named.kind == "pool":
         return await _pool_page(memory, named)
     experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
-    return asdict(experience) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
+    return asdict(_readable(experience)) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
 
 
 async def _pool_page(memory: Memory, named: _Named) -> object:
@@ -446,8 +448,24 @@ async def _pool_page(memory: Memory, named: _Named) -> object:
         "workspace": named.workspace,
         "page": named.page,
         "next": following if len(experiences) > PAGE_SIZE else None,
-        "experiences": [_listed(experience) for experience in experiences[:PAGE_SIZE]],
+        "experiences": [_listed(_readable(experience)) for experience in experiences[:PAGE_SIZE]],
     }
+
+
+def _readable(experience: Experience) -> Experience:
+    """Return the experience, without its texts if they are withheld: who reads a resource may be a model."""
+    if not quarantine.is_withheld(experience):
+        return experience
+    return replace(
+        experience,
+        when_to_use=HELD_BACK,
+        content=HELD_BACK,
+        keywords=(),
+        tools_used=(),
+        task=HELD_BACK,
+        generalized_task="",
+        source=guidance.name(experience.source),
+    )
 
 
 def _listed(experience: Experience) -> dict[str, object]:

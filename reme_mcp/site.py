@@ -97,17 +97,27 @@ class Bucket:
         Raises:
             StoreError: The place can't be read or written, is not a home, or was written with a schema above `schema`.
         """
-        if await self._objects.read(homes.MARK) is None:
-            names = await self._objects.names()
-            if strangers := sorted(name for name in names if name != "locks" and not homes.HOME_FILES.fullmatch(name)):
-                raise StoreError(
-                    f"{self.address} is not empty and not a home of reme-mcp (it holds {strangers[0]!r}); "
-                    "choose another with --home"
-                )
+        if await self.is_free():
             # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
-            new = homes.Mark(1 if "pool" in names else schema)
+            new = homes.Mark(1 if "pool" in await self._objects.names() else schema)
             await self._objects.create(homes.MARK, new.to_json().encode())
         return await self.read_mark(schema=schema)
+
+    async def is_free(self) -> bool:
+        """Return whether it may become a home: it is empty, or holds nothing but what was left of one.
+
+        Raises:
+            StoreError: It holds something else, or can't be read.
+        """
+        if await self._objects.read(homes.MARK) is not None:
+            return False
+        names = await self._objects.names()
+        if strangers := sorted(name for name in names if name != "locks" and not homes.HOME_FILES.fullmatch(name)):
+            raise StoreError(
+                f"{self.address} is not empty and not a home of reme-mcp (it holds {strangers[0]!r}); "
+                "choose another with --home"
+            )
+        return True
 
     async def read_mark(self, *, schema: int) -> homes.Mark:
         """Return the mark as it is now.

@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 
 # Who records and rates by hand.
 SOURCE = "cli"
+PROGRAM = "reme-mcp"
 SHOWN_CHARS = 70
 EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
 
 Result = TypeVar("Result")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def examples(*lines: str) -> str:
+    """Return command lines as the end of a command's help, a line each."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) -> Result:

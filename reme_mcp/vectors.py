@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHUNK = 32
+BY_WORDS = "Recall goes by words only: "
 
 Result = TypeVar("Result")
 
@@ -157,7 +158,7 @@ class Vectors:
         if self.state == "loading":
             return "The embedding model is still loading; this recall went by words only."
         self._told = True
-        return f"Recall goes by words only: {self.state}"
+        return BY_WORDS + self.state
 
     def _loaded(self) -> str:
         return "" if self._embedder is None else f"{self._embedder.name} is loaded"

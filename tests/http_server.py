@@ -47,7 +47,7 @@ def reply(body: object, status: int = 200, **headers: str) -> Reply:
 
 
 class Server(ThreadingHTTPServer):
-    """Hands every POST to `answer`, in a thread of its own, and keeps it in `asked`."""
+    """Hands every request to `answer`, in a thread of its own, and keeps it in `asked`."""
 
     def __init__(self, answer: Callable[[Asked], Reply]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -67,8 +67,11 @@ class Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Server
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
         asked = Asked(self.path, self.headers["Authorization"], body)
         self.server.asked.append(asked)
         reply = self.server.answer(asked)

@@ -388,3 +388,14 @@ def test_an_address_is_a_home(home: str, kept: str) -> None:
 def test_what_is_no_address_is_refused(home: str) -> None:
     with pytest.raises(ConfigError, match=r"must be a folder, or like s3://bucket/path"):
         load_settings(environ={"REME_MCP_HOME": home})
+
+
+def test_the_doctor_looks_at_it_and_makes_nothing(environ: dict[str, str], settings: Settings) -> None:
+    before = CliRunner().invoke(cli, ["doctor"], env=environ)
+    assert "holds no pool yet" in before.output
+    assert anyio.run(objects(settings).names) == set()
+    assert CliRunner().invoke(cli, ["stats"], env=environ).exit_code == 0
+    after = CliRunner().invoke(cli, ["doctor"], env=environ)
+    assert "shared by all who have its address" in after.output.replace("\n", " ")
+    nowhere = CliRunner().invoke(cli, ["doctor"], env=environ | {"REME_MCP_HOME": "s3://nobodys/home"})
+    assert "can't list s3://nobodys/home" in nowhere.output

@@ -121,7 +121,8 @@ async def test_a_damaged_file_lets_nobody_in_and_says_so(
 async def test_a_role_or_a_workspace_that_was_tampered_with_is_damage(tokens: Tokens) -> None:
     text, _ = await tokens.create("ci", ["team"], "write")
     stored = json.loads(tokens.path.read_text())
-    for change in ({"role": "owner"}, {"workspaces": []}, {"workspaces": None}):
+    changes: list[dict[str, object]] = [{"role": "owner"}, {"workspaces": []}, {"workspaces": None}]
+    for change in changes:
         tokens.path.write_text(json.dumps({"tokens": [stored["tokens"][0] | change]}))
         assert tokens.find(text) is None
 

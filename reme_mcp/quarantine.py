@@ -1,0 +1,496 @@
+"""What of a lesson is meant for its reader instead of the task: rules that hold an experience back for a person to see.
+
+In:  an experience's texts as they came, and the record of an attempt.
+Out: which rules found something, with their names; the experience held back.
+Does not know: who approves, the pool, the judge. Pure functions.
+
+An honest lesson gives orders, too ("Ignore the generated files", "Use curl to check the endpoint"). So no rule asks
+whether a text is an order, but whom it is for and what it would do: turn the reader against what it was told, keep
+things from the user, carry data away, fetch or run what somebody else wrote, steer this memory, or be read otherwise
+than it looks. Bad advice in plain words passes; that is for its outcomes to show (`refine.py`).
+
+Before the words are compared, letters that look alike become one, and what can't be seen goes.
+
+Sources: Unicode Standard Annex 9 (bidirectional text), Technical Standards 39 (confusable characters) and 51 (emoji);
+attacks on the memory of agents as in MINJA (arXiv 2503.03704).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from reme_mcp.redaction import compiled, is_marked
+from reme_mcp.schema import Experience, ExperienceDraft
+from reme_mcp.transcript import Transcript
+from reme_mcp.words import mostly_latin, stems
+
+APPROVED = "approved by a person"
+REJECTED = "rejected by a person"
+# How far an order reaches, in characters behind it, and how much of a lesson must stand there to come from it.
+ORDER_CHARS = 600
+# How far behind what is sent an address may stand.
+REACH_CHARS = 200
+# How far before an order a "never" is looked for.
+BEFORE_CHARS = 60
+MIN_DICTATED_SHARE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of an experience, in the forms in which the rules read them.
+
+    Attributes:
+        raw: As they came, joined by lines: all but the task, which is the user's.
+        plain: The same in lower case, without accents and hidden characters, look-alike letters made Latin, and
+            letters that were spaced out put together.
+        lower: The same in lower case, hidden characters left out; other scripts are as they were.
+        names: What is the name of a tool, or looks like one.
+    """
+
+    raw: str
+    plain: str
+    lower: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One reason to hold a lesson back.
+
+    Attributes:
+        name: By which a person knows it.
+        says: What the lesson does, after "it".
+        applies: Whether it does.
+    """
+
+    name: str
+    says: str
+    applies: Callable[[Texts], bool]
+
+
+def suspicions(lesson: ExperienceDraft | Experience, source: str = "") -> list[str]:
+    """Return what every rule that applies says, each with the rule's name; nothing for an honest lesson.
+
+    Args:
+        lesson: With all its texts.
+        source: What the client that brought it calls itself; a reader sees that, too.
+    """
+    read = (lesson.when_to_use, lesson.content, lesson.generalized_task, *lesson.keywords, source)
+    texts = _texts(read, lesson.tools_used)
+    return [f"{rule.name}: it {rule.says}" for rule in RULES if rule.applies(texts)]
+
+
+def hold(experience: Experience, suspicions: Sequence[str]) -> Experience:
+    """Return the experience out of recall until a person has said so, if anything is suspected of it."""
+    if not suspicions:
+        return experience
+    return replace(experience, status="quarantined", status_reason="; ".join(suspicions))
+
+
+def approve(experience: Experience, suspicions: str, *, at: datetime) -> Experience:
+    """Return the experience in recall, with a note of what a person has let pass."""
+    return replace(experience, status="active", status_reason=f"{APPROVED} ({suspicions})", updated_at=at)
+
+
+def reject(experience: Experience, *, at: datetime) -> Experience:
+    """Return the experience archived; what says the same is not stored any more."""
+    reason = f"{REJECTED} ({experience.status_reason})"
+    return replace(experience, status="archived", status_reason=reason, updated_at=at)
+
+
+def is_withheld(experience: Experience) -> bool:
+    """Return whether no model should read an experience: a person has not approved it, or has rejected it."""
+    return experience.status == "quarantined" or (
+        experience.status == "archived" and experience.status_reason.startswith(REJECTED)
+    )
+
+
+def is_approved(experience: Experience) -> bool:
+    """Return whether a person has seen what is suspected of an experience, and let it pass."""
+    return experience.status_reason.startswith(APPROVED)
+
+
+def is_dictated(content: str, record: Transcript) -> bool:
+    """Return whether a lesson stands where the record gives orders to its reader.
+
+    Args:
+        content: Of the lesson.
+        record: Of the attempt that it was learned from.
+    """
+    words = stems(content)
+    for step in record.steps:
+        orders = (_ORDER, _DICTATION) if step.role == "result" else (_ORDER,)
+        for pattern in orders:
+            at = 0
+            while order := compiled(pattern).search(step.text, at):
+                reach = stems(step.text[order.start() : order.end() + ORDER_CHARS])
+                if len(words & reach) >= MIN_DICTATED_SHARE * len(words):
+                    return True
+                # The next order may begin in the reach of this one; half of it is looked at again.
+                at = order.end() + ORDER_CHARS // 2
+    return False
+
+
+DICTATED = "dictated: it was dictated by a text in the record"
+
+
+def visible(text: str) -> str:
+    """Return a text with every hidden character spelled out, so that a person sees what a model would read."""
+    return "".join(f"\\u{{{ord(char):x}}}" if _is_hidden(char) else char for char in text)
+
+
+# --- the forms of a text ---
+
+# Small letters of other scripts, and the Latin ones that they look like.
+_LOOK_ALIKES = str.maketrans(
+    "авекмнорстухіјѕԁһԛԝӏгпьαεηικνορτυχωօսհցո",
+    "abekmhopctyxijsdhqwlrnbaenikvoptuxwouhgn",
+)
+_DIGITS = str.maketrans("0134578@$", "oieastbas")
+# Those of them that nobody tells from a Latin letter; in a name, they stand for nothing else.
+_TWINS = set("аеорсухіјѕԁһԛԝӏοАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ")
+_BIDI = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+# Marks of direction and joiners have a place in some scripts, selectors and tags in emoji.
+_MARKS = {0x200E, 0x200F, 0x061C}
+_JOINERS = {0x200C, 0x200D}
+_SELECTORS = {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
+_TAGS = set(range(0xE0000, 0xE0080))
+_INVISIBLE = {
+    *(0x00AD, 0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180E, 0x200B, 0x3164, 0xFEFF, 0xFFA0),
+    *range(0x2060, 0x2066),
+    *range(0x206A, 0x2070),
+    *range(0xFFF9, 0xFFFC),
+    *range(0x1D173, 0x1D17B),
+}
+_HIDDEN = _BIDI | _MARKS | _JOINERS | _SELECTORS | _TAGS | _INVISIBLE
+_SPACED = r"(?<!\w)[^\W\d_](?:[ .*_-][^\W\d_]){2,}(?!\w)"
+_NAME = r"\b\w+(?:[_.:/-]\w+|(?<=[a-z])[A-Z]\w*)+"
+
+
+def _is_hidden(char: str) -> bool:
+    return ord(char) in _HIDDEN
+
+
+def _texts(texts: Iterable[str], tools: Sequence[str]) -> Texts:
+    raw = "\n".join([*texts, *tools])
+    seen = raw if raw.isascii() else "".join(char for char in raw if not _is_hidden(char))
+    lower = unicodedata.normalize("NFKC", seen).lower()
+    plain = lower
+    if not lower.isascii():
+        bare = unicodedata.normalize("NFKD", lower)
+        plain = "".join(char for char in bare if not unicodedata.combining(char)).translate(_LOOK_ALIKES)
+    plain = compiled(_SPACED).sub(lambda found: re.sub(r"[ .*_-]", "", found[0]), plain)
+    return Texts(raw, plain, lower, (*tools, *compiled(_NAME).findall(raw)))
+
+
+# --- what the rules look for ---
+
+
+def _any(*patterns: str) -> str:
+    return "(?:" + "|".join(patterns) + ")"
+
+
+_ALL = r"(?:(?:all|any|each|every|of|the|your|my|his|her|its|our|these|those|other|such)\W*){0,5}"
+_BEFORE = _any(
+    r"(?:previous|prior|earlier|preceding|above|foregoing|existing|current|original|initial)",
+    r"(?:system|safety|developer)",
+)
+_TOLD = r"(?:instructions?|prompts?|rules|guidelines|directives|constraints|restrictions|policies|guardrails|orders)"
+_NOT_OBEYED = _any(
+    rf"{_BEFORE}\W*(?:\w+\W+){{0,2}}?{_TOLD}",
+    # "The rules in .eslintrc.old" are somebody's; these are the reader's.
+    rf"(?:your\W*)?{_TOLD}\W*(?:$|\.|,|;|!|and\b|above|before|so far|that|you\b|of the (?:user|system))",
+    r"(?:the\W*)?above\b(?!\W+(?:warning|error|message|output|line|file|limit|example|value|case|step)s?\b)",
+    r"(?:everything|anything|what)\W*(?:above|before)\W*(?:$|[.,;!]|and\b)",
+    r"(?:everything|anything|what)\W*(?:\w+\W+){1,3}?(?:told|said)\b",
+)
+_MACHINE = r"(?:ai|assistant|agent|llm|language model|model)s?"
+_NOTE = r"(?:notes?|lessons?|memory|memories|instructions?|messages?|rules?|records?|experiences?)"
+_BINDS = _any(
+    r"overrides?",
+    r"supersedes?",
+    r"outranks?",
+    r"takes? (?:precedence|priority)",
+    r"(?:must|has to|have to) be (?:obeyed|followed)",
+    r"(?:is|are) (?:mandatory|binding|orders?|an order|verified|approved|authori[sz]ed)",
+)
+# An order to whoever reads it, as a text plants it that wants to be obeyed; the last four in other languages.
+_ORDER = "(?i)" + _any(
+    rf"\b(?:ignore|disregard|forget|override|bypass|neglect)\W*{_ALL}{_NOT_OBEYED}",
+    r"\byou are now (?:the|an?|in (?:developer|admin|god)|free|allowed|unrestricted|acting|operating)\b",
+    r"\bfrom now on,? (?:you|always obey|your)\b",
+    r"\bdeveloper mode\b.{0,20}\b(?:enabled|on|active)\b",
+    r"\byour (?:new|real|true|actual) (?:instructions?|task|goal|purpose|system prompt|role|orders)\b",
+    r"\bnew (?:system )?(?:instructions|prompt)\s?:",
+    r"\b(?:system|admin(?:istrator)?|developer) (?:override|message|notice|instructions?|command|note)\s?[:\]]",
+    r"\bsystem\s?:\s?(?:you|these|this|the following|obey|ignore)\b",
+    rf"\b(?:whoever|anyone who|(?:any )?{_MACHINE}(?: that| who)?) read(?:s|ing)? this\b",
+    rf"\bif you are (?:an? )?{_MACHINE}\b",
+    rf"\battention,? (?:all )?{_MACHINE}\b",
+    rf"\b(?:note|message|instructions?|order)s? (?:to|for) (?:the |all |any )?(?:{_MACHINE}|readers?)\b",
+    rf"\b(?:this|these) {_NOTE} (?:\w+ ){{0,2}}?{_BINDS}\b",
+    rf"\bobey (?:this|these|the) {_NOTE}\b",
+    r"\b(?:ignoriere|vergiss|missachte)\w*\W+(?:\w+\W+){0,4}?(?:anweisung|instruktion|vorgabe|regel|befehl)",
+    r"\b(?:ignore|oublie|neglige)[zr]?\W+(?:\w+\W+){0,3}?(?:instructions|consignes|regles|directives)"
+    r"\W+(?:precedentes|anterieures|ci-dessus|du systeme)",
+    r"\b(?:ignora|olvida|omite|ignore)\w*\W+(?:\w+\W+){0,3}?"
+    r"(?:instrucciones|reglas|indicaciones|istruzioni|regole|instrucoes|regras)"
+    r"\W+(?:anteriores|previas|precedenti|(?:d[eo]l?|di) sistema)",
+    r"\bnegeer\W+(?:\w+\W+){0,3}?(?:instructies|regels|opdrachten)",
+)
+_ORDER_ELSEWHERE = _any(
+    r"(?:忽略|无视|無視|忘记|忘掉|不要理会).{0,8}(?:指令|指示|以上|之前|上述|规则|提示)",
+    r"(?:指示|命令|ルール).{0,4}(?:無視|忘れ)",
+    r"(?:지시|명령|규칙|지침).{0,6}(?:무시|잊)",
+    r"(?:игнорируй|проигнорируй|забудь|не обращай внимания)\w*.{0,30}(?:инструкци|указани|правил)",
+)
+# An order to whoever learns from it. A person may say so; what a tool returned may not.
+_DICTATION = (
+    r"(?i)\b(?:write|store|save|record|add|remember|output)\b.{0,60}"
+    r"\b(?:experiences?|lessons?|memory|memories|notes?)\b"
+)
+
+_PERSON = r"(?:the |your |any )?(?:users?|humans?|operators?|owners?|person|people|anyone|anybody|admins?|developers?)"
+_SECRECY = _any(
+    r"\b(?:do not|don't|never|must not|mustn't|should not|shouldn't) (?:ever )?(?:tell|inform|mention|reveal|disclose)"
+    rf"\b(?:(?:\W+\w+){{0,6}}?\W+to)?\W+{_PERSON}\b(?!.{{0,80}}\b(?:until|before)\b)",
+    rf"\b(?:hide|conceal|keep) (?:\w+ ){{1,5}}?(?:from|secret from|hidden from) {_PERSON}\b",
+    r"\bkeep (?:this|it|these|them)(?: \w+){0,2} (?:secret|hidden|confidential|to yourself)\b",
+    r"\bkeep (?:this|it|these|them)(?: \w+){0,2} out of the (?:logs?|answer|summary|report)\b",
+)
+_BEHIND_BACK = (
+    rf"\bwithout (?:telling|informing|notifying|alerting|mentioning (?:it|this|that) to|the knowledge of) {_PERSON}\b"
+)
+
+_SENSITIVE = _any(
+    r"credentials?|passwords?|secrets?|(?:api|access|private|ssh|secret|encryption)[ _-]?keys?|tokens?|cookies?",
+    r"\.env\b|id_rsa|id_ed25519|\.ssh\b|\.aws\b|\.netrc|\.npmrc|\.pypirc|\.kube\b|/etc/(?:passwd|shadow)",
+    r"keychain|wallet|seed phrase|environment variables|env vars|home (?:folder|directory)|(?:shell|browser) history",
+    r"conversation|chat (?:history|log)|transcript|system prompt|session",
+    r"(?:user|customer|client|personal|private)(?:'?s)? "
+    r"(?:data|files?|messages?|mails?|e-?mails?|documents?|details|information|records)",
+)
+_SENDS = (
+    r"(?:send|post|upload|e-?mail|mail|forward|transmit|exfiltrate|leak|share|submit|copy|append|attach|paste|deliver"
+    r"|sync|push|encode|export)"
+)
+_HOST = r"(?P<host>\[[0-9a-f:]+\]|(?:[\w-]+\.)+[a-z][\w-]+|(?:\d{1,3}\.){3}\d{1,3})"
+_WEB = rf"(?:https?|ftp|wss?)://(?:[^\s/@]*@)?{_HOST}(?::\d+)?"
+_BARE_WEB = (
+    r"(?<![\w@/.-])(?P<bare>(?:[\w-]+\.)+(?:com|io|net|org|dev|sh|xyz|top|ru|cn|app|site|online|info|co|me|ly|gg|ai|cc"
+    r"|tk|link|page|to)/[^\s)]+)"
+)
+# Names that lead nowhere, or no farther than the next room (RFC 2606, 6762).
+_NEAR = r"(?:^|\.)(?:localhost|localdomain|local|internal|lan|home|corp|test|invalid|example|example\.(?:com|org|net))$"
+_MAIL = r"[\w.+-]+@(?P<host>(?:[\w-]+\.)+[a-z]{2,})"
+_SENDING = _any(
+    rf"\b{_SENDS}\b(?:(?![.!?]\s)[^\n]){{0,160}}?{_SENSITIVE}",
+    rf"{_SENSITIVE}\W+(?:\w+\W+){{0,3}}?(?:go|goes|belong|be sent|are sent|is sent)\W+to\b",
+)
+_CARRIES = r"(?:curl|wget|ncat|\bnc)\b"
+_CARRIER = _any(
+    rf"(?:{_CARRIES}|(?:scp|rsync|invoke-webrequest|\biwr|requests\.(?:post|get|put)|http)\b)[^\n]{{0,120}}?"
+    + _any(
+        r"\.env\b|id_rsa\b|id_ed25519\b(?!\.pub)|\.ssh/(?!\w+\.pub|config|known_hosts)|\.aws/|/etc/(?:passwd|shadow)",
+        r"printenv|\$\((?:env|cat|printenv)",
+    ),
+    r"(?:\benv|printenv|\.env|id_rsa|\.aws/credentials|/etc/(?:passwd|shadow)|history)\b[^\n|]{0,60}\|"
+    rf"[^\n]{{0,60}}?{_CARRIES}",
+)
+
+_FETCHES = (
+    r"(?:fetch|download|visit|open|browse|navigate|go to|load|read|follow|curl|wget|iwr|clone|install|retrieve|import"
+    r"|source|execute|run|obey|pull|apply|consult)"
+)
+_FETCHING = rf"\b{_FETCHES}\b(?:(?![.!?]\s)[^\n]){{0,60}}?(?:{_WEB}|{_BARE_WEB})"
+_IMAGE = rf"!\[[^\]\n]*\]\(\s*{_WEB}"
+
+# The end of a path: what follows would make it another one.
+_PATH_END = r"(?=[\s;`\"',)]|\.(?:\s|$)|$)"
+_COMMANDS = _any(
+    r"\b(?:curl|wget|iwr|irm|invoke-webrequest|invoke-restmethod|fetch)\b[^\n]{0,200}?\|\s*(?:sudo\s+(?:-\w+\s+)*)?"
+    r"(?:(?:/usr)?/bin/)?(?:(?:ba|z|da|k|fi)?sh|python[\d.]*|perl|ruby|node|php|iex|invoke-expression)\b",
+    r"\b(?:bash|sh|zsh|source|eval|python[\d.]*)\b[^\n]{0,20}?(?:<\(|\$\(|`)\s*(?:curl|wget|base64)\b",
+    r"\b(?:iex|invoke-expression)\s*\(",
+    r"\bbase64\s+(?:-d|--decode)\b[^\n]{0,80}?\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b",
+    r"\brm\s+(?:-\w+\s+)*-(?=\w*r)(?=\w*f)\w+\s+(?:--no-preserve-root\s+)?(?:/|~|\$home|\$\{home\})/?\*?" + _PATH_END,
+    r"\bmkfs\.?\w*\s+/dev/|\bdd\s[^\n]{0,60}?of=/dev/(?:sd|nvme|disk|hd)|>\s*/dev/(?:sd|nvme|disk|hd)|:\(\)\s*\{\s*:\|:",
+    r"/dev/tcp/|\b(?:nc|ncat)\b[^\n]{0,40}?\s-(?:e|c)\s",
+    r"\bchmod\s+(?:-r\s+)?0?777\s+/" + _PATH_END,
+    r">>\s*\S*authorized_keys\b",
+)
+_ENCODED = r"(?i)(?<![\w/+])(?:[a-z0-9+/]{60,}={0,2}|(?:\\x[0-9a-f]{2}){12,}|[0-9a-f]{80,})(?![\w/+])"
+_DECODES = r"\b(?:decod\w*|base64|unhex\w*|atob|frombase64\w*|rot13|execut\w*|eval|run)\b"
+
+_MARKUP = _any(
+    r"<\|[\w:.-]{2,40}\|>|\[/?inst\]|<</?sys>>|\[/?(?:tool_calls|available_tools|tool_results)\]|<(?:start|end)_of_turn>",
+    r"</?(?:system|assistant|developer|human|tool_calls?|function_calls?|tool_use|tool_results?|invoke|antml:\w+"
+    r"|system[-_]reminder|instructions?|system[-_]prompt)(?:\s[^>\n]{0,80})?>",
+    r"[\"'](?:tool_calls|function_call)[\"']\s*:",
+    r"[\"']name[\"']\s*:\s*[\"'][\w.-]+[\"']\s*,\s*[\"']arguments[\"']\s*:\s*[{\"']",
+)
+
+_OWN_TOOLS = r"\b(?:recall_experiences|record_trajectory|rate_experience)\b"
+_STEERS = _any(
+    r"\b(?:rate|mark|vote)\b[^.\n]{0,40}\b(?:this|every|all|any|other|each)\b[^.\n]{0,20}"
+    r"\b(?:notes?|experiences?|memor(?:y|ies)|lessons?)\b",
+    r"\b(?:store|save|write|copy|repeat|include|append|record|remember|add)\b[^.\n]{0,30}"
+    r"\bthis (?:very )?(?:note|lesson|message|text|memory|instruction|sentence)\b",
+    r"\b(?:store|save|write|add|put|commit|record)\b[^.\n]{0,60}"
+    r"\b(?:your|long-term|the agent's|the assistant's) memor(?:y|ies)\b",
+)
+
+# Right before an order, it is about what not to do; "do not hesitate to" is not. What is done behind somebody's back
+# has a verb and its object between.
+_NOT = r"(?:\b(?:never|not|avoid|without|rather than|instead of|cannot)\b|n't)"
+_NEGATED = (
+    rf"{_NOT}(?:\W+(?:ever|just|simply|blindly|to|run|use|do|call|execute|type|paste|pipe|be|the|a|an|of|with|any"
+    r"|your|running|using|calling))*\W*$"
+)
+_NEGATED_ACT = rf"{_NOT}(?:\W+(?!(?:hesitate|forget|fail|only|mind|worry|wait|ask)\b)\w+){{1,4}}\W*$"
+
+
+def _finds(pattern: str, text: str, negated: str = _NEGATED) -> bool:
+    """Say whether a pattern occurs where no "never" stands right before it."""
+    return any(not _is_negated(text, found.start(), negated) for found in compiled(pattern).finditer(text))
+
+
+def _is_negated(text: str, start: int, negated: str = _NEGATED) -> bool:
+    before = re.split(r"[.!?;:,\n]", text[max(0, start - BEFORE_CHARS) : start])[-1]
+    return compiled(negated).search(before) is not None
+
+
+def _is_elsewhere(found: re.Match[str]) -> bool:
+    """Say whether a match leads to a machine that is neither this one, nor near, nor an example."""
+    groups = found.groupdict()
+    host = (groups.get("host") or (groups.get("bare") or "").partition("/")[0]).strip("[]").lower()
+    if compiled(_NEAR).search(host):
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." in host
+    return address.is_global
+
+
+def _overrides(texts: Texts) -> bool:
+    # Also where digits stand for letters.
+    forms = {texts.plain, re.sub(r"[\w@$]*[a-z][\w@$]*", lambda word: word[0].translate(_DIGITS), texts.plain)}
+    return any(_finds(_ORDER, form) for form in forms) or compiled(_ORDER_ELSEWHERE).search(texts.lower) is not None
+
+
+def _keeps_secret(texts: Texts) -> bool:
+    return compiled(_SECRECY).search(texts.plain) is not None or _finds(_BEHIND_BACK, texts.plain, _NEGATED_ACT)
+
+
+def _carries_away(texts: Texts) -> bool:
+    """Say whether something sensitive is to go to an address that is not near."""
+    text = texts.plain
+    if _finds(_CARRIER, text):
+        return True
+    for found in compiled(_SENDING).finditer(text):
+        reach = re.split(r"[.!?]\s|\n\n", text[found.start() : found.end() + REACH_CHARS])[0]
+        goals = [goal for pattern in (_WEB, _BARE_WEB, _MAIL) for goal in compiled(pattern).finditer(reach)]
+        if any(map(_is_elsewhere, goals)) and not _is_negated(text, found.start()):
+            return True
+    return False
+
+
+def _fetches(texts: Texts) -> bool:
+    text = texts.plain
+    fetched = [found for found in compiled(_FETCHING).finditer(text) if not _is_negated(text, found.start())]
+    return any(map(_is_elsewhere, (*compiled(_IMAGE).finditer(text), *fetched)))
+
+
+def _runs(texts: Texts) -> bool:
+    if _finds(_COMMANDS, texts.plain):
+        return True
+    return compiled(_ENCODED).search(texts.raw) is not None and compiled(_DECODES).search(texts.plain) is not None
+
+
+def _has_markup(texts: Texts) -> bool:
+    return compiled(_MARKUP).search(texts.plain) is not None
+
+
+def _steers(texts: Texts) -> bool:
+    return compiled(_OWN_TOOLS).search(texts.plain) is not None or _finds(_STEERS, texts.plain)
+
+
+def _hides(texts: Texts) -> bool:
+    return not texts.raw.isascii() and any(
+        _is_hidden(char) and not _belongs(texts.raw, place) for place, char in enumerate(texts.raw)
+    )
+
+
+def _belongs(text: str, place: int) -> bool:
+    """Say whether a hidden character has a place where it stands: in a script that needs it, or in an emoji."""
+    code, before, after = ord(text[place]), text[place - 1 : place], text[place + 1 : place + 2]
+    if code in _MARKS:
+        return any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
+    if code in _JOINERS:
+        return bool(before and after) and _joins(before) and _joins(after)
+    if code in _SELECTORS:
+        return bool(before) and unicodedata.category(before) in ("So", "Sm", "Sk", "Po", "Nd", "Lo", "Sc")
+    if code in _TAGS:
+        # The flags of England, Scotland and Wales: a black flag, five tags and their end.
+        flag = re.match("\U0001f3f4[\U000e0061-\U000e007a]{5}\U000e007f", text[text.rfind("\U0001f3f4", 0, place) :])
+        return flag is not None and place - text.rfind("\U0001f3f4", 0, place) < flag.end()
+    return False
+
+
+def _joins(char: str) -> bool:
+    """Say whether a character may stand beside a joiner: an emoji, or a letter of a script that joins its letters."""
+    if unicodedata.category(char) in ("So", "Sk") or ord(char) in _SELECTORS:
+        return True
+    script = unicodedata.name(char, "").split(" ")[0]
+    return script in ("ARABIC", "SYRIAC", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL", "TELUGU",
+                      "KANNADA", "MALAYALAM", "SINHALA", "KHMER", "MYANMAR", "MONGOLIAN", "TIBETAN")  # fmt: skip
+
+
+def _looks_alike(texts: Texts) -> bool:
+    if texts.raw.isascii():
+        return False
+    if re.search("[\U0001d400-\U0001d7ff]{3}", texts.raw):
+        return True
+    words = re.findall(r"\w+", texts.raw) if mostly_latin(texts.raw) else []
+    return any(map(_is_disguised, (*texts.names, *words)))
+
+
+def _is_disguised(name: str) -> bool:
+    """Say whether a name has letters of two scripts that look like one."""
+    if any(char.isalnum() and unicodedata.normalize("NFKC", char) != char and _folds_to_ascii(char) for char in name):
+        return True
+    runs = [run for run in re.split(r"[\W\d_]+", name) if run]
+    latin = [run for run in runs if any("LATIN" in unicodedata.name(char, "") for char in run)]
+    for run in runs:
+        twins = [char for char in run if char in _TWINS]
+        if twins and run in latin:
+            return True
+        # A whole part of such letters, in a name that is Latin otherwise.
+        if len(run) > 1 and latin and len(twins) == len(run):
+            return True
+    return False
+
+
+def _folds_to_ascii(char: str) -> bool:
+    folded = unicodedata.normalize("NFKC", char)
+    return len(folded) == 1 and folded.isascii()
+
+
+RULES = (
+    Rule("override", "turns its reader against what it was told", _overrides),
+    Rule("secrecy", "keeps things from the user", _keeps_secret),
+    Rule("exfiltration", "sends what is private to an address outside", _carries_away),
+    Rule("link", "has its reader fetch something from the web", _fetches),
+    Rule("command", "runs what it fetched, or destroys", _runs),
+    Rule("markup", "holds the marks of a conversation or of a tool call", _has_markup),
+    Rule("steering", "steers this memory", _steers),
+    Rule("hidden characters", "holds characters that can't be seen", _hides),
+    Rule("look-alike letters", "has a name with letters that look like others", _looks_alike),
+    Rule("secret", "held a secret", lambda texts: is_marked(texts.raw)),
+)

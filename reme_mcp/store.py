@@ -75,6 +75,8 @@ UPKEEP_EVERY_WRITES = 20
 UPKEEP_BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=1)
+# More searches at once than these are no faster, and each holds some megabytes while it lasts.
+READS_AT_ONCE = 8
 # Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
 ROWS_IN_MEMORY = 100_000
 
@@ -111,6 +113,7 @@ class Store:
         self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
         self._upkeep_lock = site.lock("pool-upkeep")
         self.queue_lock = site.lock("pool-queue")
+        self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
         self._writes: Counter[str] = Counter()
         self._preempted: set[str] = set()
 
@@ -241,7 +244,8 @@ class Store:
             search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
             if where is not None:
                 search = search.where(where)
-            rows = await search.select(["id", "_score"]).limit(limit).to_list()
+            async with self._reading:
+                rows = await search.select(["id", "_score"]).limit(limit).to_list()
         return [(row["id"], row["_score"]) for row in rows]
 
     async def _reach(
@@ -591,7 +595,8 @@ class Store:
             return []
         columns = [field.name for field in dataclasses.fields(Experience)]
         with mapped("read experiences"):
-            taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
+            async with self._reading:
+                taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
         return [from_row(Experience, row) for row in taken]
 
     async def _places(self) -> dict[str, Place] | None:

@@ -24,6 +24,7 @@ import anyio.to_thread
 from reme_mcp import home as homes
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.lock import ProcessLock
+from reme_mcp.site import Folder
 from reme_mcp.tables import count_rows
 from reme_mcp.upgrades import SCHEMA_VERSION, all_still
 
@@ -78,7 +79,7 @@ async def make(home: Path, target: Path | None = None) -> Backup:
     file = _new_file(home, target)
     async with ProcessLock(home / "backups.lock"):
         with ExitStack() as stack:
-            async with all_still(home):
+            async with all_still(Folder(home)):
                 mark = homes.read_mark(home, schema=SCHEMA_VERSION)
                 homes.clear_leftovers(home, mark)
                 snapshot = stack.enter_context(homes.snapshot(home, mark))
@@ -116,7 +117,7 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
             tables = await count_rows(into)
             if contents.tables and tables != contents.tables:
                 raise InvalidInput(f"{file} is damaged: it should hold {contents.tables}, and holds {tables}")
-            async with all_still(home):
+            async with all_still(Folder(home)):
                 # Somebody may have written meanwhile.
                 held = await _held(home, force=force)
                 mark = homes.read_mark(home, schema=SCHEMA_VERSION)

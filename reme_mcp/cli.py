@@ -208,7 +208,7 @@ def serve(
     if http and transport == "sse":
         raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
     transport = "http" if http else transport
-    logging.getLogger("reme_mcp").addHandler(Keeper(Path(settings.home), _redactor(settings)))
+    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, _redactor(settings)))
     try:
         if transport == "stdio":
             if overrides:

@@ -31,6 +31,7 @@ APP_NAME = "reme-mcp"
 ENV_PREFIX = "REME_MCP_"
 FILE_VARIABLE = "REME_MCP_CONFIG"
 BASE_URL_PATTERN = re.compile(r"https?://[^\s/@]+(/\S*)?", re.IGNORECASE)
+REMOTE_HOME_PATTERN = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 API_KEY_PATTERN = re.compile(r"[!-~]*")
 MAX_SHOWN_CHARS = 80
 LOOPBACK_OR_TLS = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)", re.IGNORECASE)
@@ -65,7 +66,18 @@ def _absolute(path: str) -> str:
 def _home(path: str) -> str:
     if not path:
         raise ValueError("must not be empty")
-    return _absolute(path)
+    if not is_remote(path):
+        return _absolute(path)
+    if REMOTE_HOME_PATTERN.fullmatch(path) is None or "/." in path:
+        raise ValueError(
+            "must be a folder, or like s3://bucket/path, gs://… or az://…, in letters, digits and . _ - + ="
+        )
+    return path.rstrip("/")
+
+
+def is_remote(home: str) -> bool:
+    """Return whether a home is the address of a place elsewhere, and no folder of this machine."""
+    return "://" in home
 
 
 def _optional_path(path: str) -> str:
@@ -223,6 +235,21 @@ class CaptureSettings(_Section):
     limit: Annotated[int, _between(1, 20)] = 3
 
 
+class StorageSettings(_Section):
+    """How a home on S3 is reached; what stands nowhere here comes from the environment."""
+
+    endpoint: Annotated[str, AfterValidator(_base_url)] = ""
+    region: str = ""
+    access_key_id: str = ""
+    secret_access_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
+
+    @model_validator(mode="after")
+    def _keys_come_together(self) -> Self:
+        if bool(self.access_key_id) != bool(self.secret_access_key.get_secret_value()):
+            raise ValueError("storage.access_key_id needs storage.secret_access_key, and the other way round")
+        return self
+
+
 class HTTPSettings(_Section):
     """Where `serve --http` listens, and how much it takes from one client."""
 
@@ -297,10 +324,16 @@ class Settings(_Section):
     dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     http: HTTPSettings = Field(default_factory=HTTPSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
     redaction: RedactionSettings = Field(default_factory=RedactionSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+
+    @property
+    def own_folder(self) -> Path:
+        """The folder of this machine for what is not in the pool: the home, or where that would be by default."""
+        return Path(_machine_folder(platformdirs.user_data_path) if is_remote(self.home) else self.home)
 
 
 # --- loading ---

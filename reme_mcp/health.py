@@ -32,6 +32,7 @@ from reme_mcp.embed import load_embedder
 from reme_mcp.errors import ConfigError, EmbedderError, EndpointError, StoreError
 from reme_mcp.llm import EndpointLLM
 from reme_mcp.schema import Status
+from reme_mcp.site import Bucket, Folder, site_of
 from reme_mcp.store import Store
 from reme_mcp.upgrades import SCHEMA_VERSION
 from reme_mcp.vectors import in_daemon_thread
@@ -86,13 +87,13 @@ async def examine(
         yield Finding("settings", "broken", str(exc), "correct it; nothing starts before that")
     else:
         yield Finding("settings", "ok", str(file) if file.exists() else f"the defaults ({file} is not there)")
-        home = Path(settings.home)
-        async for finding in _of_home(home):
+        site = site_of(settings.home, settings.storage)
+        async for finding in _of_home(site.path) if isinstance(site, Folder) else _of_bucket(site):
             yield finding
         yield await _of_embedder(settings.embedder)
         async for finding in _of_llm(settings.llm, ask_model=ask_model):
             yield finding
-        if (last := lasterror.read(home)) is not None:
+        if (last := lasterror.read(settings.own_folder)) is not None:
             yield Finding("last error", "note", f"{last.at:%Y-%m-%d %H:%M} UTC, {last.level.lower()}: {last.message}")
     for finding in _of_clients(machine, project):
         yield finding
@@ -131,6 +132,29 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
             yield finding
     except StoreError as exc:
         yield Finding("pool", "broken", str(exc), _way_back(home))
+    finally:
+        store.close()
+
+
+async def _of_bucket(bucket: Bucket) -> AsyncIterator[Finding]:
+    try:
+        if await bucket.is_free():
+            yield Finding("home", "note", f"{bucket} holds no pool yet; the first start makes it")
+            return
+        mark = await bucket.read_mark(schema=SCHEMA_VERSION)
+        yield Finding("home", "ok", f"{bucket}, shared by all who have its address; no backups are made of it")
+        if mark.schema < SCHEMA_VERSION:
+            yield Finding("pool", "note", f"its schema is {mark.schema}; the next start brings it to {SCHEMA_VERSION}")
+            return
+        store = await Store.open(bucket)
+    except StoreError as exc:
+        yield Finding("home", "broken", str(exc))
+        return
+    try:
+        async for finding in _of_tables(store):
+            yield finding
+    except StoreError as exc:
+        yield Finding("pool", "broken", str(exc))
     finally:
         store.close()
 

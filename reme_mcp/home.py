@@ -62,6 +62,30 @@ class Mark:
         named = {"pool": self.pool if self.pool != "pool" else "", "backup": self.backup}
         return json.dumps({"schema": self.schema, **{name: value for name, value in named.items() if value}})
 
+    @classmethod
+    def from_json(cls, content: bytes, home: str, *, schema: int) -> Mark:
+        """Return what the `home.json` of `home` says.
+
+        Raises:
+            StoreError: It is damaged, or written with a schema above `schema`.
+        """
+        try:
+            said = json.loads(content)
+            mark = cls(**{"schema": said["schema"]} | {name: said[name] for name in ("pool", "backup") if name in said})
+            if not POOL_NAME.fullmatch(mark.pool) or PurePosixPath(mark.backup).name != mark.backup:
+                raise ValueError(mark)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StoreError(
+                f"{home}/{MARK} is damaged: {content[:60].decode(errors='replace')!r}; "
+                f'it should be {{"schema": {schema}}}'
+            ) from exc
+        if type(mark.schema) is not int or not 1 <= mark.schema <= schema:
+            raise StoreError(
+                f"{home} was written with schema {mark.schema}, this reme-mcp reads schema {schema}; "
+                "use the version that wrote it, or another --home"
+            )
+        return mark
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -126,21 +150,7 @@ def read_mark(home: Path, *, schema: int) -> Mark:
         content = file.read_bytes()
     except OSError as exc:
         raise _unusable(home, exc) from exc
-    try:
-        said = json.loads(content)
-        mark = Mark(**{"schema": said["schema"]} | {name: said[name] for name in ("pool", "backup") if name in said})
-        if not POOL_NAME.fullmatch(mark.pool) or PurePosixPath(mark.backup).name != mark.backup:
-            raise ValueError(mark)
-    except (ValueError, KeyError, TypeError) as exc:
-        raise StoreError(
-            f'{file} is damaged: {content[:60].decode(errors="replace")!r}; it should be {{"schema": {schema}}}'
-        ) from exc
-    if type(mark.schema) is not int or not 1 <= mark.schema <= schema:
-        raise StoreError(
-            f"{home} was written with schema {mark.schema}, this reme-mcp reads schema {schema}; "
-            "use the version that wrote it, or another --home"
-        )
-    return mark
+    return Mark.from_json(content, str(home), schema=schema)
 
 
 def write_mark(home: Path, mark: Mark) -> None:

@@ -118,11 +118,11 @@ async def bring_in(
                 await intake.put_vectors(batch, writer, added, are_new=True)
             unindexed += len(added)
             if unindexed >= INDEX_AFTER:
-                await store.index_experiences()
+                await store.upkeep.index_experiences()
                 unindexed = 0
         tell(len(part))
     if unindexed:
-        await store.index_experiences()
+        await store.upkeep.index_experiences()
     return Imported(
         file=file,
         read=len(records),

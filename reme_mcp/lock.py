@@ -9,6 +9,7 @@ A killed process leaves no lock behind: the operating system lets go of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +31,8 @@ class ProcessLock:
 
         self._path = path
         self._tasks = anyio.Lock()
-        self._file = AsyncFileLock(path, poll_interval=POLL_S)
+        # A try that does not wait needs no thread, and is over before one has begun.
+        self._file = AsyncFileLock(path, poll_interval=POLL_S, run_in_executor=False)
 
     async def __aenter__(self) -> None:
         """Wait for the lock and hold it.
@@ -60,6 +62,10 @@ class ProcessLock:
             yield True
         finally:
             await self.__aexit__(None, None, None)
+
+    def left(self) -> float:
+        """Return for how many more seconds the holder may write: nobody takes over from a process that lives."""
+        return math.inf
 
     async def _lock_file(self, timeout_s: float) -> bool:
         """Return whether the file could be locked in time; whatever comes in between, no task is kept out by it."""

@@ -20,7 +20,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -50,6 +49,7 @@ from reme_mcp.schema import (
     task_key,
 )
 from reme_mcp.search import Search
+from reme_mcp.site import site_of
 from reme_mcp.store import Store, Writer
 from reme_mcp.vectors import LoadEmbedder, Vectors
 
@@ -187,7 +187,7 @@ class Memory:
         await self._rereader.load(download=download)
         with _put_off_unwritable():
             await self._vectors.fill(store)
-            await store.count_leftovers()
+            await store.upkeep.count_leftovers()
         self._look_after_pool()
         if work:
             self._run_queue()
@@ -427,12 +427,12 @@ class Memory:
 
     async def _open_store(self) -> Store:
         async with self._opening:
-            if self._store is not None and not self._store.is_current():
+            if self._store is not None and not await self._store.is_current():
                 # Closed at the end only: a table that is closed under a reader makes LanceDB panic.
                 self._replaced.append(self._store)
                 self._store = None
             if self._store is None:
-                store = await Store.open(Path(self.settings.home))
+                store = await Store.open(site_of(self.settings.home, self.settings.storage))
                 if self._model is not None:
                     # What earlier processes have spent today; of its own spending this one knows.
                     for spent in [] if self._queue else await store.spent(since=now() - timedelta(days=1)):
@@ -482,13 +482,13 @@ class Memory:
     async def _look_after_pool_now(self) -> None:
         try:
             store = await self._open_store()
-            while store.writes_since_upkeep() < MAX_WRITES_WITHOUT_UPKEEP:
+            while store.upkeep.writes < MAX_WRITES_WITHOUT_UPKEEP:
                 seen = self._last_call, await store.versions()
                 await anyio.sleep(QUIET_S)
                 if seen == (self._last_call, await store.versions()):
                     break
             await self._store_costs(store)
-            await store.upkeep()
+            await store.upkeep.run()
             await self._vectors.fill(store)
         finally:
             self._looking_after = False

@@ -23,6 +23,7 @@ from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.imports import Imported
 from reme_mcp.redaction import Redact
 from reme_mcp.schema import Experience, Kind, Status, Tally, now
+from reme_mcp.site import folder_of
 from reme_mcp.store import Store
 from reme_mcp.vectors import Vectors
 
@@ -91,7 +92,7 @@ class Pool:
         space = self._vectors.space
         return PoolStats(
             workspace=workspace,
-            home=str(store.home),
+            home=str(store.site),
             experiences=await store.count(workspace),
             trajectories=await store.count_trajectories(workspace),
             receipts=await store.count_receipts(workspace),
@@ -265,7 +266,7 @@ class Pool:
         Raises:
             StoreError: The home can't be read, or the file not be written; nothing is left of it.
         """
-        return await backups.make(Path(self.settings.home), target)
+        return await backups.make(folder_of(self.settings.home), target)
 
     async def restore_backup(self, what: str, *, force: bool = False, dry_run: bool = False) -> backups.Restored:
         """Put a backup in the place of the pool; whoever has it open, this one too, goes on with it at the next call.
@@ -279,7 +280,7 @@ class Pool:
             InvalidInput: There is no such backup, it is damaged, or the pool holds something and `force` is off.
             StoreError: It is of a newer version, or there is no room for it; the pool is as it was.
         """
-        return await backups.restore(Path(self.settings.home), what, force=force, dry_run=dry_run)
+        return await backups.restore(folder_of(self.settings.home), what, force=force, dry_run=dry_run)
 
     # --- inside ---
 

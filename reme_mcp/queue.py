@@ -93,7 +93,7 @@ class Queue:
 
     async def run(self) -> None:
         """Work on the queue for as long as this process lives, or until a backup takes the place of the pool."""
-        while self._store.is_current():
+        while await self._store.is_current():
             changed = self._changed
             try:
                 pause_s = await self._work_if_free()

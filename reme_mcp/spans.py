@@ -8,16 +8,17 @@ Does not know: who collects them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+AsyncFunction: TypeAlias = Callable[Given, Coroutine[Any, Any, Result]]
 
 
 @contextmanager
@@ -38,10 +39,10 @@ def span(name: str, **attributes: str | int) -> Iterator[Span]:
             raise
 
 
-def timed(name: str) -> Callable[[Callable[Given, Awaitable[Result]]], Callable[Given, Awaitable[Result]]]:
+def timed(name: str) -> Callable[[AsyncFunction[Given, Result]], AsyncFunction[Given, Result]]:
     """Have each call of an async function timed under a name."""
 
-    def decorate(function: Callable[Given, Awaitable[Result]]) -> Callable[Given, Awaitable[Result]]:
+    def decorate(function: AsyncFunction[Given, Result]) -> AsyncFunction[Given, Result]:
         @wraps(function)
         async def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             with span(name):

@@ -20,8 +20,8 @@ a recall never waits for somebody who records or compacts. LanceDB is imported o
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,19 +37,18 @@ from reme_mcp import home as homes
 from reme_mcp.costs import Spent
 from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
-from reme_mcp.lock import ProcessLock
+from reme_mcp.gathering import Gathering
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
 from reme_mcp.searchable import search_text
+from reme_mcp.site import Folder, Site
 from reme_mcp.spans import span, timed
 from reme_mcp.tables import (
     Row,
     among,
-    connect,
     create_table,
     equals,
     every,
     from_row,
-    index_vectors,
     mapped,
     newest_by,
     of_status,
@@ -59,6 +58,7 @@ from reme_mcp.tables import (
     vector_schema,
 )
 from reme_mcp.upgrades import UPGRADES, upgrade
+from reme_mcp.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import lancedb
@@ -71,10 +71,8 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
-UPKEEP_EVERY_WRITES = 20
-UPKEEP_BYTES_PER_WRITE = 5 * 2**20
-# Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
-KEEP_VERSIONS = timedelta(minutes=1)
+# More searches at once than these are no faster, and each holds some megabytes while it lasts.
+READS_AT_ONCE = 8
 # Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
 ROWS_IN_MEMORY = 100_000
 
@@ -93,49 +91,58 @@ class Store:
 
     def __init__(
         self,
-        home: Path,
+        site: Site,
         mark: homes.Mark,
         connection: lancedb.AsyncConnection,
         tables: dict[str, lancedb.AsyncTable],
     ) -> None:
-        self.home = home
+        self.site = site
         self._mark = mark
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
         self._directory = Directory()
         self._refreshing = anyio.Lock()
-        self._pool_lock = ProcessLock(home / "pool.lock")
-        self._receipts_lock = ProcessLock(home / "pool-receipts.lock")
-        self._upkeep_lock = ProcessLock(home / "pool-upkeep.lock")
-        self.queue_lock = ProcessLock(home / "pool-queue.lock")
-        self._writes: Counter[str] = Counter()
-        self._preempted: set[str] = set()
+        self._new_places: Gathering[None] = Gathering(lambda: self._refreshing, self._refresh_places)
+        self._pool_lock = site.lock("pool")
+        self._receipts_lock = site.lock("pool-receipts")
+        self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
+        self.queue_lock = site.lock("pool-queue")
+        self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
+        self.upkeep = Upkeep(
+            self._open_tables,
+            self._check_mark,
+            turn=site.lock("pool-upkeep"),
+            writing=self._pool_lock,
+            receipts=self._receipts_lock,
+            rows_without_index=ROWS_IN_MEMORY,
+        )
 
     @classmethod
-    async def open(cls, home: Path, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
+    async def open(cls, home: Path | Site, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
         """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
 
         Tables of an older version are upgraded; a backup of them, `schema-<number>-<time>`, is in the home then. A home
         that needs none of this is only read.
 
         Args:
-            home: The folder.
+            home: The folder, or where else it is.
             upgrades: What leads from schema 1 to 2, and so on to the one that is asked for.
 
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
         newest = 1 + len(upgrades)
-        mark = homes.prepare(home, schema=newest)
+        site = Folder(home) if isinstance(home, Path) else home
+        mark = await site.prepare(schema=newest)
         if mark.schema < newest:
             try:
-                mark = await upgrade(home, upgrades)
+                mark = await upgrade(site, upgrades)
             except StoreError as exc:
-                raise StoreError(f"can't upgrade {home} from schema {mark.schema} to {newest}: {exc}") from exc
-        with mapped(f"open the pool in {home}"):
-            connection = await connect(home / mark.pool)
-            store = cls(home, mark, connection, {})
+                raise StoreError(f"can't upgrade {site} from schema {mark.schema} to {newest}: {exc}") from exc
+        with mapped(f"open the pool in {site}"):
+            connection = await site.connect(mark)
+            store = cls(site, mark, connection, {})
             wanted = schemas()
             present = set((await connection.list_tables()).tables or [])
             if missing := [name for name in wanted if name not in present]:
@@ -152,13 +159,13 @@ class Store:
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         self._connection.close()  # type: ignore[no-untyped-call]  # likewise
 
-    def is_current(self) -> bool:
+    async def is_current(self) -> bool:
         """Return whether the home still has these tables: another process may have upgraded or replaced them.
 
         Raises:
             StoreError: The home is gone.
         """
-        return homes.read_mark(self.home, schema=sys.maxsize) == self._mark
+        return await self.site.glance_at_mark(schema=sys.maxsize) == self._mark
 
     # --- experiences ---
 
@@ -253,7 +260,8 @@ class Store:
             search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
             if where is not None:
                 search = search.where(where)
-            rows = await search.select(["id", "_score"]).limit(limit).to_list()
+            async with self._reading:
+                rows = await search.select(["id", "_score"]).limit(limit).to_list()
         return [(row["id"], row["_score"]) for row in rows]
 
     async def _reach(
@@ -493,89 +501,34 @@ class Store:
         """
         with span("store: write"):
             async with self._pool_lock:
-                self._check_mark()
+                await self._check_mark()
                 with anyio.CancelScope(shield=True):
                     yield Writer(self)
 
     @timed("store: add receipt")
     async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
-        """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool."""
+        """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool.
+
+        Those that come while others are written are written together.
+        """
+        await self._new_lines.join(lines)
+
+    async def _add_lines(self, lines: list[ReceiptLine]) -> None:
+        await self._check_mark()
         rows = [dataclasses.asdict(line) for line in lines]
-        table = self._tables["receipts"]
-        async with self._receipts_lock:
-            self._check_mark()
-            with anyio.CancelScope(shield=True), mapped("write the receipt"):
-                await table.add(to_arrow(rows, schemas()["receipts"]))
-        self._writes["receipts"] += 1
-
-    def writes_since_upkeep(self) -> int:
-        """Return how many writes by this process the table that had most of them has had since it was compacted."""
-        return max(self._writes.values(), default=0)
-
-    async def count_leftovers(self) -> None:
-        """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
-        with anyio.CancelScope(shield=True), mapped("look at the tables"):
-            for name, table in self._open_tables().items():
-                # Annotated as an object, it is a dictionary.
-                stats: Any = await table.stats()
-                self._writes[name] += stats["fragment_stats"]["num_small_fragments"]
+        with anyio.CancelScope(shield=True), mapped("write the receipt"):
+            await self._tables["receipts"].add(to_arrow(rows, schemas()["receipts"]))
+        self.upkeep.wrote("receipts")
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes."""
         with mapped("look at the tables"):
             return {name: await table.version() for name, table in self._open_tables().items()}
 
-    async def upkeep(self) -> None:
-        """Compact the tables that were written often enough: merge small files, update indexes, drop old versions.
-
-        One process at a time does it, and calls go on meanwhile. Where one of them writes, it comes first and the table
-        is left as it is; the next time, writers wait.
-        """
-        if self.writes_since_upkeep() < UPKEEP_EVERY_WRITES:
-            return
-        async with self._upkeep_lock:
-            self._check_mark()
-            for name, table in self._open_tables().items():
-                if self._writes[name] < await self._writes_until_upkeep(table):
-                    continue
-                if name not in self._preempted:
-                    await self._compact(name, table, alone=False)
-                else:
-                    async with self._receipts_lock if name == "receipts" else self._pool_lock:
-                        await self._compact(name, table, alone=True)
-
-    async def index_experiences(self) -> None:
-        """Put what was just added into the full-text index: what is not in it yet is read through by every search."""
-        async with self._upkeep_lock, self._pool_lock:
-            self._check_mark()
-            await self._compact("experiences", self._tables["experiences"], alone=True)
-
-    async def _writes_until_upkeep(self, table: lancedb.AsyncTable) -> int:
-        """Return after how many writes a table is compacted: the larger it is, the rarer, as all of it is rewritten."""
-        with mapped("look at the tables"):
-            stats: Any = await table.stats()
-        return max(UPKEEP_EVERY_WRITES, int(stats["total_bytes"]) // UPKEEP_BYTES_PER_WRITE)
-
-    async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
-        """Compact one table; `alone`, also remove what a compaction that was preempted left behind."""
-        writes = self._writes[name]
-        with anyio.CancelScope(shield=True), mapped(f"compact {name}"):
-            try:
-                await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
-                if "vector" in (await table.schema()).names and await table.count_rows() > ROWS_IN_MEMORY:
-                    await index_vectors(table)
-            except RuntimeError as exc:
-                if alone or "commit conflict" not in str(exc):
-                    raise
-                self._preempted.add(name)
-                return
-        self._preempted.discard(name)
-        self._writes[name] -= writes
-
-    def _check_mark(self) -> None:
+    async def _check_mark(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
-        if not self.is_current():
-            raise StoreError(f"{self.home} was upgraded or restored from a backup by another process; try again")
+        if await self.site.read_mark(schema=sys.maxsize) != self._mark:
+            raise StoreError(f"{self.site} was upgraded or restored from a backup by another process; try again")
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
@@ -609,28 +562,33 @@ class Store:
             return []
         columns = [field.name for field in dataclasses.fields(Experience)]
         with mapped("read experiences"):
-            taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
+            async with self._reading:
+                taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
         return [from_row(Experience, row) for row in taken]
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
+        await self._new_places.join()
+        return None if self._directory.is_too_large else self._directory.places
+
+    async def _refresh_places(self, _: list[None]) -> None:
+        """Bring the directory up to date."""
         table, directory = self._tables["experiences"], self._directory
         with mapped("read experiences"):
-            async with self._refreshing:
-                version = await table.version()
-                if version != directory.version:
-                    rows = await table.count_rows()
-                    was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
-                    if was_too_large or directory.is_too_large:
-                        directory.clear()
-                    if not directory.is_too_large:
-                        await self._read_places()
-                        if len(directory.places) > rows:
-                            # Rows that are gone don't show up as fresh.
-                            directory.clear()
-                            await self._read_places()
-                    directory.version = version
-            return None if directory.is_too_large else directory.places
+            version = await table.version()
+            if version == directory.version:
+                return
+            rows = await table.count_rows()
+            was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
+            if was_too_large or directory.is_too_large:
+                directory.clear()
+            if not directory.is_too_large:
+                await self._read_places()
+                if len(directory.places) > rows:
+                    # Rows that are gone don't show up as fresh.
+                    directory.clear()
+                    await self._read_places()
+            directory.version = version
 
     async def _read_places(self) -> None:
         """Take in the experiences that were written after the version that the directory knows."""
@@ -712,13 +670,14 @@ class Writer:
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors for good; its receipts stay."""
+        self._left()
         where = every(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):
             await self._store._tables["experiences"].delete(where)
             for name in (await self._store._connection.list_tables()).tables or []:
                 if name.startswith("vectors_"):
                     await (await self._store._connection.open_table(name)).delete(where)
-        self._store._writes["experiences"] += 1
+        self._store.upkeep.wrote("experiences")
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
@@ -737,15 +696,25 @@ class Writer:
         async with self._store._receipts_lock:
             await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
 
+    def _left(self) -> timedelta | None:
+        """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
+
+        Raises:
+            StoreError: The turn to write is over already.
+        """
+        left = self._store._pool_lock.left()
+        return None if left == math.inf else timedelta(seconds=left)
+
     async def _put(self, table: str, rows: list[dict[str, Any]], *, are_new: bool) -> None:
         """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
         if not are_new:
             await self._upsert(table, "id", rows)
         elif rows:
+            self._left()
             target = self._store._open_tables()[table]
             with mapped(f"write {table}"):
                 await target.add(to_arrow(rows, await target.schema()))
-            self._store._writes[table] += 1
+            self._store.upkeep.wrote(table)
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:
@@ -755,8 +724,8 @@ class Writer:
             # Not through an index: one on the key would hide rows of other processes and double them.
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            await merge.execute(to_arrow(rows, await target.schema()))
-        self._store._writes[table] += 1
+            await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
+        self._store.upkeep.wrote(table)
 
 
 async def _read_vectors(space: _Space) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -159,8 +159,13 @@ def newest_by(id_column: str) -> list[ColumnOrdering]:
     return [ColumnOrdering(column_name="created_at", ascending=False), ColumnOrdering(column_name=id_column)]
 
 
-async def connect(pool: Path) -> lancedb.AsyncConnection:
-    """Return a connection to the tables in a folder; LanceDB is imported in a thread."""
+async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.AsyncConnection:
+    """Return a connection to the tables in a folder or on object storage; LanceDB is imported in a thread.
+
+    Args:
+        pool: The folder, or its address.
+        options: What the object storage has to be told.
+    """
     os.environ.setdefault("LANCEDB_LOG", "error")
     # A second thread halves nothing that is bound by memory, and waits for its turn where the other core is busy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -172,7 +177,7 @@ async def connect(pool: Path) -> lancedb.AsyncConnection:
     return await lancedb.connect_async(
         str(pool),
         read_consistency_interval=timedelta(0),
-        storage_options={"new_table_enable_stable_row_ids": "true"},
+        storage_options={"new_table_enable_stable_row_ids": "true", **options},
         session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
     )
 

@@ -188,8 +188,8 @@ class Tokens:
 
 
 def tokens_of(settings: Settings) -> Tokens:
-    """Return the tokens of these settings: those of `auth.tokens_file`, or of the home."""
-    return Tokens(Path(settings.auth.tokens_file or Path(settings.home) / "tokens.json"))
+    """Return the tokens of these settings: those of `auth.tokens_file`, or of this machine's own folder."""
+    return Tokens(Path(settings.auth.tokens_file or settings.own_folder / "tokens.json"))
 
 
 def duration(text: str) -> timedelta:

@@ -21,8 +21,8 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp import home as homes
-from reme_mcp.lock import ProcessLock
-from reme_mcp.tables import connect, count_rows, mapped, schemas
+from reme_mcp.site import Folder, Site
+from reme_mcp.tables import count_rows, mapped, schemas
 
 if TYPE_CHECKING:
     import lancedb
@@ -65,41 +65,46 @@ UPGRADES: Sequence[Upgrade] = (
 SCHEMA_VERSION = 1 + len(UPGRADES)
 
 
-async def upgrade(home: Path, upgrades: Sequence[Upgrade]) -> homes.Mark:
+async def upgrade(site: Site, upgrades: Sequence[Upgrade]) -> homes.Mark:
     """Bring the tables up to the newest schema, unless another process just has, and return the mark.
 
-    The mark is rewritten last. It names the backup first, so that a repetition makes no second one.
+    The mark is rewritten last. It names the backup first, so that a repetition makes no second one. On object storage
+    there is no backup: a step adds to the tables, and the storage's own versioning keeps what was there.
     """
     newest = 1 + len(upgrades)
-    async with all_still(home):
-        mark = homes.read_mark(home, schema=newest)
+    async with all_still(site):
+        mark = await site.read_mark(schema=newest)
         if mark.schema == newest:
             return mark
-        backups = home / homes.BACKUPS
-        with anyio.CancelScope(shield=True), mapped(f"upgrade {home} from schema {mark.schema} to {newest}"):
-            if not mark.backup or not (backups / mark.backup).exists():
-                name = homes.new_name(backups, f"schema-{mark.schema}-", ".zip")
-                tables = await count_rows(home / mark.pool)
-                pack = partial(homes.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
-                await anyio.to_thread.run_sync(pack)
-                mark = dataclasses.replace(mark, backup=name)
-                homes.write_mark(home, mark)
-            connection = await connect(home / mark.pool)
+        with anyio.CancelScope(shield=True), mapped(f"upgrade {site} from schema {mark.schema} to {newest}"):
+            if isinstance(site, Folder):
+                mark = await _backed_up(site.path, mark)
+            connection = await site.connect(mark)
             for step in upgrades[mark.schema - 1 :]:
                 await step(connection)
             connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
             mark = dataclasses.replace(mark, schema=newest, backup="")
-            homes.write_mark(home, mark)
+            await site.write_mark(mark)
+    return mark
+
+
+async def _backed_up(home: Path, mark: homes.Mark) -> homes.Mark:
+    """Make a backup of the tables, unless an upgrade that was cut short has, and return the mark that names it."""
+    backups = home / homes.BACKUPS
+    if mark.backup and (backups / mark.backup).exists():
+        return mark
+    name = homes.new_name(backups, f"schema-{mark.schema}-", ".zip")
+    tables = await count_rows(home / mark.pool)
+    pack = partial(homes.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
+    await anyio.to_thread.run_sync(pack)
+    mark = dataclasses.replace(mark, backup=name)
+    homes.write_mark(home, mark)
     return mark
 
 
 @asynccontextmanager
-async def all_still(home: Path) -> AsyncIterator[None]:
-    """Hold all locks of the pool in `home`: nobody writes or compacts anything meanwhile."""
+async def all_still(site: Site) -> AsyncIterator[None]:
+    """Hold all locks of the pool: nobody writes or compacts anything meanwhile."""
     # In the order in which upkeep takes them.
-    async with (
-        ProcessLock(home / "pool-upkeep.lock"),
-        ProcessLock(home / "pool.lock"),
-        ProcessLock(home / "pool-receipts.lock"),
-    ):
+    async with site.lock("pool-upkeep"), site.lock("pool"), site.lock("pool-receipts"):
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import distill, latency, refine, replay, report
+from tests.benchmarks import distill, latency, load, refine, replay, report
 
 ENGINE = "Start the engine of my car"
 REPORT = "Sort quarterly figures alphabetically"
@@ -270,3 +270,16 @@ def test_the_queue_survives_kills_in_the_benchmark(tmp_path: Path, monkeypatch: 
     figures = json.loads(file.read_text())
     assert (figures["kills"]["lost"], figures["kills"]["twice"]) == (0, 0)
     assert figures["recall"]["idle p50 ms"] > 0
+
+
+def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    wanted = ["--clients", "2", "--seconds", "1", "--size", "20", "--soak", "2", "--json", str(file)]
+    assert load.main(wanted) == 0
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    rows = figures["rows"]
+    assert [(row["clients"], row["kind"], row["errors"]) for row in rows] == [(2, kind, 0) for kind in load.KINDS]
+    assert all(row["calls_per_s"] > 0 and row["memory_mb"] > 0 for row in [*rows, *figures["soak"]])
+    assert "recall_experiences" in rows[0]["tools"]
+    assert len(figures["soak"]) == load.SOAK_PARTS
+    assert figures["answer_bytes"] > 100

@@ -19,6 +19,7 @@ from reme_mcp import gate, hosting
 from reme_mcp.config import Settings
 from reme_mcp.gate import may_start
 from reme_mcp.logs import JSONFormatter
+from reme_mcp.redaction import redactor
 from reme_mcp.tokens import tokens_of
 from tests.hosted import HANDSHAKE, JSON, Hosted, changed, hosted, message
 
@@ -430,7 +431,7 @@ async def test_rubbish_is_refused_and_not_written_down(
             posted = await http.post(line.removeprefix("data: "), content=RUBBISH[kind], headers=JSON)
             assert posted.status_code in (202, 400)
     await still_serves(server, token)
-    formatter = JSONFormatter(with_texts=False)
+    formatter = JSONFormatter(with_texts=False, redact=redactor())
     assert "secret-word" not in "\n".join(
         formatter.format(record) for record in caplog.records if record.levelno >= logging.INFO
     )
@@ -525,7 +526,7 @@ async def test_its_log_says_who_did_what_and_not_what_was_said(
         assert answer.headers["x-request-id"] == "abc-1"
         bad = await http.post("/mcp", content=text, headers=headers | {"x-request-id": "a b\tc" + "x" * 99})
         assert bad.headers["x-request-id"] != "a b\tc" + "x" * 99
-    formatter = JSONFormatter(with_texts=False)
+    formatter = JSONFormatter(with_texts=False, redact=redactor())
     lines = [json.loads(formatter.format(record)) for record in caplog.records if record.name == "reme_mcp.requests"]
     assert lines[-2] | {"time": "", "ms": 0, "request_id": ""} == {
         "time": "", "level": "info", "logger": "reme_mcp.requests", "message": "request", "request_id": "",
@@ -541,11 +542,11 @@ def test_an_exception_is_logged_by_its_kind_and_place_unless_the_level_is_debug(
         raise ValueError("secret-word")
     except ValueError as exc:
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "it failed", None, (ValueError, exc, exc.__traceback__))
-    line = json.loads(JSONFormatter(with_texts=False).format(record))
+    line = json.loads(JSONFormatter(with_texts=False, redact=redactor()).format(record))
     assert (line["exception"], line["message"]) == ("ValueError", "it failed")
     assert "test_gate.py" in line["at"][0]
     assert "secret-word" not in json.dumps(line)
-    assert "secret-word" in JSONFormatter(with_texts=True).format(record)
+    assert "secret-word" in JSONFormatter(with_texts=True, redact=redactor()).format(record)
 
 
 def test_a_server_goes_by_the_names_that_it_was_given() -> None:

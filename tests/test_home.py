@@ -572,7 +572,7 @@ async def main():
             await writer.put_experiences([experience(f"e-{number}")])
         await store.add_receipt([line(f"r-{number}", experience_id=f"e-{number}")])
         print(number, flush=True)
-        await store.upkeep()
+        await store.upkeep.run()
 
 anyio.run(main)
 """

@@ -30,15 +30,34 @@ async def test_who_finds_it_held_is_told_and_does_not_wait(tmp_path: Path) -> No
     assert told[-1]
 
 
-async def test_who_gives_up_keeps_nobody_out(tmp_path: Path) -> None:
-    lock = ProcessLock(tmp_path / "a.lock")
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        async with lock.unless_held():
-            pytest.fail("it was given up before")
-    assert scope.cancelled_caught
+async def test_who_gives_up_waiting_keeps_nobody_out(tmp_path: Path) -> None:
+    lock, of_another_process = ProcessLock(tmp_path / "a.lock"), ProcessLock(tmp_path / "a.lock")
+    given_up: list[bool] = []
+
+    async def wait() -> None:
+        with anyio.move_on_after(0.05) as scope:
+            async with lock:
+                pytest.fail("it was given up before")
+        given_up.append(scope.cancelled_caught)
+
+    async with of_another_process, anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+    assert given_up == [True]
     with anyio.fail_after(10):
         async with lock.unless_held() as ours:
+            assert ours
+
+
+async def test_who_gives_up_holding_it_keeps_nobody_out(tmp_path: Path) -> None:
+    lock, of_another_process = ProcessLock(tmp_path / "a.lock"), ProcessLock(tmp_path / "a.lock")
+    with anyio.CancelScope() as scope:
+        async with lock.unless_held() as ours:
+            assert ours
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    with anyio.fail_after(10):
+        async with of_another_process.unless_held() as ours:
             assert ours
 
 

@@ -17,9 +17,10 @@ import pytest
 
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Experience, ReceiptLine, Status, Trajectory
-from reme_mcp.store import UPKEEP_EVERY_WRITES, Store
+from reme_mcp.store import Store
 from reme_mcp.tables import space_name
 from reme_mcp.upgrades import SCHEMA_VERSION
+from reme_mcp.upkeep import EVERY_WRITES
 from tests.fakes import LEARNED, experience, line, trajectory
 
 pytestmark = pytest.mark.anyio
@@ -856,40 +857,40 @@ def files(home: Path) -> int:
 async def test_upkeep_reduces_the_files_and_keeps_everything_readable(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reme_mcp.store.KEEP_VERSIONS", timedelta(milliseconds=1))
+    monkeypatch.setattr("reme_mcp.upkeep.KEEP_VERSIONS", timedelta(milliseconds=1))
     async with opened(home) as store, opened(home) as other:
-        for number in range(UPKEEP_EVERY_WRITES):
+        for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"), trajectory(f"t-{number}"), line(f"r-{number}"))
             await put_vectors(store, "fake", {f"e-{number}": (1, 0)})
         before = files(home)
-        await store.upkeep()
+        await store.upkeep.run()
         assert files(home) < before / 2
         for handle in (store, other):
-            assert await handle.count("default") == {"active": UPKEEP_EVERY_WRITES}
+            assert await handle.count("default") == {"active": EVERY_WRITES}
             hits = await handle.match_text("default", "static site", statuses=["active"], limit=99)
-            assert len(hits) == UPKEEP_EVERY_WRITES
-            assert len(await handle.match_vector("fake", "default", unit(1, 0), limit=99)) == UPKEEP_EVERY_WRITES
+            assert len(hits) == EVERY_WRITES
+            assert len(await handle.match_vector("fake", "default", unit(1, 0), limit=99)) == EVERY_WRITES
             assert await handle.trajectory("default", "t-4") is not None
             assert len(await handle.receipt("default", "r-4")) == 1
         await put(other, experience("e-after"))
         assert "e-after" in await store.experiences("default", ["e-after"])
 
 
-@pytest.mark.parametrize(("writes", "tidied"), [(UPKEEP_EVERY_WRITES - 1, False), (UPKEEP_EVERY_WRITES, True)])
+@pytest.mark.parametrize(("writes", "tidied"), [(EVERY_WRITES - 1, False), (EVERY_WRITES, True)])
 async def test_upkeep_waits_for_enough_writes(
     home: Path, monkeypatch: pytest.MonkeyPatch, writes: int, tidied: bool
 ) -> None:
-    monkeypatch.setattr("reme_mcp.store.KEEP_VERSIONS", timedelta(milliseconds=1))
+    monkeypatch.setattr("reme_mcp.upkeep.KEEP_VERSIONS", timedelta(milliseconds=1))
     async with opened(home) as store:
         for number in range(writes):
             await put(store, line(f"r-{number}"))
         before = files(home)
-        assert store.writes_since_upkeep() == writes
-        await store.upkeep()
+        assert store.upkeep.writes == writes
+        await store.upkeep.run()
         assert (files(home) < before) is tidied
-        assert store.writes_since_upkeep() == (0 if tidied else writes)
+        assert store.upkeep.writes == (0 if tidied else writes)
         again = files(home)
-        await store.upkeep()
+        await store.upkeep.run()
         assert files(home) == again
 
 
@@ -912,50 +913,50 @@ async def written_by_another(store: Store) -> AsyncIterator[None]:
 
 async def test_upkeep_is_in_nobodys_way(home: Path) -> None:
     async with opened(home) as store, opened(home) as other:
-        for number in range(UPKEEP_EVERY_WRITES):
+        for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"))
         async with written_by_another(other):
-            await store.upkeep()
-        assert store.writes_since_upkeep() == 0
+            await store.upkeep.run()
+        assert store.upkeep.writes == 0
 
 
 async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(home) as store, opened(home) as other:
-        for number in range(UPKEEP_EVERY_WRITES):
+        for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"))
         utility = 0
         with anyio.fail_after(60):
-            while not store._preempted:
+            while not store.upkeep._preempted:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(store.upkeep)
-                    for _ in range(UPKEEP_EVERY_WRITES):
+                    tasks.start_soon(store.upkeep.run)
+                    for _ in range(EVERY_WRITES):
                         utility += 1
                         await put(store, experience("e-0", frequency=utility, utility=utility))
         before = files(home)
         async with written_by_another(other):
             with anyio.move_on_after(0.2) as waited:
-                await store.upkeep()
+                await store.upkeep.run()
         assert waited.cancelled_caught
-        monkeypatch.setattr("reme_mcp.store.KEEP_VERSIONS", timedelta(milliseconds=1))
-        await store.upkeep()
-        assert store._preempted == set()
-        assert store.writes_since_upkeep() == 0
+        monkeypatch.setattr("reme_mcp.upkeep.KEEP_VERSIONS", timedelta(milliseconds=1))
+        await store.upkeep.run()
+        assert store.upkeep._preempted == set()
+        assert store.upkeep.writes == 0
         assert files(home) < before / 2
         for handle in (store, other):
             assert (await handle.experiences("default", ["e-0"]))["e-0"].utility == utility
-            assert await handle.count("default") == {"active": UPKEEP_EVERY_WRITES}
+            assert await handle.count("default") == {"active": EVERY_WRITES}
 
 
 async def test_many_vectors_are_indexed_and_found_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reme_mcp.store.ROWS_IN_MEMORY", 0)
     async with opened(home) as store:
-        for number in range(UPKEEP_EVERY_WRITES):
+        for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"))
             await put_vectors(store, "fake", {f"e-{number}": [1, number]})
         before = await store.match_vector("fake", "default", unit(1, 3), statuses=["active"], limit=5)
-        await store.upkeep()
+        await store.upkeep.run()
         after = await store.match_vector("fake", "default", unit(1, 3), statuses=["active"], limit=5)
         assert [id for id, _ in before] == [id for id, _ in after]
         assert before[0][0] == "e-3"

@@ -65,7 +65,8 @@ from reme_mcp.embed import Embedder, unit
 from reme_mcp.memory import Memory
 from reme_mcp.schema import Experience, ReceiptLine, Trajectory, new_id, now, task_key
 from reme_mcp.searchable import lesson_text, request_text, search_text
-from reme_mcp.store import UPKEEP_EVERY_WRITES, Store
+from reme_mcp.store import Store
+from reme_mcp.upkeep import EVERY_WRITES
 from reme_mcp.words import STOP_WORDS
 from tests.benchmarks import report, retrieval
 
@@ -268,7 +269,7 @@ async def fill(folder: Path, size: int, calls: int, data: Path | None, *, embedd
     bare = await _connect(folder / "bare")
     home = await _connect(folder / "home" / "pool")
     # So many writes that the indexes are brought up to date as in a used home.
-    portion = max(1, size // UPKEEP_EVERY_WRITES)
+    portion = max(1, size // EVERY_WRITES)
     for start in range(0, size, portion):
         some = experiences[start : start + portion]
         past = [_past(some[at : at + PER_TRAJECTORY], writing) for at in range(0, len(some), PER_TRAJECTORY)]
@@ -291,7 +292,7 @@ async def fill(folder: Path, size: int, calls: int, data: Path | None, *, embedd
         for table in ("searched", "written"):
             await _append(bare, table, rows)
     started = time.perf_counter()
-    await store.upkeep()
+    await store.upkeep.run()
     seconds += time.perf_counter() - started
     store.close()
     await _index(bare, size, with_vectors=embedder is not None)

@@ -54,7 +54,8 @@ from reme_mcp.embed import Embedder, load_embedder
 from reme_mcp.errors import EmbedderError
 from reme_mcp.memory import Memory
 from reme_mcp.schema import MAX_TASK_CHARS, Experience, Kind, now, task_key
-from reme_mcp.store import UPKEEP_EVERY_WRITES, Store
+from reme_mcp.store import Store
+from reme_mcp.upkeep import EVERY_WRITES
 from tests.benchmarks import report
 from tests.benchmarks.questions import LONG_OFF_TOPIC, NOTES, SHORT_OFF_TOPIC, Note
 
@@ -493,12 +494,12 @@ class Bench:
 
 async def fill(home: Path, experiences: Sequence[Experience]) -> None:
     """Write the experiences to a new home, in so many writes that the index is brought up to date as in a used one."""
-    chunk = max(1, len(experiences) // UPKEEP_EVERY_WRITES)
+    chunk = max(1, len(experiences) // EVERY_WRITES)
     store = await Store.open(home)
     async with store.writing() as writer:
         for start in range(0, len(experiences), chunk):
             await writer.put_experiences(experiences[start : start + chunk])
-    await store.upkeep()
+    await store.upkeep.run()
     store.close()
 
 

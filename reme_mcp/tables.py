@@ -118,7 +118,24 @@ def to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def from_row(kind: Callable[..., Row], row: dict[str, Any]) -> Row:
+def columns_of(kind: type[Row]) -> list[str]:
+    """Return the columns in which a value stands."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def to_row(value: Row) -> dict[str, Any]:
+    """Return a value as a row holds it; unlike `asdict`, without copying what it holds."""
+    return {name: getattr(value, name) for name in columns_of(type(value))}
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return all rows in one batch."""
+    import pyarrow as pa
+
+    return pa.concat_batches(batches)
+
+
+def from_row(kind: Callable[..., Row], row: Mapping[str, Any]) -> Row:
     """Return the value that a row holds."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
     "review": ("commands_review", "review"),
+    "log": ("commands_log", "log"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "import": ("commands_files", "import_files"),

@@ -9,6 +9,8 @@ Tables:
     trajectories        what was recorded, whether worked off or not
     receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
     costs               one row per question to the model behind the server
+    log                 one row per change that somebody made; rows are only ever added
+    trash               experiences that a person deleted, as they were
     vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, a change of
                         embedder loses nothing, and a settled counter does not rewrite vectors
 
@@ -34,6 +36,7 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp import home as homes
+from reme_mcp.audit import Entry
 from reme_mcp.costs import Spent
 from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
@@ -45,6 +48,7 @@ from reme_mcp.spans import span, timed
 from reme_mcp.tables import (
     Row,
     among,
+    at_or_after,
     create_table,
     equals,
     every,
@@ -52,11 +56,13 @@ from reme_mcp.tables import (
     mapped,
     newest_by,
     of_status,
+    read_rows,
     schemas,
     space_name,
     to_arrow,
     vector_schema,
 )
+from reme_mcp.trail import Trail
 from reme_mcp.upgrades import UPGRADES, upgrade
 from reme_mcp.upkeep import Upkeep
 
@@ -109,6 +115,7 @@ class Store:
         self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
         self.queue_lock = site.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
+        self.trail = Trail(tables)
         self.upkeep = Upkeep(
             self._open_tables,
             self._check_mark,
@@ -436,6 +443,13 @@ class Store:
         where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
         return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
 
+    async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
+        """Return the lines of an experience that were settled by a rating, newest first."""
+        of_it = every(equals("workspace", workspace), equals("experience_id", experience_id))
+        return await self._rows(
+            "receipts", ReceiptLine, every(of_it, equals("settled_by", "rating")), newest_first=True
+        )
+
     async def tally(
         self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
     ) -> dict[str, Tally]:
@@ -487,9 +501,7 @@ class Store:
 
     async def spent(self, since: datetime | None = None) -> list[Spent]:
         """Return what the questions to the model behind the server have cost, all or those since a moment."""
-        from lancedb import col, lit
-
-        return await self._rows("costs", Spent, None if since is None else col("at") >= lit(since))
+        return await self._rows("costs", Spent, None if since is None else at_or_after("at", since))
 
     # --- writing ---
 
@@ -543,18 +555,8 @@ class Store:
         offset: int = 0,
         limit: int | None = None,
     ) -> list[Row]:
-        columns = [field.name for field in dataclasses.fields(kind)]
-        with mapped(f"read {table}"):
-            query = self._tables[table].query().select(columns)
-            if where is not None:
-                query = query.where(where)
-            if newest_first:
-                # The first column is an id.
-                query = query.order_by(newest_by(columns[0]))
-            if limit is not None:
-                query = query.limit(limit).offset(offset)
-            rows = await query.to_list()
-        return [from_row(kind, row) for row in rows]
+        opened = self._tables[table]
+        return await read_rows(opened, kind, where, newest_first=newest_first, offset=offset, limit=limit)
 
     async def _take(self, rows: Sequence[int]) -> list[Experience]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
@@ -668,8 +670,24 @@ class Writer:
         ]
         await self._put(name, rows, are_new=are_new)
 
+    async def add_log(self, entries: Sequence[Entry], *, are_new: bool = True) -> None:
+        """Append entries to the log; where they may be there already (`are_new` off), none stands there twice."""
+        await self._put("log", [dataclasses.asdict(one) for one in entries], are_new=are_new)
+
+    async def put_deleted(self, experience: Experience) -> None:
+        """Keep an experience that is about to be deleted."""
+        await self._put("trash", [dataclasses.asdict(experience)], are_new=False)
+
+    async def drop_deleted(self, workspace: str, experience_id: str) -> None:
+        """Keep a deleted experience no longer."""
+        self._left()
+        with mapped("write trash"):
+            where = every(equals("workspace", workspace), equals("id", experience_id))
+            await self._store._tables["trash"].delete(where)
+        self._store.upkeep.wrote("trash")
+
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
-        """Remove one experience and its vectors for good; its receipts stay."""
+        """Remove one experience and its vectors; its receipts stay."""
         self._left()
         where = every(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):

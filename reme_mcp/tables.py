@@ -15,12 +15,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 
+from reme_mcp.audit import Entry, Recorded
 from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Trajectory
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded)
 
 
 def space_name(embedder: str) -> str:
@@ -100,6 +101,9 @@ def schemas() -> dict[str, pa.Schema]:
         "trajectories": pa.schema(columns(Trajectory)),
         "receipts": pa.schema(columns(ReceiptLine)),
         "costs": pa.schema(columns(Spent)),
+        "log": pa.schema(columns(Entry)),
+        # A column that `experiences` gets in an upgrade has to come to this one, too.
+        "trash": pa.schema(columns(Experience)),
     }
 
 
@@ -180,6 +184,37 @@ async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.
         storage_options={"new_table_enable_stable_row_ids": "true", **options},
         session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
     )
+
+
+async def read_rows(
+    table: lancedb.AsyncTable,
+    kind: type[Row],
+    where: Expr | str | None,
+    *,
+    newest_first: bool = False,
+    offset: int = 0,
+    limit: int | None = None,
+) -> list[Row]:
+    """Return the values in those rows of a table for which a condition holds."""
+    columns = [field.name for field in dataclasses.fields(kind)]
+    with mapped(f"read {table.name}"):
+        query = table.query().select(columns)
+        if where is not None:
+            query = query.where(where)
+        if newest_first:
+            # The first column is an id.
+            query = query.order_by(newest_by(columns[0]))
+        if limit is not None:
+            query = query.limit(limit).offset(offset)
+        rows = await query.to_list()
+    return [from_row(kind, row) for row in rows]
+
+
+def at_or_after(column: str, moment: datetime) -> Expr:
+    """Return the condition that a column's time is not before a moment."""
+    from lancedb import col, lit
+
+    return col(column) >= lit(moment)
 
 
 async def count_rows(pool: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     (
+        "commands_log",
         "commands_loop",
         "commands_pool",
         "commands_queue",
@@ -42,10 +43,11 @@ LAYERS = (
     ("recall", "refine"),
     ("sessions", "outcome", "plugin"),
     ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions", "quarantine"),
-    ("upgrades", "upkeep"),
+    ("upgrades", "upkeep", "trail"),
     ("site",),
     (
         "tables",
+        "audit",
         "wire",
         "answers",
         "costs",

@@ -34,6 +34,7 @@ COMMANDS = {
     "show": ("commands_pool", "show"),
     "stats": ("commands_pool", "stats"),
     "prune": ("commands_pool", "prune"),
+    "archive": ("commands_pool", "archive"),
     "restore": ("commands_pool", "restore"),
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),

@@ -246,8 +246,13 @@ def find_backup(home: Path, what: str) -> Path:
     for file in (Path(what), home / BACKUPS / what, home / BACKUPS / f"{what}.zip"):
         if os.path.isfile(file):
             return file
-    own = sorted(file.name for file in (home / BACKUPS).glob("*.zip"))
-    raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {', '.join(own) or 'none'}")
+    own = ", ".join(own_backups(home))
+    raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {own or 'none'}")
+
+
+def own_backups(home: Path) -> list[str]:
+    """Return the names of the backups in the home's own folder of them."""
+    return sorted(file.name for file in (home / BACKUPS).glob("*.zip"))
 
 
 def inspect(file: Path, *, schema: int) -> Contents:

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from reme_mcp import audit, checks, imports, ledger, quarantine, records, refine
+from reme_mcp import audit, checks, erasure, imports, ledger, quarantine, records, refine
 from reme_mcp import backup as backups
 from reme_mcp import home as homes
 from reme_mcp.audit import BY_HAND, Deed, Entry
 from reme_mcp.config import Settings
 from reme_mcp.costs import Cost, total
+from reme_mcp.erasure import Erasure
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.imports import Imported
 from reme_mcp.redaction import Redact
@@ -142,6 +143,11 @@ class Pool:
         if trajectory is None:
             raise NotFound(checks.unknown("trajectory", trajectory_id, workspace))
         return trajectory
+
+    async def learned_from(self, trajectory_id: str, *, workspace: str | None = None) -> list[Experience]:
+        """Return the experiences that were learned from a trajectory, whatever their status."""
+        store = await self._open_store()
+        return await store.learned_from(self._workspace(workspace), [checks.label(trajectory_id)])
 
     async def ratings(self, experience_id: str, *, workspace: str | None = None) -> list[ReceiptLine]:
         """Return the recalls of an experience that somebody has rated, newest first."""
@@ -310,6 +316,28 @@ class Pool:
             await writer.put_deleted(current)
             await writer.delete_experience(current.workspace, current.id)
         return current
+
+    async def erase(
+        self, id: str, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+    ) -> Erasure:
+        """Erase an experience or an attempt for good, from the files of the tables, too; `dry_run` says what would go.
+
+        Backups that were made before hold it still.
+
+        Args:
+            id: Of an experience, in the pool or deleted, or of a trajectory.
+            workspace: Where; the settings' where `None`.
+            source: Who wants it.
+            dry_run: Only look.
+
+        Raises:
+            NotFound: No such experience or trajectory in this workspace.
+        """
+        store = await self._open_store()
+        found = await erasure.plan(store, self._workspace(workspace), checks.label(id))
+        if not dry_run:
+            await erasure.carry_out(store, found, source=source)
+        return found
 
     async def bring_in(
         self,

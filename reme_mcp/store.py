@@ -227,12 +227,18 @@ class Store:
 
     async def provisional(self, workspace: str, trajectory_ids: Sequence[str]) -> list[Experience]:
         """Return the provisional experiences of `workspace` that were learned from any of these trajectories."""
+        return await self.learned_from(workspace, trajectory_ids, statuses=["provisional"])
+
+    async def learned_from(
+        self, workspace: str, trajectory_ids: Sequence[str], *, statuses: Sequence[Status] | None = None
+    ) -> list[Experience]:
+        """Return the experiences of `workspace` that were learned from any of these trajectories."""
         if not trajectory_ids:
             return []
         from lancedb import lit
 
         # LanceDB's expressions know no lists, its SQL does.
-        where = every(equals("workspace", workspace), of_status(["provisional"])).to_sql()
+        where = every(equals("workspace", workspace), of_status(statuses)).to_sql()
         listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
         return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
@@ -387,6 +393,14 @@ class Store:
         where = every(equals("workspace", workspace), among("id", ids))
         return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
 
+    async def trajectories_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
+        """Return those among `ids`, and those with a draft that was refused because of an experience."""
+        from lancedb import col
+
+        refused = col("rejected").contains(experience_id)
+        where = every(equals("workspace", workspace), refused | among("id", ids) if ids else refused)
+        return await self._rows("trajectories", Trajectory, where)
+
     async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
         """Return the trajectory that was recorded from exactly the same call, or `None`."""
         where = every(equals("workspace", workspace), equals("digest", digest))
@@ -536,6 +550,14 @@ class Store:
         """Return the version of each table: as long as none changes, nobody writes."""
         with mapped("look at the tables"):
             return {name: await table.version() for name, table in self._open_tables().items()}
+
+    async def forget(self) -> None:
+        """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
+        with mapped("open the vectors"):
+            for name in (await self._connection.list_tables()).tables or []:
+                if name.startswith("vectors_") and name not in self._spaces:
+                    self._spaces[name] = _Space(await self._connection.open_table(name))
+        await self.upkeep.forget()
 
     async def _check_mark(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
@@ -704,6 +726,16 @@ class Writer:
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
         await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=False)
+
+    async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
+        """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
+        about = equals("experience_id", experience_id)
+        where = every(equals("workspace", workspace), about | among("task", tasks) if tasks else about)
+        async with self._store._receipts_lock:
+            self._left()
+            with mapped("write receipts"):
+                await self._store._tables["receipts"].update({"task": "", "reason": ""}, where=where.to_sql())
+            self._store.upkeep.wrote("receipts")
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""

@@ -61,14 +61,19 @@ def mapped(what: str) -> Iterator[None]:
 
 async def create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:
     """Return the table of this name; it is made where it is not there yet, with its full-text index."""
-    from lancedb.index import FTS
-
     table = await connection.create_table(name, schema=schema, exist_ok=True)
     if "search_text" in schema.names and not await table.list_indices():
-        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
-        words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
-        await table.create_index("search_text", config=words)
+        await _index_words(table)
     return table
+
+
+async def _index_words(table: lancedb.AsyncTable) -> None:
+    """Index the words of a table's texts, anew if they are."""
+    from lancedb.index import FTS
+
+    # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
+    words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
+    await table.create_index("search_text", config=words)
 
 
 async def index_vectors(table: lancedb.AsyncTable) -> None:
@@ -77,6 +82,21 @@ async def index_vectors(table: lancedb.AsyncTable) -> None:
 
     if not await table.list_indices():
         await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
+
+
+async def write_anew(table: lancedb.AsyncTable) -> None:
+    """Write a table and its indexes into new files; nothing that was deleted is in them.
+
+    A compaction leaves deleted rows in a file of which it finds too little deleted, and deleted words in an index.
+    """
+    column = (await table.schema()).names[0]
+    await table.update(updates_sql={column: column})
+    for index in await table.list_indices():
+        if index.columns == ["search_text"]:
+            await _index_words(table)
+        else:
+            await table.drop_index(index.name)
+            await index_vectors(table)
 
 
 @functools.cache

@@ -37,7 +37,7 @@ LAYERS = (
     ("arguments", "capture", "subscriptions", "tokens", "identity", "metrics", "logs"),
     ("memory",),
     ("pool", "queue", "search"),
-    ("imports",),
+    ("imports", "erasure"),
     ("intake", "distiller", "rereader", "records", "skills"),
     ("ledger", "vectors", "distill", "guidance", "backup", "checks"),
     ("recall", "refine"),

@@ -55,7 +55,7 @@ async def learn(memory: Memory, number: int = 0, *, source: str = "alice", **cha
 
 def told(entries: list[Entry]) -> list[tuple[str, str, str]]:
     """Return who did what on what, oldest first."""
-    return [(one.source, one.did, one.about) for one in entries][::-1]
+    return [(one.source, str(one.did), one.about) for one in entries][::-1]
 
 
 async def entries(memory: Memory, about: str = "", *, limit: int = 100) -> list[tuple[str, str, str]]:

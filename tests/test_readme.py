@@ -20,6 +20,7 @@ from reme_mcp.memory import Memory
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = cli.list_commands(click.Context(cli))
 LESSON = {"when_to_use": "Before deploying the blog", "content": "Build it with the production settings first."}
+LIBRARY_RECORD = {"when_to_use": "Before naming a branch", "content": "Use hyphens, as blanks are not allowed there."}
 RECORD = {"task": "Deploy the blog", "outcome": "failure", "experiences": [LESSON]}
 
 # What stands in the README for something of the reader's own.
@@ -46,6 +47,7 @@ def lesson(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "folder").mkdir()
     (tmp_path / "attempts.jsonl").write_text(json.dumps(RECORD | {"task": "Deploy the shop"}), encoding="utf-8")
+    (tmp_path / "library.jsonl").write_text(json.dumps(LIBRARY_RECORD), encoding="utf-8")
     done = CliRunner().invoke(cli, ["record", "-", "--json"], input=json.dumps(RECORD))
     added: list[str] = json.loads(done.stdout)["added"]
     return added[0]

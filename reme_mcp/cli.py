@@ -23,7 +23,10 @@ from reme_mcp import __version__
 from reme_mcp.choice import Choice
 from reme_mcp.config import Settings, with_overrides
 from reme_mcp.errors import ConfigError, ReMeError
+from reme_mcp.exposure import exposed
 from reme_mcp.redaction import DiscreetFormatter, Redact, redactor
+
+logger = logging.getLogger(__name__)
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -151,6 +154,8 @@ def _settings(choice: Choice) -> Settings:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _redactor(settings)))
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
+    for one in exposed(settings, choice.file(os.environ)):
+        logger.warning("%s %s, and other users can read it: %s", one.path, one.why, one.do)
     return settings
 
 

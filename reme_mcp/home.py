@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -116,11 +117,18 @@ def prepare(home: Path, *, schema: int) -> Mark:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if is_free(home):
+            _close(home)
             # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
             write_mark(home, Mark(1 if (home / "pool").exists() else schema))
     except OSError as exc:
         raise _unusable(home, exc) from exc
     return read_mark(home, schema=schema)
+
+
+def _close(home: Path) -> None:
+    """Make a folder that was there private before anything stands in it; its group stays where it may write."""
+    mode = home.stat().st_mode
+    home.chmod(mode & ~(stat.S_IRWXO if mode & stat.S_IWGRP else stat.S_IRWXO | stat.S_IRWXG))
 
 
 def is_free(home: Path) -> bool:

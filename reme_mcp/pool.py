@@ -187,6 +187,8 @@ class Pool:
     ) -> Experience:
         """Bring back an archived experience, whose counters start anew, or a deleted one, as it was.
 
+        What comes under a rule of the quarantine, and was not rejected by a person, who has seen it, waits for review.
+
         The counters of a deleted one have what became known of its recalls since.
 
         Raises:
@@ -508,9 +510,8 @@ def _restored(experience: Experience, *, at: datetime) -> Experience:
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
     restored = refine.restore(experience, at=at)
-    # Who takes back what was rejected in review has seen what is suspected of it.
-    return (
-        quarantine.approve(restored, experience.status_reason, at=at)
-        if quarantine.is_withheld(experience)
-        else restored
-    )
+    if quarantine.is_withheld(experience):
+        # Who takes back what was rejected in review has seen what is suspected of it.
+        return quarantine.approve(restored, experience.status_reason, at=at)
+    # An older version or a file may have archived what nobody has looked at.
+    return quarantine.hold(restored, quarantine.suspicions(restored, restored.source))

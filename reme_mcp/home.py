@@ -184,7 +184,8 @@ def new_name(folder: Path, stem: str, ending: str = "") -> str:
     """Return a name that nothing in `folder` has: `stem`, the time in UTC, and a number where that is taken."""
     name = f"{stem}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     number = 1
-    while (folder / f"{name}{f'-{number}' if number > 1 else ''}{ending}").exists():
+    # A name that no file can have is told by whoever writes there.
+    while os.path.exists(folder / f"{name}{f'-{number}' if number > 1 else ''}{ending}"):
         number += 1
     return f"{name}{f'-{number}' if number > 1 else ''}{ending}"
 

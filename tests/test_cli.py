@@ -189,6 +189,27 @@ def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Pa
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
 
 
+@pytest.mark.parametrize(
+    ("target", "is_folder"), [("usb", True), ("a/b/usb", True), ("v1.2/", True), ("mine.zip", False), ("v1.2", False)]
+)
+def test_a_backup_goes_into_a_folder_where_the_name_is_one(
+    run: Run, tmp_path: Path, target: str, is_folder: bool
+) -> None:
+    learned(run)
+    done = run("backup", f"{tmp_path}/{target}", "--json")
+    made = Path(json.loads(done.stdout)["file"])
+    assert made.is_file()
+    assert (made.parent if is_folder else made) == tmp_path / target
+    assert made.name.startswith("reme-mcp-") == is_folder
+
+
+def test_a_backup_replaces_no_file_that_has_no_ending(run: Run, tmp_path: Path) -> None:
+    learned(run)
+    (tmp_path / "notes").write_text("mine", encoding="utf-8")
+    assert "exists already" in run("backup", str(tmp_path / "notes")).stderr
+    assert (tmp_path / "notes").read_text(encoding="utf-8") == "mine"
+
+
 @pytest.mark.parametrize("command", [["backup"], ["restore-backup", "nothing"]])
 def test_what_cant_be_backed_up_or_put_back_is_one_clear_sentence(run: Run, home: Path, command: list[str]) -> None:
     done = run(*command)

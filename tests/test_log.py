@@ -275,6 +275,8 @@ def test_the_command_lists_the_log_and_narrows_it_down(run: Run) -> None:
     id = json.loads(run("record", "-", "--json", given=json.dumps(record)).stdout)["added"][0]
     run("pin", id)
     run("token", "create", "alice", "--workspace", "default")
+    assert "would be revoked: write in default, valid" in run("token", "revoke", "alice", "--dry-run").stdout
+    assert "token revoked" not in run("log").stdout
     run("token", "revoke", "alice")
     found = json.loads(run("log", "--json").stdout)
     assert [(one["source"], one["did"]) for one in found] == [

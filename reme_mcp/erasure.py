@@ -53,7 +53,7 @@ async def plan(store: Store, workspace: str, id: str) -> Erasure:
     if experience is None:
         trajectories = await store.trajectories(workspace, [id])
     else:
-        trajectories = await store.trajectories_about(workspace, experience.id, experience.trajectory_ids)
+        trajectories = await store.trail.attempts_about(workspace, experience.id, experience.trajectory_ids)
     if experience is None and not trajectories:
         entries = await store.trail.entries(workspace, since=None, about=id, limit=1_000)
         # Whoever was interrupted between the change and the files may ask again.

@@ -152,7 +152,7 @@ class Pool:
     async def ratings(self, experience_id: str, *, workspace: str | None = None) -> list[ReceiptLine]:
         """Return the recalls of an experience that somebody has rated, newest first."""
         store = await self._open_store()
-        return await store.ratings(self._workspace(workspace), checks.label(experience_id))
+        return await store.trail.ratings(self._workspace(workspace), checks.label(experience_id))
 
     async def deleted(self, *, workspace: str | None = None, offset: int = 0, limit: int = 50) -> list[Experience]:
         """Return experiences that were deleted, as they were; `limit` is 1 to 1,000.

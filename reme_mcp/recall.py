@@ -9,6 +9,7 @@ ReMe's authors published; the README tells how they do on the others.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,12 +109,12 @@ def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]
     """
     if len(experiences) < 2:
         return list(own)
-    alike = likeness([search_text(experience) for experience in experiences])
     means = []
-    for row, one in enumerate(alike.tolist()):
-        others = sorted((-value, place) for place, value in enumerate(one) if place != row)[:NEIGHBOURS]
+    for row, alike in enumerate(likeness([search_text(experience) for experience in experiences]).tolist()):
         # Without a word in common it is no neighbour, but its place stays empty.
-        means.append(sum(own[place] for value, place in others if value) / len(others))
+        others = [(-value, place) for place, value in enumerate(alike) if value and place != row]
+        nearest = heapq.nsmallest(NEIGHBOURS, others)
+        means.append(sum(own[place] for _, place in nearest) / min(NEIGHBOURS, len(experiences) - 1))
     return means
 
 

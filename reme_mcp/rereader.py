@@ -11,7 +11,7 @@ the order stays that of search.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import anyio.to_thread
 
@@ -49,10 +49,10 @@ class Rereader:
         except EmbedderError as exc:
             self._fail(exc)
 
-    async def compare(self, query: str, texts: Sequence[str]) -> list[float] | None:
+    async def compare(self, query: str, texts: Iterable[str]) -> list[float] | None:
         """Return a number for each text, the higher the better it fits; `None` where there is no model for it."""
         model = self._model
-        if model is None or not texts:
+        if model is None or not (texts := list(texts)):
             return None
         if self._name.lower().startswith(ENGLISH_ONLY) and not mostly_latin(query):
             return None

@@ -87,7 +87,8 @@ class Search:
             candidates = recall.about(query, candidates, vector, min_similarity=least)
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
 
-        numbers = await self._rereader.compare(query, [search_text(one.experience) for one in ranked[: recall.REREAD]])
+        texts = (search_text(one.experience) for one in ranked[: recall.REREAD])
+        numbers = await self._rereader.compare(query, texts)
         if numbers is not None:
             ranked = recall.reread(ranked[: recall.REREAD], numbers, settings=self._settings)
             modes.append("cross_encoder")

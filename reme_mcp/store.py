@@ -21,7 +21,6 @@ a recall never waits for somebody who records or compacts. LanceDB is imported o
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -49,6 +48,7 @@ from reme_mcp.tables import (
     Row,
     among,
     at_or_after,
+    columns_of,
     create_table,
     equals,
     every,
@@ -60,6 +60,7 @@ from reme_mcp.tables import (
     schemas,
     space_name,
     to_arrow,
+    to_row,
     vector_schema,
 )
 from reme_mcp.trail import Trail
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     import lancedb
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
     from lancedb.expr import Expr
 
     from reme_mcp.matrix import Matrix
@@ -81,6 +83,8 @@ if TYPE_CHECKING:
 READS_AT_ONCE = 8
 # Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
 ROWS_IN_MEMORY = 100_000
+# Up to this many are read with all their columns, before anybody asks for them.
+ROWS_READ_AHEAD = 20_000
 
 
 @dataclass(slots=True)
@@ -186,16 +190,18 @@ class Store:
         places = await self._places()
         if places is None:
             where = every(equals("workspace", workspace), among("id", ids), of_status(statuses))
-            rows = await self._rows("experiences", Experience, where)
-            return {row.id: row for row in rows}
-        version = self._directory.version
-        known = {id: self._directory.read[id] for id in ids if id in self._directory.read}
-        taken = await self._take([places[id].row for id in ids if id in places and id not in known])
-        if self._directory.version == version:
-            # Otherwise somebody has changed them meanwhile, maybe after they were read.
-            self._directory.remember(taken)
-        known |= {one.id: one for one in taken}
-        found = [known[id] for id in ids if id in known]
+            return {one.id: one for one in await self._rows("experiences", Experience, where)}
+        directory = self._directory
+        rows = directory.shelf.rows(ids)
+        if missing := [places[id].row for id in ids if id in places and id not in rows]:
+            version = directory.version
+            taken = await self._take(missing)
+            if directory.version == version:
+                # Otherwise somebody has changed them meanwhile, maybe after they were read.
+                for batch in taken:
+                    directory.shelf.put(batch)
+            rows |= {row["id"]: row for batch in taken for row in batch.to_pylist()}
+        found = [from_row(Experience, rows[id]) for id in ids if id in rows]
         return {
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
@@ -269,13 +275,21 @@ class Store:
         return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
 
     async def _matching(self, query: str, where: Expr | None, limit: int) -> list[tuple[str, float]]:
+        has_ids = not self._directory.is_too_large
         with mapped("search the text"):
             search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
             if where is not None:
                 search = search.where(where)
+            # The ids of a hundred rows would take as long to read as the search itself.
+            search = search.select(["_score"]).with_row_id() if has_ids else search.select(["id", "_score"])
             async with self._reading:
-                rows = await search.select(["id", "_score"]).limit(limit).to_list()
-        return [(row["id"], row["_score"]) for row in rows]
+                found = await search.limit(limit).to_arrow()
+        values: list[float] = found.column("_score").to_pylist()
+        if not has_ids:
+            return list(zip(found.column("id").to_pylist(), values, strict=True))
+        await self._places()
+        ids = (self._directory.ids.get(row) for row in found.column("_rowid").to_pylist())
+        return [(id, value) for id, value in zip(ids, values, strict=True) if id is not None]
 
     async def _reach(
         self,
@@ -393,14 +407,6 @@ class Store:
         where = every(equals("workspace", workspace), among("id", ids))
         return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
 
-    async def trajectories_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
-        """Return those among `ids`, and those with a draft that was refused because of an experience."""
-        from lancedb import col
-
-        refused = col("rejected").contains(experience_id)
-        where = every(equals("workspace", workspace), refused | among("id", ids) if ids else refused)
-        return await self._rows("trajectories", Trajectory, where)
-
     async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
         """Return the trajectory that was recorded from exactly the same call, or `None`."""
         where = every(equals("workspace", workspace), equals("digest", digest))
@@ -456,13 +462,6 @@ class Store:
         """Return the newest receipt line that handed `experience_id` to `source`, or `None`."""
         where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
         return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
-
-    async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
-        """Return the lines of an experience that were settled by a rating, newest first."""
-        of_it = every(equals("workspace", workspace), equals("experience_id", experience_id))
-        return await self._rows(
-            "receipts", ReceiptLine, every(of_it, equals("settled_by", "rating")), newest_first=True
-        )
 
     async def tally(
         self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
@@ -541,7 +540,7 @@ class Store:
 
     async def _add_lines(self, lines: list[ReceiptLine]) -> None:
         await self._check_mark()
-        rows = [dataclasses.asdict(line) for line in lines]
+        rows = [to_row(line) for line in lines]
         with anyio.CancelScope(shield=True), mapped("write the receipt"):
             await self._tables["receipts"].add(to_arrow(rows, schemas()["receipts"]))
         self.upkeep.wrote("receipts")
@@ -580,15 +579,13 @@ class Store:
         opened = self._tables[table]
         return await read_rows(opened, kind, where, newest_first=newest_first, offset=offset, limit=limit)
 
-    async def _take(self, rows: Sequence[int]) -> list[Experience]:
+    async def _take(self, rows: Sequence[int]) -> list[pa.RecordBatch]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
-        if not rows:
-            return []
-        columns = [field.name for field in dataclasses.fields(Experience)]
         with mapped("read experiences"):
             async with self._reading:
-                taken = await self._tables["experiences"].take_row_ids(list(rows)).select(columns).to_list()
-        return [from_row(Experience, row) for row in taken]
+                taken = self._tables["experiences"].take_row_ids(list(rows)).select(columns_of(Experience))
+                batches: list[pa.RecordBatch] = (await taken.to_arrow()).to_batches()
+        return batches
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
@@ -607,19 +604,26 @@ class Store:
             if was_too_large or directory.is_too_large:
                 directory.clear()
             if not directory.is_too_large:
-                await self._read_places()
+                await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
                 if len(directory.places) > rows:
                     # Rows that are gone don't show up as fresh.
                     directory.clear()
-                    await self._read_places()
+                    await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
             directory.version = version
 
-    async def _read_places(self) -> None:
+    async def _read_places(self, *, with_rows: bool) -> None:
         """Take in the experiences that were written after the version that the directory knows."""
-        query = self._tables["experiences"].query().select(["id", "workspace", "status"]).with_row_id()
-        for row in await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_list():
-            place = Place(row["_rowid"], sys.intern(row["workspace"]), row["status"])
-            self._directory.put(row["id"], place)
+        columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
+        query = self._tables["experiences"].query().select(columns).with_row_id()
+        fresh = await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_batches()
+        async for batch in fresh:
+            ids, workspaces, statuses, rows = (
+                batch.column(name).to_pylist() for name in ("id", "workspace", "status", "_rowid")
+            )
+            for id, workspace, status, row in zip(ids, workspaces, statuses, rows, strict=True):
+                self._directory.put(id, Place(row, sys.intern(workspace), status))
+            if with_rows:
+                self._directory.shelf.put(batch.drop_columns(["_rowid"]))
 
     async def _space(self, embedder: str) -> _Space | None:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
@@ -658,7 +662,7 @@ class Writer:
 
     async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
         """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster."""
-        rows = [dataclasses.asdict(experience) | {"search_text": search_text(experience)} for experience in experiences]
+        rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in experiences]
         await self._put("experiences", rows, are_new=are_new)
 
     async def put_vectors(
@@ -694,11 +698,11 @@ class Writer:
 
     async def add_log(self, entries: Sequence[Entry], *, are_new: bool = True) -> None:
         """Append entries to the log; where they may be there already (`are_new` off), none stands there twice."""
-        await self._put("log", [dataclasses.asdict(one) for one in entries], are_new=are_new)
+        await self._put("log", [to_row(one) for one in entries], are_new=are_new)
 
     async def put_deleted(self, experience: Experience) -> None:
         """Keep an experience that is about to be deleted."""
-        await self._put("trash", [dataclasses.asdict(experience)], are_new=False)
+        await self._put("trash", [to_row(experience)], are_new=False)
 
     async def drop_deleted(self, workspace: str, experience_id: str) -> None:
         """Keep a deleted experience no longer."""
@@ -721,11 +725,11 @@ class Writer:
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
-        await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=True)
+        await self._put("trajectories", [to_row(trajectory)], are_new=True)
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
-        await self._put("trajectories", [dataclasses.asdict(trajectory)], are_new=False)
+        await self._put("trajectories", [to_row(trajectory)], are_new=False)
 
     async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
         """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
@@ -739,12 +743,12 @@ class Writer:
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""
-        await self._put("costs", [dataclasses.asdict(one) for one in spent], are_new=True)
+        await self._put("costs", [to_row(one) for one in spent], are_new=True)
 
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
         """Replace these lines, each found by its receipt and experience."""
         async with self._store._receipts_lock:
-            await self._upsert("receipts", ["receipt", "experience_id"], [dataclasses.asdict(line) for line in lines])
+            await self._upsert("receipts", ["receipt", "experience_id"], [to_row(line) for line in lines])
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.

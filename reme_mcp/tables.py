@@ -142,7 +142,24 @@ def to_arrow(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def from_row(kind: Callable[..., Row], row: dict[str, Any]) -> Row:
+def columns_of(kind: type[Row]) -> list[str]:
+    """Return the columns in which a value stands."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def to_row(value: Row) -> dict[str, Any]:
+    """Return a value as a row holds it; unlike `asdict`, without copying what it holds."""
+    return {name: getattr(value, name) for name in columns_of(type(value))}
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Return all rows in one batch."""
+    import pyarrow as pa
+
+    return pa.concat_batches(batches)
+
+
+def from_row(kind: Callable[..., Row], row: Mapping[str, Any]) -> Row:
     """Return the value that a row holds."""
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
 
@@ -159,6 +176,13 @@ def among(column: str, values: Sequence[str]) -> Expr:
     from lancedb import col
 
     return col(column).isin(list(values))
+
+
+def contains(column: str, part: str) -> Expr:
+    """Return the condition that a column's text contains another."""
+    from lancedb import col
+
+    return col(column).contains(part)
 
 
 def of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
@@ -216,7 +240,7 @@ async def read_rows(
     limit: int | None = None,
 ) -> list[Row]:
     """Return the values in those rows of a table for which a condition holds."""
-    columns = [field.name for field in dataclasses.fields(kind)]
+    columns = columns_of(kind)
     with mapped(f"read {table.name}"):
         query = table.query().select(columns)
         if where is not None:

@@ -7,13 +7,13 @@ Does not know: who may see it. `store.Writer` writes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reme_mcp.audit import Entry, Recorded, newest, recorded
-from reme_mcp.schema import Experience
-from reme_mcp.tables import among, at_or_after, equals, every, read_rows
+from reme_mcp.schema import Experience, ReceiptLine, Trajectory
+from reme_mcp.tables import among, at_or_after, contains, equals, every, read_rows
 
 if TYPE_CHECKING:
     import lancedb
@@ -50,6 +50,19 @@ class Trail:
         where = equals("workspace", workspace)
         trash = self._tables["trash"]
         return await read_rows(trash, Experience, where, newest_first=True, offset=offset, limit=limit)
+
+    async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
+        """Return the recalls of an experience that somebody has rated, newest first."""
+        where = every(
+            equals("workspace", workspace), equals("experience_id", experience_id), equals("settled_by", "rating")
+        )
+        return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_first=True)
+
+    async def attempts_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
+        """Return the trajectories among `ids`, and those with a draft that was refused because of an experience."""
+        refused = contains("rejected", experience_id)
+        where = every(equals("workspace", workspace), refused | among("id", ids) if ids else refused)
+        return await read_rows(self._tables["trajectories"], Trajectory, where)
 
     async def deleted_experience(self, workspace: str, experience_id: str) -> Experience | None:
         """Return the deleted experience of a workspace with this id as it was, or `None`."""

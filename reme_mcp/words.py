@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     import numpy as np
 
     counted = [_counts(text) for text in texts]
-    columns = {word: column for column, word in enumerate(dict.fromkeys(word for words in counted for word in words))}
+    columns = {word: column for column, word in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
     times = np.zeros((len(texts), len(columns)), dtype=np.float32)
     for row, words in enumerate(counted):
         times[row, [columns[word] for word in words]] = list(words.values())
@@ -111,7 +112,7 @@ def _counts(text: str) -> Mapping[str, int]:
     folded = _CAMEL.sub(" ", text).lower()
     stem = _stemmer()
     if folded.isascii():
-        return Counter(stem(word) for word in _WORD.findall(folded) if word not in _STOP)
+        return Counter([stem(word) for word in _WORD.findall(folded) if word not in _STOP])
     folded = "".join(letter for letter in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(letter))
     folded = unicodedata.normalize("NFC", folded)
     counts = Counter(stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP)

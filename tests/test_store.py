@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
 from reme_mcp.errors import StoreError
@@ -628,11 +629,11 @@ async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
         read_places = Store._read_places
         with anyio.CancelScope() as scope:
 
-            async def interrupted(self: Store) -> None:
+            async def interrupted(self: Store, *, with_rows: bool) -> None:
                 # In the second read, after all was forgotten because rows are gone.
                 if not self._directory.places:
                     scope.cancel()
-                await read_places(self)
+                await read_places(self, with_rows=with_rows)
 
             monkeypatch.setattr(Store, "_read_places", interrupted)
             await store.experiences("default", ["e-b"])
@@ -641,7 +642,11 @@ async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
         assert set(await store.experiences("default", ["e-a", "e-b", "e-c"])) == {"e-b", "e-c"}
 
 
-async def test_what_was_read_before_is_read_anew_once_anybody_has_changed_it(home: Path) -> None:
+@pytest.mark.parametrize("ahead", [0, 2, 3])
+async def test_what_was_read_before_is_read_anew_once_anybody_has_changed_it(
+    home: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reme_mcp.store.ROWS_READ_AHEAD", ahead)
     async with opened(home) as store, opened(home) as other:
         await put(store, experience("e-a"), experience("e-b"))
         for utility in range(3):
@@ -655,12 +660,13 @@ async def test_what_is_changed_while_it_is_read_is_not_taken_for_the_newest(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(home) as store, opened(home) as other:
+        monkeypatch.setattr("reme_mcp.store.ROWS_READ_AHEAD", 0)
         await put(store, experience("e-a"))
         take = Store._take
 
-        async def overtaken(self: Store, rows: Sequence[int]) -> list[Experience]:
+        async def overtaken(self: Store, rows: Sequence[int]) -> list[pa.RecordBatch]:
             taken = await take(self, rows)
-            monkeypatch.undo()
+            monkeypatch.setattr(Store, "_take", take)
             await put(other, experience("e-a", utility=5))
             # Another call of this process sees the change before this one goes on.
             await store.experiences("default", ["e-a"])
@@ -669,15 +675,6 @@ async def test_what_is_changed_while_it_is_read_is_not_taken_for_the_newest(
         monkeypatch.setattr(Store, "_take", overtaken)
         await store.experiences("default", ["e-a"])
         assert (await store.experiences("default", ["e-a"]))["e-a"].utility == 5
-
-
-async def test_no_more_than_so_many_experiences_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reme_mcp.directory.REMEMBERED", 2)
-    ids = [f"e-{number}" for number in range(5)]
-    await put(store, *(experience(id) for id in ids))
-    for start in range(4):
-        assert list(await store.experiences("default", ids[start:])) == ids[start:]
-        assert len(store._directory.read) == 2
 
 
 async def test_words_find_what_is_active_behind_any_number_that_is_not(store: Store) -> None:

@@ -597,7 +597,9 @@ def _in_child(phase: str, folder: Path, size: int, calls: int, vectors: str, dat
     command = [sys.executable, "-m", "tests.benchmarks.latency", "--worker", phase, "--folder", str(folder)]
     command += ["--sizes", str(size), "--calls", str(calls), "--vectors", vectors]
     command += [] if data is None else ["--data", str(data)]
-    environ = os.environ | {"LANCEDB_LOG": "error"}
+    # As `tables.connect` has it, which comes too late where numpy was imported for the stand-in: a second thread of
+    # BLAS spins for milliseconds after each product, and takes the core from what is measured next.
+    environ = os.environ | {"LANCEDB_LOG": "error", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environ, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -9,8 +9,9 @@ that a trajectory was recorded stands in `trajectories`, that a token was made o
 
 An entry is written in the lock of its change. What a person does by hand, and what the rules do, is entered first: a
 crash in between leaves an entry of a change that did not come about, never a change without its entry. What a recorded
-attempt adds is entered beside it, which costs no time, and before its answer is stored: until that is there, all of it
-is done again after a crash, with entries of the same ids. A rating is entered beside it, too, and answered after both.
+attempt adds is entered beside it, which costs next to no time, and before its answer is stored: until that is there,
+all of it is done again after a crash, with entries of the same ids. A rating is entered beside it, too, and answered
+after both.
 """
 
 from __future__ import annotations
@@ -75,8 +76,12 @@ def entry(did: Deed, about: str, *, workspace: str, source: str, reason: str = "
 
 
 def entries_of(did: Deed, experiences: Iterable[Experience], *, source: str) -> list[Entry]:
-    """Return an entry of now for each experience, as it is afterwards; its reason is that of its status."""
-    return [entry(did, one.id, workspace=one.workspace, source=source, reason=one.status_reason) for one in experiences]
+    """Return an entry of now for each experience, as it is afterwards; its reason is that of a status that it got."""
+    says_why = did not in ("pinned", "unpinned", "deleted")
+    return [
+        entry(did, one.id, workspace=one.workspace, source=source, reason=one.status_reason if says_why else "")
+        for one in experiences
+    ]
 
 
 def of_attempt(trajectory: Trajectory, *, added: Sequence[Experience], merged: Sequence[Merged]) -> list[Entry]:

@@ -9,7 +9,7 @@ that a trajectory was recorded stands in `trajectories`, that a token was made o
 
 An entry is written in the lock of its change. What a person does by hand, and what the rules do, is entered first: a
 crash in between leaves an entry of a change that did not come about, never a change without its entry. What a recorded
-attempt adds is entered beside it, which costs next to no time, and before its answer is stored: until that is there,
+attempt adds is entered beside it, which saves time, and before its answer is stored: until that is there,
 all of it is done again after a crash, with entries of the same ids. A rating is entered beside it, too, and answered
 after both.
 """

@@ -18,6 +18,27 @@ ROLES: tuple[Role, ...] = get_args(Role)
 SHOWN_CHARS = 80
 
 
+# What the pool calls those who are no client, see `audit.py`.
+NO_CLIENTS = ("cli", "refine", "upkeep")
+
+
+def source_of(name: str, holder: str) -> str:
+    """Return who calls, as the pool has it from then on.
+
+    What a client calls itself can't pass for the command line, a rule, a file, or the holder of a token.
+
+    Args:
+        name: Of the client, by itself.
+        holder: Of the token; empty where there is none.
+    """
+    if holder:
+        return f"{holder}/{name}"[:SHOWN_CHARS]
+    plain = name.strip().casefold()
+    if plain in NO_CLIENTS or plain.startswith("file:") or "/" in plain:
+        name = f"mcp:{name}"
+    return name[:SHOWN_CHARS]
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """What one caller may do.

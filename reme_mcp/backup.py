@@ -70,7 +70,8 @@ async def make(home: Path, target: Path | None = None) -> Backup:
 
     Args:
         home: Which must be one; it is not upgraded.
-        target: A new file, or a folder for one; the home's own `backups` where `None`.
+        target: A new file, or a folder for one, which is made where it is missing: a name without an ending is one's.
+            The home's own `backups` where `None`.
 
     Raises:
         StoreError: The home can't be read, or the file not be written; nothing is left of it.
@@ -135,7 +136,9 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
 def _new_file(home: Path, target: Path | None) -> Path:
     if target is None:
         return home / homes.BACKUPS / homes.new_name(home / homes.BACKUPS, "", ".zip")
-    return target / homes.new_name(target, "reme-mcp-", ".zip") if os.path.isdir(target) else target
+    # Who writes `backups/` or `/mnt/usb` means a folder, there or not; a file has an ending.
+    is_folder = os.path.isdir(target) or not (target.suffix or os.path.lexists(target))
+    return target / homes.new_name(target, "reme-mcp-", ".zip") if is_folder else target
 
 
 async def _held(home: Path, *, force: bool) -> Mapping[str, int] | None:

@@ -23,7 +23,10 @@ from reme_mcp import __version__
 from reme_mcp.choice import Choice
 from reme_mcp.config import Settings, with_overrides
 from reme_mcp.errors import ConfigError, ReMeError
+from reme_mcp.exposure import exposed
 from reme_mcp.redaction import DiscreetFormatter, Redact, redactor
+
+logger = logging.getLogger(__name__)
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -34,11 +37,13 @@ COMMANDS = {
     "show": ("commands_pool", "show"),
     "stats": ("commands_pool", "stats"),
     "prune": ("commands_pool", "prune"),
+    "archive": ("commands_pool", "archive"),
     "restore": ("commands_pool", "restore"),
     "pin": ("commands_pool", "pin"),
     "unpin": ("commands_pool", "unpin"),
     "delete": ("commands_pool", "delete"),
     "review": ("commands_review", "review"),
+    "log": ("commands_log", "log"),
     "queue": ("commands_queue", "queue"),
     "distill": ("commands_queue", "distill_queue"),
     "import": ("commands_files", "import_files"),
@@ -149,6 +154,8 @@ def _settings(choice: Choice) -> Settings:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", _redactor(settings)))
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
+    for one in exposed(settings, choice.file(os.environ)):
+        logger.warning("%s %s, and other users can read it: %s", one.path, one.why, one.do)
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,16 +16,22 @@ from reme_mcp.terminal import as_json_option, examples, show_table, to_json, wit
 @click.command(
     "backup", epilog=examples("reme-mcp backup", "reme-mcp backup /mnt/usb", "reme-mcp backup before-the-move.zip")
 )
-@click.argument("target", required=False, type=click.Path(path_type=Path), metavar="[FILE|DIR]")
+@click.argument("target", required=False, metavar="[FILE|DIR]")
 @as_json_option
 @click.pass_obj
-def make_backup(settings: Settings, target: Path | None, as_json: bool) -> None:
+def make_backup(settings: Settings, target: str | None, as_json: bool) -> None:
     """Copy the pool, all its workspaces, into one file; clients may go on working.
 
-    FILE must be new; in DIR the file is named after the time. Without either it goes into the `backups` folder of the
-    home, which helps against mistakes, but not against the loss of the disk. The copy is read back before it is named.
+    FILE must be new and have an ending. A name without one is that of a DIR, which is made where it is missing; in it
+    the file is named after the time. Without either it goes into the `backups` folder of the home, which helps against
+    mistakes, but not against the loss of the disk. The copy is read back before it is named.
     """
-    made = with_memory(settings, lambda memory: memory.pool.backup(target))
+    if target is not None and target.endswith(("/", os.sep)):
+        try:
+            Path(target).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise click.ClickException(f"can't make the folder {target}: {exc.strerror}") from exc
+    made = with_memory(settings, lambda memory: memory.pool.backup(None if target is None else Path(target)))
     if as_json:
         click.echo(to_json(dataclasses.asdict(made)))
         return

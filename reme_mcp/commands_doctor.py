@@ -28,9 +28,9 @@ from reme_mcp.terminal import as_json_option, examples, show_table, to_json
 def doctor(choice: Choice, ask_model: bool, as_json: bool) -> None:
     """Say what works and what does not.
 
-    Version, settings, home and pool, embedder, the model behind the server, the clients that have the entry, the last
-    error: each is ok, off (not asked for), worth a note, or broken. Exit status 1 if anything is broken. Nothing is
-    changed, made or fetched.
+    Version, settings, files that others can read, home and pool, embedder, the model behind the server, the clients
+    that have the entry, the last error: each is ok, off (not asked for), worth a note, or broken. Exit status 1 if
+    anything is broken. Nothing is changed, made or fetched.
     """
     import anyio
 

@@ -83,13 +83,16 @@ def approve(settings: Settings, experience_id: str, yes: bool, as_json: bool) ->
 
 @review.command("reject")
 @click.argument("experience_ids", metavar="ID…", nargs=-1, required=True)
+@click.option("--dry-run", is_flag=True, help="Only show what would be archived.")
 @as_json_option
 @click.pass_obj
-def reject(settings: Settings, experience_ids: tuple[str, ...], as_json: bool) -> None:
+def reject(settings: Settings, experience_ids: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Archive the experiences; `reme-mcp restore` undoes it."""
 
     async def run(memory: Memory) -> list[Experience]:
-        return [await memory.pool.reject(id) for id in experience_ids]
+        # All of them are looked at before one is changed.
+        looked_at = [await memory.pool.reject(id, dry_run=True) for id in experience_ids]
+        return looked_at if dry_run else [await memory.pool.reject(id) for id in experience_ids]
 
     show_experiences(with_memory(settings, run), as_json=as_json)
 

@@ -67,9 +67,21 @@ def list_tokens(settings: Settings, as_json: bool) -> None:
 
 @token.command()
 @click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only show what would be revoked.")
 @click.pass_obj
-def revoke(settings: Settings, name: str) -> None:
-    """Revoke the token of NAME; running servers refuse it at once, and end what it has open."""
+def revoke(settings: Settings, name: str, dry_run: bool) -> None:
+    """Revoke the token of NAME; running servers refuse it at once, and end what it has open.
+
+    A revoked token is never valid again, as others may know it; `create` gives the same name a new one.
+    """
+
+    async def look() -> Token:
+        return tokens_of(settings).named(name)
+
+    if dry_run:
+        shown = _shown(_run(look()))
+        click.echo(f"{name} would be revoked: {shown['role']} in {shown['workspaces']}, {shown['state']}.")
+        return
     _run(tokens_of(settings).revoke(name))
     click.echo(f"{name} is revoked.")
 

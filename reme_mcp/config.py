@@ -462,6 +462,14 @@ def settings_file(config_file: Path | None, environ: Mapping[str, str]) -> Path:
     return config_file or Path(os.path.expanduser(environ.get(FILE_VARIABLE, "")) or default_file)
 
 
+def secrets_in(file: Path) -> list[str]:
+    """Return the dotted keys of the secrets that a settings file holds; none where it can't be read."""
+    try:
+        return [key for key, value in _read_toml(file, required=False).items() if value and is_secret(key)]
+    except ConfigError:
+        return []
+
+
 def is_secret(key: str) -> bool:
     """Return whether a dotted key names a setting that must not be shown or written anywhere else."""
     field = _fields().get(key)

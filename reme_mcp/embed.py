@@ -134,6 +134,7 @@ def load_cross_encoder(name: str, settings: EmbedderSettings, download: bool) ->
     Raises:
         EmbedderError: It can't be had; the message says why and what to do.
     """
+    _tell_nobody()
     from fastembed.rerank.cross_encoder import TextCrossEncoder
 
     known = [model["model"] for model in TextCrossEncoder.list_supported_models()]
@@ -231,6 +232,7 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def _load_embedding(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
+    _tell_nobody()
     from fastembed import TextEmbedding
 
     known = [model["model"] for model in TextEmbedding.list_supported_models()]
@@ -245,6 +247,14 @@ def _load_embedding(settings: EmbedderSettings, *, download: bool) -> TextEmbedd
     )
     instead = "set [embedder] path to a local copy, or provider to endpoint or none"
     return _load_local(load, settings.model, settings, path=settings.path, download=download, instead=instead)
+
+
+def _tell_nobody() -> None:
+    """Turn off what these libraries would say of their use, before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
 
 
 def _check_known(name: str, known: Sequence[str], hint: str) -> None:

@@ -17,7 +17,7 @@ from reme_mcp.schema import Experience, RateResult, RecordResult
 
 # A note that is cut shorter than this says nothing any more; it is left out instead.
 MIN_NOTE_TOKENS = 40
-HEADING_TOKENS = 40
+HEADING_TOKENS = 44
 NAME_CHARS = 48
 
 
@@ -108,7 +108,11 @@ def name(text: str) -> str:
 
 def _heading(item: Ranked) -> str:
     experience = item.experience
-    parts = [experience.id, f"from a {experience.kind}", track_record(experience), f"{item.age_days} days old"]
+    # Which attempts a file names, nobody has seen.
+    ids = () if experience.source.startswith("file:") else experience.trajectory_ids[:1]
+    attempt = "".join(f", {name(id)}" for id in ids)
+    kind = f"from a {experience.kind}{attempt}"
+    parts = [experience.id, kind, track_record(experience), f"{item.age_days} days old"]
     parts.append(f"by {name(experience.source)}")
     if experience.status == "provisional":
         parts.append("provisional")

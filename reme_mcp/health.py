@@ -30,6 +30,7 @@ from reme_mcp.config import EmbedderSettings, LLMSettings
 from reme_mcp.costs import Allowance, Spent
 from reme_mcp.embed import load_embedder
 from reme_mcp.errors import ConfigError, EmbedderError, EndpointError, StoreError
+from reme_mcp.exposure import exposed
 from reme_mcp.llm import EndpointLLM
 from reme_mcp.schema import Status
 from reme_mcp.site import Bucket, Folder, site_of
@@ -87,6 +88,8 @@ async def examine(
         yield Finding("settings", "broken", str(exc), "correct it; nothing starts before that")
     else:
         yield Finding("settings", "ok", str(file) if file.exists() else f"the defaults ({file} is not there)")
+        for one in exposed(settings, file):
+            yield Finding("files", "note", f"{one.path} {one.why}, and other users can read it", one.do)
         site = site_of(settings.home, settings.storage)
         async for finding in _of_home(site.path) if isinstance(site, Folder) else _of_bucket(site):
             yield finding

@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -116,11 +117,18 @@ def prepare(home: Path, *, schema: int) -> Mark:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if is_free(home):
+            _close(home)
             # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
             write_mark(home, Mark(1 if (home / "pool").exists() else schema))
     except OSError as exc:
         raise _unusable(home, exc) from exc
     return read_mark(home, schema=schema)
+
+
+def _close(home: Path) -> None:
+    """Make a folder that was there private before anything stands in it; its group stays where it may write."""
+    mode = home.stat().st_mode
+    home.chmod(mode & ~(stat.S_IRWXO if mode & stat.S_IWGRP else stat.S_IRWXO | stat.S_IRWXG))
 
 
 def is_free(home: Path) -> bool:
@@ -176,7 +184,8 @@ def new_name(folder: Path, stem: str, ending: str = "") -> str:
     """Return a name that nothing in `folder` has: `stem`, the time in UTC, and a number where that is taken."""
     name = f"{stem}{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     number = 1
-    while (folder / f"{name}{f'-{number}' if number > 1 else ''}{ending}").exists():
+    # A name that no file can have is told by whoever writes there.
+    while os.path.exists(folder / f"{name}{f'-{number}' if number > 1 else ''}{ending}"):
         number += 1
     return f"{name}{f'-{number}' if number > 1 else ''}{ending}"
 
@@ -246,8 +255,13 @@ def find_backup(home: Path, what: str) -> Path:
     for file in (Path(what), home / BACKUPS / what, home / BACKUPS / f"{what}.zip"):
         if os.path.isfile(file):
             return file
-    own = sorted(file.name for file in (home / BACKUPS).glob("*.zip"))
-    raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {', '.join(own) or 'none'}")
+    own = ", ".join(own_backups(home))
+    raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {own or 'none'}")
+
+
+def own_backups(home: Path) -> list[str]:
+    """Return the names of the backups in the home's own folder of them."""
+    return sorted(file.name for file in (home / BACKUPS).glob("*.zip"))
 
 
 def inspect(file: Path, *, schema: int) -> Contents:

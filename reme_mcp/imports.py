@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp import distill, intake, quarantine
+from reme_mcp import audit, distill, intake, quarantine
 from reme_mcp.config import Settings
 from reme_mcp.intake import Batch
 from reme_mcp.records import Record
@@ -108,12 +108,14 @@ async def bring_in(
         taken = await _ids_elsewhere(store, workspace, [experience.id for _, experience in part])
         candidates = [_held(_renamed(one) if one.id in taken else one) for _, one in part]
         batch = await intake.embed(candidates, vectors)
+        source = candidates[0].source
         taking = partial(_take, [one for one, _ in part], batch, ours, store, settings, tally)
         if dry_run:
             await taking()
         else:
             async with store.writing() as writer:
                 added, changed = await taking()
+                await writer.add_log(audit.of_import(added, changed, source=source))
                 await writer.put_experiences([*changed, *added], are_new=not changed)
                 await intake.put_vectors(batch, writer, added, are_new=True)
             unindexed += len(added)

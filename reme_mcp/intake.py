@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from reme_mcp import distill, ledger, prompts, quarantine, refine
+from reme_mcp import audit, distill, ledger, prompts, quarantine, refine
 from reme_mcp.both import both
 from reme_mcp.config import DedupSettings, Settings
 from reme_mcp.distill import Twin
@@ -142,6 +142,7 @@ class _Work:
         changed: Experiences that were there before.
         added: Experiences that were not.
         trajectory: Itself, with its answer.
+        activated: The ids of those changed that are provisional no longer.
     """
 
     settled: Sequence[ReceiptLine]
@@ -149,6 +150,7 @@ class _Work:
     added: Sequence[Experience]
     trajectory: Trajectory
     answer: RecordResult
+    activated: Sequence[str] = ()
 
 
 async def _plan(
@@ -163,6 +165,7 @@ async def _plan(
     counted = settlement.counted
     proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
     changed = counted.changed | proven.changed
+    activated = [id for id in proven.changed if id not in proven.pruned]
     answer = RecordResult(
         trajectory_id=trajectory.id,
         status="queued",
@@ -176,14 +179,14 @@ async def _plan(
     )
     if not to_model:
         work = await _learned(prepared, near, store, settings, changed, answer)
-        return replace(work, settled=settlement.lines)
+        return replace(work, settled=settlement.lines, activated=[*activated, *work.activated])
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
         lessons = [candidate.content for candidate in prepared.batch.candidates if candidate.status != "quarantined"]
         answer = answer.model_copy(update={"lessons": lessons})
     # What went wrong with earlier drafts says nothing about these.
     queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
-    return _Work(settlement.lines, list(changed.values()), [], queued, answer)
+    return _Work(settlement.lines, list(changed.values()), [], queued, answer, activated)
 
 
 async def _learned(
@@ -223,13 +226,19 @@ async def _learned(
         }
     )
     answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
-    return _Work([], list({**changed, **merged}.values()), added, answered, answer)
+    before = {other.id: changed.get(other.id, other).status for found in near for other in found.others}
+    activated = [id for id, one in merged.items() if (before[id], one.status) == ("provisional", "active")]
+    return _Work([], list({**changed, **merged}.values()), added, answered, answer, activated)
 
 
 async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new: bool) -> None:
     """Write it all, the answered trajectory last: until it is there, all of it is done again at the next start."""
+    pruned, activated = ([one for one in work.changed if one.id in ids] for ids in (work.answer.pruned, work.activated))
+    # Done again, the rules would find nothing left to do.
+    await writer.add_log(audit.of_rules(work.trajectory, pruned=pruned, activated=activated), are_new=is_new)
+    entries = audit.of_attempt(work.trajectory, added=work.added, merged=work.answer.merged)
     await both(
-        partial(writer.settle, work.settled),
+        partial(both, partial(writer.settle, work.settled), partial(writer.add_log, entries, are_new=is_new)),
         partial(
             both,
             partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),

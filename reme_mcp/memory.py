@@ -24,7 +24,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp import checks, distill, intake, ledger, prompts, recall, refine
+from reme_mcp import audit, checks, distill, intake, ledger, prompts, recall, refine
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
 from reme_mcp.costs import Allowance, Spent
@@ -387,9 +387,14 @@ class Memory:
                     line = ledger.receipt_lines(new_id("r"), [experience], workspace, experience.task, source)[0]
             settled = [refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())]
             counted = await ledger.count(store, [experience], self.settings.refine, settled=settled)
-            # Should only one of them be written: counters are summed anew at the next settlement.
-            await both(partial(writer.settle, settled), partial(writer.put_experiences, list(counted.changed.values())))
             experience = counted.changed.get(experience_id, experience)
+            rated, by_rule = audit.of_rating(settled[0], experience, source=source, pruned=bool(counted.pruned))
+            await writer.add_log(by_rule)
+            # Should only one of them be written: counters are summed anew at the next settlement.
+            await both(
+                partial(both, partial(writer.settle, settled), partial(writer.add_log, [rated])),
+                partial(writer.put_experiences, list(counted.changed.values())),
+            )
         self._look_after_pool()
         return RateResult(
             experience_id=experience.id,

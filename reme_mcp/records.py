@@ -185,7 +185,7 @@ class _Ours(BaseModel):
     frequency: Annotated[int, Field(ge=0)]
     utility: Annotated[int, Field(ge=0)]
     author: str
-    trajectory_ids: list[str]
+    trajectory_ids: list[Annotated[str, Field(pattern=rf"^t-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]]
     created_at: AwareDatetime
     updated_at: AwareDatetime
     status: Status
@@ -215,11 +215,12 @@ def _read_ours(value: Mapping[str, object], *, workspace: str, source: str, at: 
         frequency=past.frequency,
         utility=past.utility,
         author=checks.label(past.author),
-        trajectory_ids=tuple(checks.label(id) for id in past.trajectory_ids),
+        trajectory_ids=tuple(past.trajectory_ids),
         created_at=min(past.created_at, at),
         updated_at=min(past.updated_at, at),
         status=past.status,
-        status_reason=clean_text(past.status_reason),
+        # That a person has let something pass, a file can't say.
+        status_reason="" if past.status == "active" else clean_text(past.status_reason),
         pinned=past.pinned,
         origins=tuple(checks.label(id) for id in past.origins),
         at=at,

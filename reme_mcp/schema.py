@@ -37,8 +37,8 @@ MAX_LABEL_CHARS = 80
 WORKSPACE_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def new_id(prefix: Literal["e", "t", "r"]) -> str:
-    """Return a random id: `e-…` for an experience, `t-…` for a trajectory, `r-…` for a receipt."""
+def new_id(prefix: Literal["e", "t", "r", "l"]) -> str:
+    """Return a random id: `e-…` experience, `t-…` trajectory, `r-…` receipt, `l-…` entry of the log."""
     return f"{prefix}-" + "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
 
 

@@ -58,7 +58,7 @@ from mcp.types import (
 from pydantic import BaseModel
 
 from reme_mcp import __version__, checks, guidance, prompts, quarantine
-from reme_mcp.access import Access, Role
+from reme_mcp.access import Access, Role, source_of
 from reme_mcp.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.config import Settings
 from reme_mcp.embed import load_embedder
@@ -305,10 +305,10 @@ def _without(schema: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _source(context: Context, access: Access) -> str:
-    """Return who calls: the holder of the token, and the client's own name. A record can't set it."""
+    """Return who calls; a record can't set it."""
     client = context.session.client_params
     name = client.client_info.name if client is not None else "mcp"
-    return f"{access.holder}/{name}"[:80] if access.holder else name[:80]
+    return source_of(name, access.holder)
 
 
 def _access(context: Context) -> Access:
@@ -479,7 +479,10 @@ def _listed(experience: Experience) -> dict[str, object]:
         "frequency": experience.frequency,
         "utility": experience.utility,
         "pinned": experience.pinned,
+        "workspace": experience.workspace,
         "source": experience.source,
+        "author": experience.author,
+        "trajectory_ids": experience.trajectory_ids,
         "created_at": experience.created_at,
     }
 

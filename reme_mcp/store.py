@@ -9,6 +9,8 @@ Tables:
     trajectories        what was recorded, whether worked off or not
     receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
     costs               one row per question to the model behind the server
+    log                 one row per change that somebody made; rows are only ever added
+    trash               experiences that a person deleted, as they were
     vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, a change of
                         embedder loses nothing, and a settled counter does not rewrite vectors
 
@@ -33,6 +35,7 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp import home as homes
+from reme_mcp.audit import Entry
 from reme_mcp.costs import Spent
 from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
@@ -44,6 +47,7 @@ from reme_mcp.spans import span, timed
 from reme_mcp.tables import (
     Row,
     among,
+    at_or_after,
     columns_of,
     create_table,
     equals,
@@ -52,12 +56,14 @@ from reme_mcp.tables import (
     mapped,
     newest_by,
     of_status,
+    read_rows,
     schemas,
     space_name,
     to_arrow,
     to_row,
     vector_schema,
 )
+from reme_mcp.trail import Trail
 from reme_mcp.upgrades import UPGRADES, upgrade
 from reme_mcp.upkeep import Upkeep
 
@@ -113,6 +119,7 @@ class Store:
         self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
         self.queue_lock = site.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
+        self.trail = Trail(tables)
         self.upkeep = Upkeep(
             self._open_tables,
             self._check_mark,
@@ -226,12 +233,18 @@ class Store:
 
     async def provisional(self, workspace: str, trajectory_ids: Sequence[str]) -> list[Experience]:
         """Return the provisional experiences of `workspace` that were learned from any of these trajectories."""
+        return await self.learned_from(workspace, trajectory_ids, statuses=["provisional"])
+
+    async def learned_from(
+        self, workspace: str, trajectory_ids: Sequence[str], *, statuses: Sequence[Status] | None = None
+    ) -> list[Experience]:
+        """Return the experiences of `workspace` that were learned from any of these trajectories."""
         if not trajectory_ids:
             return []
         from lancedb import lit
 
         # LanceDB's expressions know no lists, its SQL does.
-        where = every(equals("workspace", workspace), of_status(["provisional"])).to_sql()
+        where = every(equals("workspace", workspace), of_status(statuses)).to_sql()
         listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
         return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
@@ -501,9 +514,7 @@ class Store:
 
     async def spent(self, since: datetime | None = None) -> list[Spent]:
         """Return what the questions to the model behind the server have cost, all or those since a moment."""
-        from lancedb import col, lit
-
-        return await self._rows("costs", Spent, None if since is None else col("at") >= lit(since))
+        return await self._rows("costs", Spent, None if since is None else at_or_after("at", since))
 
     # --- writing ---
 
@@ -539,6 +550,14 @@ class Store:
         with mapped("look at the tables"):
             return {name: await table.version() for name, table in self._open_tables().items()}
 
+    async def forget(self) -> None:
+        """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
+        with mapped("open the vectors"):
+            for name in (await self._connection.list_tables()).tables or []:
+                if name.startswith("vectors_") and name not in self._spaces:
+                    self._spaces[name] = _Space(await self._connection.open_table(name))
+        await self.upkeep.forget()
+
     async def _check_mark(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
         if await self.site.read_mark(schema=sys.maxsize) != self._mark:
@@ -557,18 +576,8 @@ class Store:
         offset: int = 0,
         limit: int | None = None,
     ) -> list[Row]:
-        columns = columns_of(kind)
-        with mapped(f"read {table}"):
-            query = self._tables[table].query().select(columns)
-            if where is not None:
-                query = query.where(where)
-            if newest_first:
-                # The first column is an id.
-                query = query.order_by(newest_by(columns[0]))
-            if limit is not None:
-                query = query.limit(limit).offset(offset)
-            rows = await query.to_list()
-        return [from_row(kind, row) for row in rows]
+        opened = self._tables[table]
+        return await read_rows(opened, kind, where, newest_first=newest_first, offset=offset, limit=limit)
 
     async def _take(self, rows: Sequence[int]) -> list[pa.RecordBatch]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
@@ -687,8 +696,24 @@ class Writer:
         ]
         await self._put(name, rows, are_new=are_new)
 
+    async def add_log(self, entries: Sequence[Entry], *, are_new: bool = True) -> None:
+        """Append entries to the log; where they may be there already (`are_new` off), none stands there twice."""
+        await self._put("log", [to_row(one) for one in entries], are_new=are_new)
+
+    async def put_deleted(self, experience: Experience) -> None:
+        """Keep an experience that is about to be deleted."""
+        await self._put("trash", [to_row(experience)], are_new=False)
+
+    async def drop_deleted(self, workspace: str, experience_id: str) -> None:
+        """Keep a deleted experience no longer."""
+        self._left()
+        with mapped("write trash"):
+            where = every(equals("workspace", workspace), equals("id", experience_id))
+            await self._store._tables["trash"].delete(where)
+        self._store.upkeep.wrote("trash")
+
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
-        """Remove one experience and its vectors for good; its receipts stay."""
+        """Remove one experience and its vectors; its receipts stay."""
         self._left()
         where = every(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):
@@ -705,6 +730,16 @@ class Writer:
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
         await self._put("trajectories", [to_row(trajectory)], are_new=False)
+
+    async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
+        """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
+        about = equals("experience_id", experience_id)
+        where = every(equals("workspace", workspace), about | among("task", tasks) if tasks else about)
+        async with self._store._receipts_lock:
+            self._left()
+            with mapped("write receipts"):
+                await self._store._tables["receipts"].update({"task": "", "reason": ""}, where=where.to_sql())
+            self._store.upkeep.wrote("receipts")
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""

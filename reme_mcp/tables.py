@@ -15,12 +15,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
 
+from reme_mcp.audit import Entry, Recorded
 from reme_mcp.costs import Spent
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Trajectory
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded)
 
 
 def space_name(embedder: str) -> str:
@@ -60,14 +61,19 @@ def mapped(what: str) -> Iterator[None]:
 
 async def create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:
     """Return the table of this name; it is made where it is not there yet, with its full-text index."""
-    from lancedb.index import FTS
-
     table = await connection.create_table(name, schema=schema, exist_ok=True)
     if "search_text" in schema.names and not await table.list_indices():
-        # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
-        words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
-        await table.create_index("search_text", config=words)
+        await _index_words(table)
     return table
+
+
+async def _index_words(table: lancedb.AsyncTable) -> None:
+    """Index the words of a table's texts, anew if they are."""
+    from lancedb.index import FTS
+
+    # icu/split finds the words of Chinese and Japanese and the parts of get_stock_info; stems are English only.
+    words = FTS(base_tokenizer="icu/split", custom_stop_words=list(STOP_WORDS))
+    await table.create_index("search_text", config=words)
 
 
 async def index_vectors(table: lancedb.AsyncTable) -> None:
@@ -76,6 +82,21 @@ async def index_vectors(table: lancedb.AsyncTable) -> None:
 
     if not await table.list_indices():
         await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
+
+
+async def write_anew(table: lancedb.AsyncTable) -> None:
+    """Write a table and its indexes into new files; nothing that was deleted is in them.
+
+    A compaction leaves deleted rows in a file of which it finds too little deleted, and deleted words in an index.
+    """
+    column = (await table.schema()).names[0]
+    await table.update(updates_sql={column: column})
+    for index in await table.list_indices():
+        if index.columns == ["search_text"]:
+            await _index_words(table)
+        else:
+            await table.drop_index(index.name)
+            await index_vectors(table)
 
 
 @functools.cache
@@ -100,6 +121,9 @@ def schemas() -> dict[str, pa.Schema]:
         "trajectories": pa.schema(columns(Trajectory)),
         "receipts": pa.schema(columns(ReceiptLine)),
         "costs": pa.schema(columns(Spent)),
+        "log": pa.schema(columns(Entry)),
+        # A column that `experiences` gets in an upgrade has to come to this one, too.
+        "trash": pa.schema(columns(Experience)),
     }
 
 
@@ -154,6 +178,13 @@ def among(column: str, values: Sequence[str]) -> Expr:
     return col(column).isin(list(values))
 
 
+def contains(column: str, part: str) -> Expr:
+    """Return the condition that a column's text contains another."""
+    from lancedb import col
+
+    return col(column).contains(part)
+
+
 def of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
     """Return the condition on the status, or on the id being in `also`; `None` for no condition."""
     if statuses is None:
@@ -197,6 +228,37 @@ async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.
         storage_options={"new_table_enable_stable_row_ids": "true", **options},
         session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
     )
+
+
+async def read_rows(
+    table: lancedb.AsyncTable,
+    kind: type[Row],
+    where: Expr | str | None,
+    *,
+    newest_first: bool = False,
+    offset: int = 0,
+    limit: int | None = None,
+) -> list[Row]:
+    """Return the values in those rows of a table for which a condition holds."""
+    columns = columns_of(kind)
+    with mapped(f"read {table.name}"):
+        query = table.query().select(columns)
+        if where is not None:
+            query = query.where(where)
+        if newest_first:
+            # The first column is an id.
+            query = query.order_by(newest_by(columns[0]))
+        if limit is not None:
+            query = query.limit(limit).offset(offset)
+        rows = await query.to_list()
+    return [from_row(kind, row) for row in rows]
+
+
+def at_or_after(column: str, moment: datetime) -> Expr:
+    """Return the condition that a column's time is not before a moment."""
+    from lancedb import col, lit
+
+    return col(column) >= lit(moment)
 
 
 async def count_rows(pool: Path) -> dict[str, int]:

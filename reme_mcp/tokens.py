@@ -104,6 +104,18 @@ class Tokens:
             self._seen = seen
         return self._tokens
 
+    def named(self, name: str) -> Token:
+        """Return the token of this name, valid or not.
+
+        Raises:
+            NotFound: There is none.
+            StoreError: The file can't be read.
+        """
+        for token in self.all():
+            if token.name == name:
+                return token
+        raise NotFound(f"no token {name[:80]!r}; `reme-mcp token list` shows them")
+
     def exist(self) -> bool:
         """Return whether there is any, valid or not; a file that can't be read may hold some."""
         try:
@@ -171,13 +183,10 @@ class Tokens:
             StoreError: The file can't be written.
         """
         async with self._writing():
-            tokens = list(self.all())
-            for place, token in enumerate(tokens):
-                if token.name == name:
-                    tokens[place] = replace(token, revoked_at=token.revoked_at or now())
-                    _write(self.path, tokens)
-                    return tokens[place]
-        raise NotFound(f"no token {name[:80]!r}; `reme-mcp token list` shows them")
+            token = self.named(name)
+            revoked = replace(token, revoked_at=token.revoked_at or now())
+            _write(self.path, [revoked if one is token else one for one in self.all()])
+            return revoked
 
     def _writing(self) -> ProcessLock:
         try:

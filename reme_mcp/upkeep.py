@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from reme_mcp.tables import index_vectors, mapped
+from reme_mcp.tables import index_vectors, mapped, write_anew
 
 if TYPE_CHECKING:
     import lancedb
@@ -28,6 +28,8 @@ EVERY_WRITES = 20
 BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=1)
+# The same where old versions must not stay.
+READERS_S = 1.0
 
 
 class Upkeep:
@@ -99,6 +101,23 @@ class Upkeep:
         async with self._turn, self._writing:
             await self._check()
             await self._compact("experiences", self._tables()["experiences"], alone=True)
+
+    async def forget(self) -> None:
+        """Remove what was deleted from the disk, too: every table is written anew, and all old versions go.
+
+        Whoever reads an old version at this moment, in another process, may have to ask again.
+        """
+        async with self._turn, self._writing, self._receipts:
+            await self._check()
+            with anyio.CancelScope(shield=True):
+                for name, table in self._tables().items():
+                    with mapped(f"write {name} anew"):
+                        await write_anew(table)
+                await anyio.sleep(READERS_S)
+                for name, table in self._tables().items():
+                    with mapped(f"compact {name}"):
+                        await table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+                    self._writes[name] = 0
 
     async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
         """Compact one table; `alone`, also remove what a compaction that was preempted left behind."""

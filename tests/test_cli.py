@@ -125,17 +125,16 @@ def test_pruning_dry_changes_nothing_and_wet_archives_and_restoring_undoes_it(ru
     assert run("list", "--status", "archived").stdout == ""
 
 
-def test_deleting_asks_first(run: Run) -> None:
+def test_deleting_takes_it_out(run: Run) -> None:
     id = learned(run)
     assert run("delete", id, "--dry-run").exit_code == 0
-    assert run("delete", id, given="n\n").exit_code == 1
     assert json.loads(run("show", id, "--json").stdout)["id"] == id
-    assert json.loads(run("delete", id, "--yes", "--json").stdout)["id"] == id
+    assert json.loads(run("delete", id, "--json").stdout)["id"] == id
     assert f"no experience '{id}'" in run("show", id).stderr
 
 
 @pytest.mark.parametrize(
-    "command", [["show"], ["rate", "--helpful"], ["restore"], ["pin"], ["unpin"], ["delete", "--yes"]]
+    "command", [["show"], ["rate", "--helpful"], ["restore"], ["pin"], ["unpin"], ["archive"], ["delete"]]
 )
 def test_an_unknown_id_is_one_clear_sentence(run: Run, command: list[str]) -> None:
     done = run(*command, "e-nothing")
@@ -170,7 +169,7 @@ def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Pa
     assert Path(made["file"]).parent == home / "backups"
     assert made["tables"]["experiences"] == 1
     assert f"file\t{tmp_path / 'mine.zip'}\n" in run("backup", str(tmp_path / "mine.zip")).stdout
-    run("delete", first, "--yes")
+    run("delete", first)
     second = learned(run, RECORD | {"experiences": [{"when_to_use": "Boiling an egg", "content": "Six minutes."}]})
 
     done = run("restore-backup", Path(made["file"]).name)
@@ -188,6 +187,27 @@ def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Pa
     undone = json.loads(run("restore-backup", "--force", undo, "--json").stdout)
     assert undone["replaced"]["experiences"] == 1
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
+
+
+@pytest.mark.parametrize(
+    ("target", "is_folder"), [("usb", True), ("a/b/usb", True), ("v1.2/", True), ("mine.zip", False), ("v1.2", False)]
+)
+def test_a_backup_goes_into_a_folder_where_the_name_is_one(
+    run: Run, tmp_path: Path, target: str, is_folder: bool
+) -> None:
+    learned(run)
+    done = run("backup", f"{tmp_path}/{target}", "--json")
+    made = Path(json.loads(done.stdout)["file"])
+    assert made.is_file()
+    assert (made.parent if is_folder else made) == tmp_path / target
+    assert made.name.startswith("reme-mcp-") == is_folder
+
+
+def test_a_backup_replaces_no_file_that_has_no_ending(run: Run, tmp_path: Path) -> None:
+    learned(run)
+    (tmp_path / "notes").write_text("mine", encoding="utf-8")
+    assert "exists already" in run("backup", str(tmp_path / "notes")).stderr
+    assert (tmp_path / "notes").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize("command", [["backup"], ["restore-backup", "nothing"]])

@@ -219,7 +219,8 @@ NASTY = st.sampled_from(FORGERIES) | st.text(
     st.sampled_from(NASTY_CHARS) | st.characters(exclude_categories=["Cs"]), max_size=120
 )
 HEADING = re.compile(
-    r"\[1\] e-bcdfghjkmn · from a success · not yet tried · 3 days old · by (?P<by>[\w.:/@+-]+|\"[^\"·\n]*\")"
+    r"\[1\] e-bcdfghjkmn · from a success, t-bcdfghjkmn · not yet tried · 3 days old · "
+    r"by (?P<by>[\w.:/@+-]+|\"[^\"·\n]*\")"
     r"(?: · needs (?:[\w.:/@+-]+|\"[^\"·\n]*\")(?:, (?:[\w.:/@+-]+|\"[^\"·\n]*\"))*)?"
 )
 

@@ -128,7 +128,7 @@ async def test_an_older_home_is_upgraded_with_a_backup_in_it(old_home: Path) -> 
     with zipfile.ZipFile(old_home / "backups" / kept) as archive:
         assert json.loads(archive.read("home.json")) == {
             "schema": 1,
-            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0},
+            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0, "log": 0, "trash": 0},
         }
 
 
@@ -339,7 +339,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 async def test_a_backup_puts_everything_back_in_another_home(old_home: Path, other: Path) -> None:
     made = await backup.make(old_home, other.parent)
     assert made.file.parent == other.parent
-    assert made.tables == {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0}
+    assert made.tables == {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0, "log": 0, "trash": 0}
     assert made.size == made.file.stat().st_size
     assert made.file.stat().st_mode & 0o077 == 0
     done = await backup.restore(other, str(made.file))

@@ -139,12 +139,18 @@ async def test_an_export_comes_back_into_an_empty_pool_without_loss(settings: Se
 
 
 async def test_a_record_of_ours_that_the_pool_has_in_other_words_is_merged_once(settings: Settings) -> None:
-    mine = experience("e-nnnnnnnnnn", content=SITUATIONS[1][1], when_to_use=SITUATIONS[1][0], trajectory_ids=("t-1",))
+    mine = experience(
+        "e-nnnnnnnnnn", content=SITUATIONS[1][1], when_to_use=SITUATIONS[1][0], trajectory_ids=("t-bcdfghjkmm",)
+    )
     async with Memory.open(settings) as memory:
         await memory.pool.bring_in("theirs.jsonl", lines(memory_of(1, memory_id="m")))
         assert counts(await memory.pool.bring_in("mine.jsonl", lines(to_line(mine)))) == (1, 0, 0, 1, 0)
         (merged,) = before = await whole(memory)
-        assert (merged.trajectory_ids, merged.origins, merged.frequency) == (("t-1",), ("m", "e-nnnnnnnnnn"), 3)
+        assert (merged.trajectory_ids, merged.origins, merged.frequency) == (
+            ("t-bcdfghjkmm",),
+            ("m", "e-nnnnnnnnnn"),
+            3,
+        )
         assert counts(await memory.pool.bring_in("mine.jsonl", lines(to_line(mine)))) == (1, 0, 0, 1, 0)
         assert await whole(memory) == before
 

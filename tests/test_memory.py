@@ -935,7 +935,7 @@ async def test_pruning_goes_through_an_imported_pool_of_any_size(settings: Setti
 # --- the pool ---
 
 
-async def test_deleting_is_for_good_but_keeps_the_books(memory: Memory) -> None:
+async def test_deleting_keeps_the_books(memory: Memory) -> None:
     lesson_id = await learn(memory)
     receipt = (await memory.recall(TASK, source="test")).receipt
     assert (await memory.pool.delete(lesson_id)).id == lesson_id

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from reme_mcp.schema import Experience, Merged, Outcome, ReceiptLine, Trajectory, new_id, now
+from reme_mcp.schema import Experience, Outcome, ReceiptLine, RecordResult, Trajectory, new_id, now
 
 Deed = Literal[
     "added", "merged", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved", "rejected",
@@ -61,13 +61,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the log says of a trajectory."""
+    """What of a trajectory the log follows from; as in `Trajectory`."""
 
     id: str
     workspace: str
     source: str
     outcome: Outcome
+    answer: str
     created_at: datetime
+    updated_at: datetime
 
 
 def entry(did: Deed, about: str, *, workspace: str, source: str, reason: str = "", id: str = "") -> Entry:
@@ -82,22 +84,6 @@ def entries_of(did: Deed, experiences: Iterable[Experience], *, source: str) -> 
         entry(did, one.id, workspace=one.workspace, source=source, reason=one.status_reason if says_why else "")
         for one in experiences
     ]
-
-
-def of_attempt(trajectory: Trajectory, *, added: Sequence[Experience], merged: Sequence[Merged]) -> list[Entry]:
-    """Return what the lessons of an attempt did to the pool; worked off again, its entries have the same ids."""
-    entries = [
-        _of_trajectory(
-            trajectory,
-            "quarantined" if one.status == "quarantined" else "added",
-            one.id,
-            trajectory.source,
-            f"from {trajectory.id}{f'; {one.status_reason}' if one.status_reason else ''}",
-        )
-        for one in added
-    ]
-    said_again = f"{trajectory.id} says the same"
-    return entries + [_of_trajectory(trajectory, "merged", one.id, trajectory.source, said_again) for one in merged]
 
 
 def of_rules(trajectory: Trajectory, *, pruned: Sequence[Experience], activated: Sequence[Experience]) -> list[Entry]:
@@ -135,9 +121,30 @@ def of_rating(rated: ReceiptLine, experience: Experience, *, source: str, pruned
     )
 
 
-def recorded(one: Recorded) -> Entry:
-    """Return the entry that a stored trajectory stands for."""
-    return Entry(one.id, one.workspace, one.source, "recorded", one.id, one.outcome, one.created_at)
+def recorded(one: Recorded) -> list[Entry]:
+    """Return the entries that a stored trajectory stands for: itself, and what its lessons did to the pool."""
+    first = Entry(one.id, one.workspace, one.source, "recorded", one.id, one.outcome, one.created_at)
+    if not one.answer:
+        return [first]
+    answer = RecordResult.model_validate_json(one.answer)
+    done: list[tuple[Deed, str, str]] = [
+        *(("added", id, f"from {one.id}") for id in answer.added),
+        *(("merged", merged.id, f"{one.id} says the same") for merged in answer.merged),
+        *(("quarantined", held.id, f"from {one.id}; {held.reason}") for held in answer.quarantined),
+    ]
+    return [
+        first,
+        *(
+            Entry(f"{one.id} {did} {id}", one.workspace, one.source, did, id, _brief(reason), one.updated_at)
+            for did, id, reason in done
+        ),
+    ]
+
+
+def of_earlier_answer(trajectory: Trajectory) -> list[Entry]:
+    """Return what would no longer follow from a trajectory once it has another answer."""
+    values = {name: getattr(trajectory, name) for name in Recorded.__dataclass_fields__}
+    return recorded(Recorded(**values))[1:]
 
 
 def _of_trajectory(trajectory: Trajectory, did: Deed, about: str, source: str, reason: str) -> Entry:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from reme_mcp import audit
 from reme_mcp.errors import NotFound
-from reme_mcp.schema import Experience, RecordResult, Trajectory, now
+from reme_mcp.schema import Experience, RecordResult, Trajectory
 from reme_mcp.store import Store
 
 # What stands where a task was.
@@ -106,5 +106,4 @@ def _emptied(trajectory: Trajectory) -> Trajectory:
         status=bare.status,
         retry_at=None,
         trouble="",
-        updated_at=now(),
     )

@@ -236,9 +236,8 @@ async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new:
     pruned, activated = ([one for one in work.changed if one.id in ids] for ids in (work.answer.pruned, work.activated))
     # Done again, the rules would find nothing left to do.
     await writer.add_log(audit.of_rules(work.trajectory, pruned=pruned, activated=activated), are_new=is_new)
-    entries = audit.of_attempt(work.trajectory, added=work.added, merged=work.answer.merged)
     await both(
-        partial(both, partial(writer.settle, work.settled), partial(writer.add_log, entries, are_new=is_new)),
+        partial(writer.settle, work.settled),
         partial(
             both,
             partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),

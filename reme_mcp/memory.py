@@ -559,6 +559,7 @@ class Memory:
                 raise NotFound(checks.unknown("receipt", receipt, workspace))
             same = known is not None and known.drafts_digest == digest
             if not same:
+                await writer.add_log(audit.of_earlier_answer(known or trajectory))
                 put = partial(writer.put_trajectory, trajectory)
                 result = await self._work_off(prepared, lines, store, writer, put=put)
         if known is not None and same:

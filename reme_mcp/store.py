@@ -52,9 +52,9 @@ from reme_mcp.tables import (
     create_table,
     equals,
     every,
+    from_newest,
     from_row,
     mapped,
-    newest_by,
     of_status,
     read_rows,
     schemas,
@@ -437,7 +437,7 @@ class Store:
         """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
         with mapped("read trajectories"):
             query = self._tables["trajectories"].query().where(equals("workspace", workspace)).select(["id", "task"])
-            rows = await query.order_by(newest_by("id")).limit(limit).to_list()
+            rows = await query.order_by(from_newest("id")).limit(limit).to_list()
         return [(row["id"], row["task"]) for row in rows]
 
     async def count_trajectories(self, workspace: str) -> dict[str, int]:
@@ -577,7 +577,8 @@ class Store:
         limit: int | None = None,
     ) -> list[Row]:
         opened = self._tables[table]
-        return await read_rows(opened, kind, where, newest_first=newest_first, offset=offset, limit=limit)
+        by = "created_at" if newest_first else None
+        return await read_rows(opened, kind, where, newest_by=by, offset=offset, limit=limit)
 
     async def _take(self, rows: Sequence[int]) -> list[pa.RecordBatch]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""

@@ -200,11 +200,11 @@ def every(first: Expr, *rest: Expr | None) -> Expr:
     return first
 
 
-def newest_by(id_column: str) -> list[ColumnOrdering]:
+def from_newest(id_column: str, *, by: str = "created_at") -> list[ColumnOrdering]:
     """Return the order from the newest to the oldest, stable among rows of one moment by their id."""
     from lancedb.query import ColumnOrdering
 
-    return [ColumnOrdering(column_name="created_at", ascending=False), ColumnOrdering(column_name=id_column)]
+    return [ColumnOrdering(column_name=by, ascending=False), ColumnOrdering(column_name=id_column)]
 
 
 async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.AsyncConnection:
@@ -235,19 +235,28 @@ async def read_rows(
     kind: type[Row],
     where: Expr | str | None,
     *,
-    newest_first: bool = False,
+    newest_by: str | None = None,
     offset: int = 0,
     limit: int | None = None,
 ) -> list[Row]:
-    """Return the values in those rows of a table for which a condition holds."""
+    """Return the values in those rows of a table for which a condition holds.
+
+    Args:
+        table: Of that kind of value.
+        kind: What a row becomes.
+        where: The condition; `None` for all rows.
+        newest_by: The column that orders them, the newest first; `None` for any order.
+        offset: How many to leave out.
+        limit: How many at most; `None` for all.
+    """
     columns = columns_of(kind)
     with mapped(f"read {table.name}"):
         query = table.query().select(columns)
         if where is not None:
             query = query.where(where)
-        if newest_first:
+        if newest_by is not None:
             # The first column is an id.
-            query = query.order_by(newest_by(columns[0]))
+            query = query.order_by(from_newest(columns[0], by=newest_by))
         if limit is not None:
             query = query.limit(limit).offset(offset)
         rows = await query.to_list()

@@ -36,10 +36,13 @@ class Trail:
         """
         later = None if since is None else at_or_after("created_at", since)
         where = every(among("workspace", [workspace, ""]), later, equals("about", about) if about else None)
-        found = await read_rows(self._tables["log"], Entry, where, newest_first=True, limit=limit)
-        where = every(equals("workspace", workspace), later, equals("id", about) if about else None)
-        attempts = await read_rows(self._tables["trajectories"], Recorded, where, newest_first=True, limit=limit)
-        return newest([*found, *map(recorded, attempts)], limit=limit)
+        found = await read_rows(self._tables["log"], Entry, where, newest_by="created_at", limit=limit)
+        later = None if since is None else at_or_after("updated_at", since)
+        named = equals("id", about) | contains("answer", about) if about else None
+        where = every(equals("workspace", workspace), later, named)
+        attempts = await read_rows(self._tables["trajectories"], Recorded, where, newest_by="updated_at", limit=limit)
+        found += [one for attempt in attempts for one in recorded(attempt)]
+        return newest([one for one in found if _is_wanted(one, since, about)], limit=limit)
 
     async def every_entry(self) -> list[Entry]:
         """Return all that stands in the log, of every workspace."""
@@ -49,14 +52,14 @@ class Trail:
         """Return deleted experiences of a workspace as they were, newest first, from `offset` on."""
         where = equals("workspace", workspace)
         trash = self._tables["trash"]
-        return await read_rows(trash, Experience, where, newest_first=True, offset=offset, limit=limit)
+        return await read_rows(trash, Experience, where, newest_by="created_at", offset=offset, limit=limit)
 
     async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
         """Return the recalls of an experience that somebody has rated, newest first."""
         where = every(
             equals("workspace", workspace), equals("experience_id", experience_id), equals("settled_by", "rating")
         )
-        return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_first=True)
+        return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at")
 
     async def attempts_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
         """Return the trajectories among `ids`, and those with a draft that was refused because of an experience."""
@@ -68,3 +71,7 @@ class Trail:
         """Return the deleted experience of a workspace with this id as it was, or `None`."""
         where = every(equals("workspace", workspace), equals("id", experience_id))
         return next(iter(await read_rows(self._tables["trash"], Experience, where)), None)
+
+
+def _is_wanted(entry: Entry, since: datetime | None, about: str) -> bool:
+    return (since is None or entry.created_at >= since) and about in ("", entry.about)

@@ -96,6 +96,18 @@ async def test_a_record_with_nothing_to_learn_writes_no_entry_of_its_own(memory:
 
 
 @pytest.mark.anyio
+async def test_lessons_that_come_later_leave_those_before_in_the_log(memory: Memory) -> None:
+    stored = await memory.record(TASK, outcome="success", source="alice")
+    about = [
+        (await memory.record(trajectory_id=stored.trajectory_id, experiences=[draft(number)], source="alice")).added[0]
+        for number in range(3)
+    ]
+    assert sorted(await entries(memory)) == sorted(
+        [("alice", "recorded", stored.trajectory_id), *(("alice", "added", id) for id in about)]
+    )
+
+
+@pytest.mark.anyio
 async def test_the_same_record_sent_again_is_logged_once(memory: Memory) -> None:
     for _ in range(3):
         await memory.record(TASK, outcome="success", experiences=[draft(0)], source="alice")
@@ -243,7 +255,7 @@ async def test_only_what_is_not_older_than_asked_for_is_shown(memory: Memory, ho
     store = await Store.open(home)
     old = now() - timedelta(days=8)
     async with store.writing() as writer:
-        await writer.add_trajectory(trajectory("t-old", created_at=old))
+        await writer.add_trajectory(trajectory("t-old", answer="", created_at=old, updated_at=old))
         await writer.add_log([Entry("l-old", "default", "alice", "added", "e-old", "", old)])
     store.close()
     await learn(memory)
@@ -304,7 +316,7 @@ def test_a_home_of_before_gets_the_tables_and_keeps_what_it_holds(run: Run, home
         store.close()
 
     anyio.run(drop)
-    assert [one["did"] for one in json.loads(run("log", "--json").stdout)] == ["recorded"]
+    assert [one["did"] for one in json.loads(run("log", "--json").stdout)] == ["added", "recorded"]
     assert len(json.loads(run("list", "--json").stdout)) == 1
 
 

@@ -16,8 +16,6 @@ from reme_mcp.errors import Forbidden
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SHOWN_CHARS = 80
-
-
 # What the pool calls those who are no client, see `audit.py`.
 NO_CLIENTS = ("cli", "refine", "upkeep")
 
@@ -37,6 +35,19 @@ def source_of(name: str, holder: str) -> str:
     if plain in NO_CLIENTS or plain.startswith("file:") or "/" in plain:
         name = f"mcp:{name}"
     return name[:SHOWN_CHARS]
+
+
+def voice_of(source: str) -> str:
+    """Return who speaks through a source: the holder of a token, through whatever client, else the client itself.
+
+    What a client without a token calls itself nobody can check.
+    """
+    return source.split("/", 1)[0]
+
+
+def may_speak_for(source: str, other: str) -> bool:
+    """Return whether a source may go on with what another one has begun: the holder of a token with its own only."""
+    return "/" not in source or voice_of(source) == voice_of(other)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reme_mcp import transcript
-from reme_mcp.errors import InvalidInput
+from reme_mcp.access import may_speak_for
+from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.redaction import Redact, every_one
-from reme_mcp.schema import MAX_LABEL_CHARS, MAX_TASK_CHARS, WORKSPACE_PATTERN, Outcome, clean_text
+from reme_mcp.schema import MAX_LABEL_CHARS, MAX_TASK_CHARS, WORKSPACE_PATTERN, Outcome, ReceiptLine, clean_text
 
 SUCCESS_REWARD = 1.0
 
@@ -73,6 +74,21 @@ def workspace(name: str) -> str:
 def unknown(what: str, id: str, workspace: str) -> str:
     """Return what is said of an id that names nothing."""
     return f"no {what} {id!r} in workspace {workspace!r}; check the id, or name its workspace"
+
+
+def own_receipt(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: str) -> None:
+    """Raise `NotFound` unless a receipt exists and a source may settle it; somebody else's is as unknown as none."""
+    if not lines or not may_speak_for(source, lines[0].source):
+        raise NotFound(unknown("receipt", receipt, workspace))
+
+
+def line_of(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: str, experience_id: str) -> ReceiptLine:
+    """Return the line of an experience on a receipt that a source may settle, or say why there is none."""
+    own_receipt(lines, receipt, workspace, source)
+    for line in lines:
+        if line.experience_id == experience_id:
+            return line
+    raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")
 
 
 def transcript_text(steps: str | None, messages: Sequence[object] | None, *, max_chars: int, redact: Redact) -> str:

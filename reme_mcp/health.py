@@ -167,7 +167,7 @@ async def _of_tables(store: Store) -> AsyncIterator[Finding]:
     for name in names:
         experiences = await store.count(name)
         trajectories = await store.count_trajectories(name)
-        receipts = await store.count_receipts(name)
+        receipts = await store.receipts.count(name)
         # Reading some of it is the proof that it can be read.
         await store.page(name, statuses=None, offset=0, limit=100)
         yield Finding(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from reme_mcp import refine
 from reme_mcp.config import RefineSettings
-from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Trajectory, now, task_key
+from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Tally, Trajectory, now, task_key
 from reme_mcp.store import Store
 
 
@@ -113,15 +113,15 @@ async def count(
         rules: The numbers of φ.
         settled: Lines that are about to be written, and count as if they were.
     """
-    tallies = await store.tally(experiences, settled=settled)
+    tallies = await store.receipts.tally(experiences, settled=settled)
     changed: dict[str, Experience] = {}
     pruned: list[str] = []
     for experience in experiences:
         counted = refine.count(experience, tallies[experience.id], at=now())
         if counted is experience:
             continue
-        if is_to_prune(counted, rules):
-            counted = refine.archive(counted, refine.prune_reason(counted), at=now())
+        if reason := reason_to_prune(counted, tallies[counted.id], rules):
+            counted = refine.archive(counted, reason, at=now())
             pruned.append(counted.id)
         changed[counted.id] = counted
     return Counted(changed, pruned)
@@ -166,15 +166,15 @@ async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]
     return await store.provisional(workspace, [attempt.id for attempt in attempts if attempt.outcome == "failure"])
 
 
-def is_to_prune(experience: Experience, rules: RefineSettings) -> bool:
-    """Return whether φ removes the experience: only what is in recall, and nothing that is pinned."""
-    return (
-        not experience.pinned
-        and experience.status in ("active", "provisional")
-        and refine.should_prune(
-            experience.frequency,
-            experience.utility,
-            min_frequency=rules.min_frequency,
-            max_utility_ratio=rules.max_utility_ratio,
-        )
+def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
+    """Return why φ removes the experience, empty where it stays: only what is in recall, and nothing that is pinned."""
+    if experience.pinned or experience.status not in ("active", "provisional"):
+        return ""
+    voices = refine.voices_on(experience, tally)
+    goes = refine.is_outvoted(
+        voices,
+        min_frequency=rules.min_frequency,
+        max_utility_ratio=rules.max_utility_ratio,
+        outcomes_per_source=rules.outcomes_per_source,
     )
+    return refine.prune_reason(experience, voices) if goes else ""

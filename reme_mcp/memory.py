@@ -25,6 +25,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from reme_mcp import audit, checks, distill, intake, ledger, prompts, recall, refine
+from reme_mcp.access import may_speak_for
 from reme_mcp.both import both
 from reme_mcp.config import LLMSettings, Settings
 from reme_mcp.costs import Allowance, Spent
@@ -300,7 +301,9 @@ class Memory:
             if steps is not None or messages is not None:
                 name = "steps" if messages is None else "messages"
                 raise InvalidInput(f"{name} came with trajectory_id, whose attempt is stored already; leave {name} out")
-            result = await self._add_drafts(store, workspace, trajectory_id, experiences, receipt, outcome, reward)
+            result = await self._add_drafts(
+                store, workspace, trajectory_id, experiences, receipt, outcome, reward, source
+            )
             return await self._after_recording(store, workspace, result, tell)
 
         task = self._redact(checks.text("task", task))
@@ -336,10 +339,10 @@ class Memory:
         async with store.writing() as writer:
             known, lines = await both(
                 partial(store.trajectory_by_digest, workspace, digest),
-                partial(store.receipt, workspace, receipt or ""),
+                partial(store.receipts.lines, workspace, receipt or ""),
             )
-            if receipt is not None and not lines:
-                raise NotFound(checks.unknown("receipt", receipt, workspace))
+            if receipt is not None:
+                checks.own_receipt(lines, receipt, workspace, source)
             if known is None:
                 put = partial(writer.add_trajectory, trajectory)
                 result = await self._work_off(prepared, lines, store, writer, put=put)
@@ -380,9 +383,10 @@ class Memory:
                 raise NotFound(checks.unknown("experience", experience_id, workspace))
             line: ReceiptLine | None
             if receipt is not None:
-                line = await self._receipt_line(store, workspace, receipt, experience_id)
+                lines = await store.receipts.lines(workspace, receipt)
+                line = checks.line_of(lines, receipt, workspace, source, experience_id)
             else:
-                line = await store.latest_line(workspace, experience_id, source)
+                line = await store.receipts.latest_line(workspace, experience_id, source)
                 if line is None or line.created_at < experience.counted_since:
                     line = ledger.receipt_lines(new_id("r"), [experience], workspace, experience.task, source)[0]
             settled = [refine.settle_by_rating(line, helped=helpful, reason=reason, at=now())]
@@ -525,6 +529,7 @@ class Memory:
         receipt: str | None,
         outcome: Outcome | None,
         reward: float | None,
+        source: str,
     ) -> RecordResult:
         """Take the experiences for a trajectory that is stored already."""
         drafts, rejected = distill.read_drafts(experiences, max_drafts=self.settings.record.max_experiences)
@@ -532,6 +537,8 @@ class Memory:
         trajectory = await store.trajectory(workspace, trajectory_id)
         if trajectory is None:
             raise NotFound(checks.unknown("trajectory", trajectory_id, workspace))
+        if not may_speak_for(source, trajectory.source):
+            raise InvalidInput(f"{trajectory_id} was recorded by somebody else; record your own attempt")
         if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
             raise InvalidInput(
                 f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
@@ -553,10 +560,10 @@ class Memory:
         async with store.writing() as writer:
             known, lines = await both(
                 partial(store.trajectory, workspace, trajectory_id),
-                partial(store.receipt, workspace, trajectory.receipt),
+                partial(store.receipts.lines, workspace, trajectory.receipt),
             )
-            if receipt and not lines:
-                raise NotFound(checks.unknown("receipt", receipt, workspace))
+            if receipt:
+                checks.own_receipt(lines, receipt, workspace, source)
             same = known is not None and known.drafts_digest == digest
             if not same:
                 await writer.add_log(audit.of_earlier_answer(known or trajectory))
@@ -599,18 +606,9 @@ class Memory:
             async with store.writing() as writer:
                 trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
                 if not trajectory.answer:
-                    lines = await store.receipt(trajectory.workspace, trajectory.receipt)
+                    lines = await store.receipts.lines(trajectory.workspace, trajectory.receipt)
                     return await self._work_off(prepared, lines, store, writer, put=None)
         return RecordResult.model_validate_json(trajectory.answer)
-
-    async def _receipt_line(self, store: Store, workspace: str, receipt: str, experience_id: str) -> ReceiptLine:
-        lines = await store.receipt(workspace, receipt)
-        if not lines:
-            raise NotFound(checks.unknown("receipt", receipt, workspace))
-        for line in lines:
-            if line.experience_id == experience_id:
-                return line
-        raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")
 
 
 @contextmanager

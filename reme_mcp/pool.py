@@ -72,7 +72,7 @@ class Pool:
         experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
         if experience is None:
             raise NotFound(checks.unknown("experience", experience_id, workspace))
-        return experience, (await store.tally([experience]))[experience_id]
+        return experience, (await store.receipts.tally([experience]))[experience_id]
 
     async def page(
         self,
@@ -101,7 +101,7 @@ class Pool:
             home=str(store.site),
             experiences=await store.count(workspace),
             trajectories=await store.count_trajectories(workspace),
-            receipts=await store.count_receipts(workspace),
+            receipts=await store.receipts.count(workspace),
             embedder=self._vectors.state,
             without_vector=0 if space is None else len(await store.without_vector(space)),
             llm=total(await store.spent()),
@@ -152,7 +152,7 @@ class Pool:
     async def ratings(self, experience_id: str, *, workspace: str | None = None) -> list[ReceiptLine]:
         """Return the recalls of an experience that somebody has rated, newest first."""
         store = await self._open_store()
-        return await store.trail.ratings(self._workspace(workspace), checks.label(experience_id))
+        return await store.receipts.ratings(self._workspace(workspace), checks.label(experience_id))
 
     async def deleted(self, *, workspace: str | None = None, offset: int = 0, limit: int = 50) -> list[Experience]:
         """Return experiences that were deleted, as they were; `limit` is 1 to 1,000.
@@ -169,18 +169,21 @@ class Pool:
     ) -> list[Experience]:
         """Archive every experience that φ removes, and return them as they were; `dry_run` only returns them."""
         workspace = self._workspace(workspace)
+        rules = self.settings.refine
         store = await self._open_store()
         async with store.writing() as writer:
-            found: list[Experience] = []
+            found: list[tuple[Experience, str]] = []
             offset = 0
             while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
-                found += [experience for experience in page if ledger.is_to_prune(experience, self.settings.refine)]
+                tallies = await store.receipts.tally([one for one in page if one.frequency])
+                tried = [(one, ledger.reason_to_prune(one, tallies[one.id], rules)) for one in page if one.frequency]
+                found += [(one, reason) for one, reason in tried if reason]
                 offset += len(page)
             if not dry_run:
-                archived = [refine.archive(one, refine.prune_reason(one), at=now()) for one in found]
+                archived = [refine.archive(one, reason, at=now()) for one, reason in found]
                 await writer.add_log(audit.entries_of("pruned", archived, source=source))
                 await writer.put_experiences(archived)
-        return found
+        return [one for one, _ in found]
 
     async def restore(
         self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
@@ -461,7 +464,7 @@ class Pool:
         return checks.workspace(self.settings.workspace if workspace is None else workspace)
 
     async def _undelete(self, store: Store, deleted: Experience, *, source: str, dry_run: bool) -> Experience:
-        tally = (await store.tally([deleted]))[deleted.id]
+        tally = (await store.receipts.tally([deleted]))[deleted.id]
         counted = refine.count(deleted, tally, at=now())
         if not dry_run:
             async with store.writing() as writer:

@@ -219,7 +219,7 @@ class Queue:
         texts: list[str] = []
         for attempt in attempts:
             if attempt.receipt:
-                lines = await self._store.receipt(attempt.workspace, attempt.receipt)
+                lines = await self._store.receipts.lines(attempt.workspace, attempt.receipt)
                 handed_out = await self._store.experiences(attempt.workspace, [line.experience_id for line in lines])
                 texts += [text for one in handed_out.values() for text in (one.when_to_use, one.content)]
         return texts

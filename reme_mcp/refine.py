@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from fractions import Fraction
 from typing import Literal
 
-from reme_mcp.schema import Attempt, Experience, Outcome, ReceiptLine, Tally
+from reme_mcp.schema import Attempt, Experience, Outcome, ReceiptLine, Tally, Voice
 
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
 
@@ -30,6 +31,36 @@ def should_prune(frequency: int, utility: int, *, min_frequency: int, max_utilit
         max_utility_ratio: β, 0 to 1.
     """
     return frequency >= min_frequency and utility <= max_utility_ratio * frequency
+
+
+def is_outvoted(
+    voices: Sequence[Voice], *, min_frequency: int, max_utility_ratio: float, outcomes_per_source: int
+) -> bool:
+    """Return whether φ removes an experience, no single source deciding against the others.
+
+    Where one source knows outcomes, that is eq. 1. Where several do, α is compared with the outcomes of all, and β with
+    the mean of the sources' own shares, in which one weighs as many outcomes as it knows, but `outcomes_per_source` at
+    most. Equality keeps it there: what one finds useful and another does not may be either's mistake.
+
+    # Departs from the paper, eq. 1, in which all outcomes come from one benchmark driver: here anybody who may record
+    # could otherwise have removed what helps everybody else, or kept what harms them, by saying so often enough.
+
+    Args:
+        voices: Each with a known outcome.
+        min_frequency: α, at least 1.
+        max_utility_ratio: β, 0 to 1.
+        outcomes_per_source: At least 1; 0 lets every outcome weigh the same.
+    """
+    frequency = sum(voice.frequency for voice in voices)
+    utility = sum(voice.utility for voice in voices)
+    if len(voices) < 2 or outcomes_per_source == 0:
+        return should_prune(frequency, utility, min_frequency=min_frequency, max_utility_ratio=max_utility_ratio)
+    weights = [min(voice.frequency, outcomes_per_source) for voice in voices]
+    helped = sum(
+        (Fraction(weight * voice.utility, voice.frequency) for weight, voice in zip(weights, voices, strict=True)),
+        Fraction(),
+    )
+    return frequency >= min_frequency and float(helped / sum(weights)) < max_utility_ratio
 
 
 def settle_by_outcome(lines: Sequence[ReceiptLine], *, helped: bool, at: datetime) -> list[ReceiptLine]:
@@ -129,6 +160,13 @@ def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_ret
     return experience
 
 
-def prune_reason(experience: Experience) -> str:
+def prune_reason(experience: Experience, voices: Sequence[Voice]) -> str:
     """Return the sentence that an experience is archived with."""
-    return f"helped in {experience.utility} of {experience.frequency} recalls with a known outcome"
+    reason = f"helped in {experience.utility} of {experience.frequency} recalls with a known outcome"
+    return reason if len(voices) < 2 else f"{reason}; {len(voices)} sources were heard"
+
+
+def voices_on(experience: Experience, tally: Tally) -> tuple[Voice, ...]:
+    """Return who knows outcomes of an experience; the counters that it came with from a file are one more source."""
+    brought = Voice(experience.prior_frequency, experience.prior_utility)
+    return (*tally.voices, brought) if brought.frequency else tally.voices

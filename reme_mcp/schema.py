@@ -186,10 +186,19 @@ class ReceiptLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Voice:
+    """In how many recalls of one source the outcome of an experience is known, and how many of those helped."""
+
+    frequency: int
+    utility: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What the receipts say of one experience.
 
     Attributes:
+        voices: The sources with a known outcome.
         recalled: All recalls since `counted_since`, known outcome or not.
         frequency: Those with a known outcome.
         utility: Those that helped.
@@ -200,6 +209,7 @@ class Tally:
     frequency: int = 0
     utility: int = 0
     last_recalled_at: datetime | None = None
+    voices: tuple[Voice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ from reme_mcp.costs import Spent
 from reme_mcp.directory import Directory, Place
 from reme_mcp.errors import StoreError
 from reme_mcp.gathering import Gathering
-from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Tally, Trajectory
+from reme_mcp.receipts import Receipts
+from reme_mcp.schema import Attempt, Experience, ReceiptLine, Status, Trajectory
 from reme_mcp.searchable import search_text
 from reme_mcp.site import Folder, Site
 from reme_mcp.spans import span, timed
@@ -120,6 +121,7 @@ class Store:
         self.queue_lock = site.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
         self.trail = Trail(tables)
+        self.receipts = Receipts(tables)
         self.upkeep = Upkeep(
             self._open_tables,
             self._check_mark,
@@ -448,67 +450,6 @@ class Store:
         undistilled = sum(row["status"] in ("pending", "queued", "awaiting_experiences") for row in rows)
         outcomes = [row["outcome"] for row in rows]
         return {"success": outcomes.count("success"), "failure": outcomes.count("failure"), "undistilled": undistilled}
-
-    # --- receipts ---
-
-    async def receipt(self, workspace: str, receipt: str) -> list[ReceiptLine]:
-        """Return the lines of one receipt of `workspace` in rank order; none where there is no such receipt."""
-        if not receipt:
-            return []
-        where = every(equals("workspace", workspace), equals("receipt", receipt))
-        return sorted(await self._rows("receipts", ReceiptLine, where), key=lambda line: line.rank)
-
-    async def latest_line(self, workspace: str, experience_id: str, source: str) -> ReceiptLine | None:
-        """Return the newest receipt line that handed `experience_id` to `source`, or `None`."""
-        where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
-        return next(iter(await self._rows("receipts", ReceiptLine, where, newest_first=True, limit=1)), None)
-
-    async def tally(
-        self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
-    ) -> dict[str, Tally]:
-        """Return what the receipts since each experience's `counted_since` say, by experience id.
-
-        Args:
-            experiences: Which of them.
-            settled: Lines that are about to be written, and count as if they were.
-        """
-        if not experiences:
-            return {}
-        with mapped("count receipts"):
-            rows = await (
-                self._tables["receipts"]
-                .query()
-                .where(among("experience_id", [experience.id for experience in experiences]))
-                .select(["receipt", "experience_id", "helped", "created_at"])
-                .to_list()
-            )
-        lines = {(row["receipt"], row["experience_id"]): (row["created_at"], row["helped"]) for row in rows}
-        lines |= {(line.receipt, line.experience_id): (line.created_at, line.helped) for line in settled}
-        tallies = {}
-        for experience in experiences:
-            own = [
-                line for (_, id), line in lines.items() if id == experience.id and line[0] >= experience.counted_since
-            ]
-            tallies[experience.id] = Tally(
-                recalled=len(own),
-                frequency=sum(helped is not None for _, helped in own),
-                utility=sum(helped is True for _, helped in own),
-                last_recalled_at=max((created_at for created_at, _ in own), default=None),
-            )
-        return tallies
-
-    async def count_receipts(self, workspace: str) -> dict[str, int]:
-        """Return how many recalls, recalled experiences and settled ones `workspace` has had."""
-        with mapped("count receipts"):
-            query = self._tables["receipts"].query().where(equals("workspace", workspace))
-            rows = await query.select(["receipt", "experience_id", "helped"]).to_list()
-        handed_out = [row for row in rows if row["experience_id"]]
-        return {
-            "recalls": len({row["receipt"] for row in rows}),
-            "recalled": len(handed_out),
-            "settled": sum(row["helped"] is not None for row in handed_out),
-            "helped": sum(row["helped"] is True for row in handed_out),
-        }
 
     # --- costs ---
 

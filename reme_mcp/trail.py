@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reme_mcp.audit import Entry, Recorded, newest, recorded
-from reme_mcp.schema import Experience, ReceiptLine, Trajectory
+from reme_mcp.schema import Experience, Trajectory
 from reme_mcp.tables import among, at_or_after, contains, equals, every, read_rows
 
 if TYPE_CHECKING:
@@ -53,13 +53,6 @@ class Trail:
         where = equals("workspace", workspace)
         trash = self._tables["trash"]
         return await read_rows(trash, Experience, where, newest_by="created_at", offset=offset, limit=limit)
-
-    async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
-        """Return the recalls of an experience that somebody has rated, newest first."""
-        where = every(
-            equals("workspace", workspace), equals("experience_id", experience_id), equals("settled_by", "rating")
-        )
-        return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at")
 
     async def attempts_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
         """Return the trajectories among `ids`, and those with a draft that was refused because of an experience."""

@@ -182,6 +182,12 @@ def experience(id: str = EXPERIENCE.id, **changes: Any) -> Experience:
     return replace(EXPERIENCE, id=id, **changes)
 
 
+def counted(id: str, frequency: int, utility: int = 0, **changes: Any) -> Experience:
+    """Return an experience that came with its counters, as an import brings it."""
+    prior = {"prior_frequency": frequency, "prior_utility": utility}
+    return experience(id, frequency=frequency, utility=utility, **prior, **changes)
+
+
 def trajectory(id: str = TRAJECTORY.id, **changes: Any) -> Trajectory:
     """Return a trajectory like `TRAJECTORY`, but for `id` and `changes`; its key follows its task."""
     changed = replace(TRAJECTORY, id=id, **changes)

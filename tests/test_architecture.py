@@ -43,7 +43,7 @@ LAYERS = (
     ("recall", "refine"),
     ("sessions", "outcome", "plugin"),
     ("store", "embed", "llm", "prompts", "transcript", "excerpt", "echo", "questions", "quarantine"),
-    ("upgrades", "upkeep", "trail"),
+    ("upgrades", "upkeep", "trail", "receipts"),
     ("site",),
     (
         "tables",

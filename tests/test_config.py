@@ -38,6 +38,7 @@ WHOLE_NUMBERS = [
     ("http.max_body_bytes", 10_000, 1_000_000_000),
     ("refine.min_frequency", 1, 1_000),
     ("refine.max_failed_retries", 1, 100),
+    ("refine.outcomes_per_source", 0, 1_000),
     ("capture.limit", 1, 20),
 ]
 NUMBERS = [

@@ -159,7 +159,7 @@ async def test_receipts_of_recalls_at_the_same_time_are_one_write(home: Path) ->
         await settled()
         assert (await store.versions())["receipts"] == before
     assert (await store.versions())["receipts"] == before + 1
-    assert [len(await store.receipt("default", f"r-{number}")) for number in range(12)] == [1] * 12
+    assert [len(await store.receipts.lines("default", f"r-{number}")) for number in range(12)] == [1] * 12
     await store.add_receipt([line("r-alone")])
     assert (await store.versions())["receipts"] == before + 2
     store.close()

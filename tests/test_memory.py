@@ -20,7 +20,7 @@ from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import Memory
 from reme_mcp.schema import Experience, ExperienceDraft, ReceiptLine, RecordResult, Trajectory
 from reme_mcp.store import Store
-from tests.fakes import FakeEmbedder, FakeLoader, draft, experience, line, trajectory
+from tests.fakes import FakeEmbedder, FakeLoader, counted, draft, experience, line, trajectory
 
 pytestmark = pytest.mark.anyio
 
@@ -892,15 +892,15 @@ async def test_a_rating_after_a_restore_counts(memory: Memory) -> None:
 async def test_a_dry_run_shows_whom_pruning_removes_and_changes_nothing(settings: Settings, memory: Memory) -> None:
     await put(
         settings.home,
-        experience("e-below", frequency=4, utility=0),
-        experience("e-at", frequency=6, utility=3),
-        experience("e-bad", frequency=5, utility=0),
-        experience("e-good", frequency=5, utility=3),
-        experience("e-pinned", frequency=5, utility=0, pinned=True),
-        experience("e-early", frequency=5, utility=0, status="provisional"),
-        experience("e-gone", frequency=5, utility=0, status="archived"),
-        experience("e-odd", frequency=5, utility=0, status="quarantined"),
-        experience("e-theirs", frequency=5, utility=0, workspace="other"),
+        counted("e-below", 4, 0),
+        counted("e-at", 6, 3),
+        counted("e-bad", 5, 0),
+        counted("e-good", 5, 3),
+        counted("e-pinned", 5, 0, pinned=True),
+        counted("e-early", 5, 0, status="provisional"),
+        counted("e-gone", 5, 0, status="archived"),
+        counted("e-odd", 5, 0, status="quarantined"),
+        counted("e-theirs", 5, 0, workspace="other"),
     )
     before = await memory.pool.page()
     shown = await memory.pool.prune(dry_run=True)
@@ -918,7 +918,7 @@ async def test_pruning_goes_through_a_pool_of_any_size(settings: Settings, memor
     await put(
         settings.home,
         *(
-            experience(f"e-{number}", frequency=5, created_at=experience().created_at + timedelta(seconds=number))
+            counted(f"e-{number}", 5, created_at=experience().created_at + timedelta(seconds=number))
             for number in range(2_100)
         ),
     )
@@ -928,7 +928,7 @@ async def test_pruning_goes_through_a_pool_of_any_size(settings: Settings, memor
 
 async def test_pruning_goes_through_an_imported_pool_of_any_size(settings: Settings, memory: Memory) -> None:
     for start in (0, 700, 1_400):
-        await put(settings.home, *(experience(f"e-{number}", frequency=5) for number in range(start, start + 700)))
+        await put(settings.home, *(counted(f"e-{number}", 5) for number in range(start, start + 700)))
     assert len({one.id for one in await memory.pool.prune(dry_run=True)}) == 2_100
 
 

@@ -16,14 +16,16 @@ from reme_mcp.refine import (
     admit,
     archive,
     count,
+    is_outvoted,
     prove,
     prune_reason,
     restore,
     settle_by_outcome,
     settle_by_rating,
     should_prune,
+    voices_on,
 )
-from reme_mcp.schema import Attempt, Experience, Kind, Outcome, Status, Tally
+from reme_mcp.schema import Attempt, Experience, Kind, Outcome, Status, Tally, Voice
 from tests.fakes import LEARNED, experience, line
 
 LATER = LEARNED + timedelta(days=1)
@@ -129,7 +131,62 @@ def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
 
 
 def test_the_reason_names_both_counters() -> None:
-    assert prune_reason(experience(frequency=6, utility=3)) == "helped in 3 of 6 recalls with a known outcome"
+    one = experience(frequency=6, utility=3)
+    assert prune_reason(one, [Voice(6, 3)]) == "helped in 3 of 6 recalls with a known outcome"
+    both = prune_reason(one, [Voice(5, 3), Voice(1, 0)])
+    assert both == "helped in 3 of 6 recalls with a known outcome; 2 sources were heard"
+
+
+# --- several sources ---
+
+
+def outvoted(*voices: tuple[int, int], alpha: int = 5, beta: float = 0.5, cap: int = 2) -> bool:
+    """Return what φ says of sources that know (frequency, utility) each."""
+    heard = [Voice(frequency, utility) for frequency, utility in voices]
+    return is_outvoted(heard, min_frequency=alpha, max_utility_ratio=beta, outcomes_per_source=cap)
+
+
+@pytest.mark.parametrize(("frequency", "utility"), [(4, 0), (5, 0), (5, 2), (5, 3), (10, 5), (10, 6), (400, 200)])
+def test_one_source_alone_decides_as_equation_1_does(frequency: int, utility: int) -> None:
+    expected = should_prune(frequency, utility, min_frequency=5, max_utility_ratio=0.5)
+    assert outvoted((frequency, utility)) is expected
+    assert outvoted() is False
+
+
+@pytest.mark.parametrize("attacker", [5, 50, 5_000])
+@pytest.mark.parametrize("others", [((2, 2),), ((10, 10),), ((2, 2), (2, 1)), ((1, 1), (1, 1))])
+def test_nobody_alone_has_removed_what_others_find_useful(attacker: int, others: tuple[tuple[int, int], ...]) -> None:
+    assert not outvoted((attacker, 0), *others)
+    assert outvoted((attacker, 0), *others, cap=0) is (sum(n for _, n in others) <= attacker)
+
+
+@pytest.mark.parametrize("attacker", [5, 50, 5_000])
+def test_nobody_alone_keeps_what_two_others_find_useless(attacker: int) -> None:
+    assert outvoted((attacker, attacker), (2, 0), (2, 0))
+    assert not outvoted((attacker, attacker), (2, 0), (2, 0), cap=0)
+
+
+def test_one_success_does_not_stand_against_a_source_that_knows_better() -> None:
+    assert outvoted((20, 0), (1, 1))
+    assert not outvoted((20, 0), (2, 2))
+    assert outvoted((20, 0), (3, 2))
+
+
+@pytest.mark.parametrize(("voices", "removed"), [([(2, 0), (2, 0)], False), ([(3, 0), (2, 0)], True)])
+def test_the_outcomes_of_all_sources_reach_alpha(voices: list[tuple[int, int]], removed: bool) -> None:
+    assert outvoted(*voices) is removed
+
+
+@pytest.mark.parametrize(("helped", "removed"), [(1, True), (2, False), (3, False)])
+def test_equality_keeps_where_several_know(helped: int, removed: bool) -> None:
+    # 2 of 2 weigh two, and so do the others together: 0.25 + helped / 4 against 0.5.
+    assert outvoted((4, helped), (2, 1)) is removed
+
+
+def test_the_counters_that_came_from_a_file_are_one_source() -> None:
+    brought = experience(prior_frequency=40, prior_utility=0)
+    assert voices_on(brought, Tally(voices=(Voice(2, 2),))) == (Voice(2, 2), Voice(40, 0))
+    assert voices_on(experience(), Tally(voices=(Voice(2, 2),))) == (Voice(2, 2),)
 
 
 # --- what is on trial ---

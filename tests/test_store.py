@@ -173,7 +173,7 @@ async def test_a_trajectory_comes_back_as_it_was(store: Store) -> None:
 @pytest.mark.parametrize("one", [FULL_LINE, replace(FULL_LINE, helped=None, settled_by="", settled_at=None, reason="")])
 async def test_a_receipt_line_comes_back_as_it_was(store: Store, one: ReceiptLine) -> None:
     await put(store, one)
-    assert await store.receipt("team.a", "r-full") == [one]
+    assert await store.receipts.lines("team.a", "r-full") == [one]
 
 
 async def test_an_experience_with_a_known_id_replaces_the_older_one(store: Store) -> None:
@@ -192,13 +192,13 @@ async def test_a_settled_line_replaces_the_open_one_and_only_it(store: Store) ->
     settled = replace(lines[0], helped=True, settled_by="trajectory", settled_at=LEARNED)
     async with store.writing() as writer:
         await writer.settle([settled])
-    assert await store.receipt("default", lines[0].receipt) == [settled, lines[1]]
-    assert await store.receipt("default", "r-other") == [lines[2]]
+    assert await store.receipts.lines("default", lines[0].receipt) == [settled, lines[1]]
+    assert await store.receipts.lines("default", "r-other") == [lines[2]]
 
 
 async def test_a_receipt_comes_in_rank_order(store: Store) -> None:
     await put(store, *(line(experience_id=f"e-{rank}", rank=rank) for rank in (3, 1, 2)))
-    assert [one.rank for one in await store.receipt("default", line().receipt)] == [1, 2, 3]
+    assert [one.rank for one in await store.receipts.lines("default", line().receipt)] == [1, 2, 3]
 
 
 async def test_unknown_ids_find_nothing(store: Store) -> None:
@@ -206,8 +206,8 @@ async def test_unknown_ids_find_nothing(store: Store) -> None:
     assert await store.experiences("default", ["e-x"]) == {}
     assert await store.experiences("default", []) == {}
     assert await store.trajectory("default", "t-x") is None
-    assert await store.receipt("default", "r-x") == []
-    assert await store.latest_line("default", "e-x", "test") is None
+    assert await store.receipts.lines("default", "r-x") == []
+    assert await store.receipts.latest_line("default", "e-x", "test") is None
 
 
 async def test_writing_nothing_is_no_error(store: Store) -> None:
@@ -298,7 +298,7 @@ async def test_the_latest_line_is_the_newest_of_the_same_source(store: Store) ->
         line("r-new", created_at=LEARNED + timedelta(hours=1)),
         line("r-theirs", created_at=LEARNED + timedelta(hours=2), source="other"),
     )
-    latest = await store.latest_line("default", line().experience_id, "test")
+    latest = await store.receipts.latest_line("default", line().experience_id, "test")
     assert latest is not None
     assert latest.receipt == "r-new"
 
@@ -325,7 +325,7 @@ async def test_trajectories_and_receipts_are_counted(store: Store) -> None:
         line("r-c", experience_id="", rank=0),
     )
     assert await store.count_trajectories("default") == {"success": 2, "failure": 1, "undistilled": 2}
-    assert await store.count_receipts("default") == {"recalls": 3, "recalled": 3, "settled": 2, "helped": 1}
+    assert await store.receipts.count("default") == {"recalls": 3, "recalled": 3, "settled": 2, "helped": 1}
 
 
 async def test_a_tally_counts_open_and_settled_lines_apart(store: Store) -> None:
@@ -338,18 +338,18 @@ async def test_a_tally_counts_open_and_settled_lines_apart(store: Store) -> None
         line("r-d", experience_id="e-other", helped=True),
     )
     never = experience("e-never")
-    tallies = await store.tally([experience(), never])
+    tallies = await store.receipts.tally([experience(), never])
     own = tallies[experience().id]
     assert (own.recalled, own.frequency, own.utility, own.last_recalled_at) == (3, 2, 1, later)
     assert (tallies["e-never"].recalled, tallies["e-never"].last_recalled_at) == (0, None)
-    assert await store.tally([]) == {}
+    assert await store.receipts.tally([]) == {}
 
 
 @pytest.mark.parametrize(("shift", "counted"), [(-1, 1), (0, 1), (1, 0)])
 async def test_a_tally_counts_receipts_from_counted_since_on(store: Store, shift: int, counted: int) -> None:
     await put(store, line(helped=True))
     one = experience(counted_since=LEARNED + timedelta(microseconds=shift))
-    assert (await store.tally([one]))[one.id].frequency == counted
+    assert (await store.receipts.tally([one]))[one.id].frequency == counted
 
 
 # --- workspaces ---
@@ -375,10 +375,10 @@ async def test_a_workspace_sees_nothing_of_another(store: Store) -> None:
             await store.trajectory(workspace, "t-a"),
             await store.trajectory_by_digest(workspace, "d1"),
             await store.attempts(workspace, key, limit=5),
-            await store.receipt(workspace, "r-a"),
-            await store.latest_line(workspace, "e-a", "test"),
+            await store.receipts.lines(workspace, "r-a"),
+            await store.receipts.latest_line(workspace, "e-a", "test"),
             (await store.count_trajectories(workspace))["success"],
-            (await store.count_receipts(workspace))["recalls"],
+            (await store.receipts.count(workspace))["recalls"],
         ]
 
     assert all(await seen("a"))
@@ -397,7 +397,7 @@ async def test_deleting_takes_the_experience_with_its_vectors_but_not_its_receip
     assert await found(store, "static site") == {"e-b"}
     assert [id for id, _ in await store.match_vector("one", "default", unit(1, 0), limit=5)] == ["e-b"]
     assert [id for id, _ in await store.match_vector("two", "default", unit(1, 0, 0), limit=5)] == ["e-b"]
-    assert len(await store.receipt("default", line().receipt)) == 1
+    assert len(await store.receipts.lines("default", line().receipt)) == 1
 
 
 async def test_deleting_in_another_workspace_deletes_nothing(store: Store) -> None:
@@ -438,9 +438,9 @@ async def test_any_text_in_a_filter_means_itself(store: Store, text: str) -> Non
     ):
         assert one is not None
         assert one.id == text
-    assert [one.receipt for one in await store.receipt(text, text)] == [text]
-    assert (await store.latest_line(text, text, text)) is not None
-    assert (await store.tally([experience(text)]))[text].recalled == 1
+    assert [one.receipt for one in await store.receipts.lines(text, text)] == [text]
+    assert (await store.receipts.latest_line(text, text, text)) is not None
+    assert (await store.receipts.tally([experience(text)]))[text].recalled == 1
     assert dict(await store.match_vector(text, text, unit(1, 0), limit=9)) == pytest.approx({text: 1})
     assert await found(store, "static site", workspace=text) == {text}
     async with store.writing() as writer:
@@ -711,7 +711,7 @@ async def test_what_one_handle_writes_the_other_sees_at_once(home: Path) -> None
             assert id in await other.experiences("default", [id])
             assert id in await found(other, "static site")
             assert await other.trajectory("default", f"t-{number}") is not None
-            assert await other.receipt("default", f"r-{number}") != []
+            assert await other.receipts.lines("default", f"r-{number}") != []
             assert len(await other.match_vector("fake", "default", unit(1, 0), limit=9)) == number + 1
         async with other.writing() as writer:
             await writer.delete_experience("default", "e-0")
@@ -732,7 +732,7 @@ async def test_two_handles_write_at_the_same_time_and_nothing_is_lost(home: Path
                 tasks.start_soon(write, store, name)
         for store in (one, other):
             assert await store.count("default") == {"active": 32}
-            assert (await store.count_receipts("default"))["recalls"] == 32
+            assert (await store.receipts.count("default"))["recalls"] == 32
             assert len(await store.match_vector("fake", "default", unit(1, 0), limit=99)) == 32
 
 
@@ -868,7 +868,7 @@ async def test_upkeep_reduces_the_files_and_keeps_everything_readable(
             assert len(hits) == EVERY_WRITES
             assert len(await handle.match_vector("fake", "default", unit(1, 0), limit=99)) == EVERY_WRITES
             assert await handle.trajectory("default", "t-4") is not None
-            assert len(await handle.receipt("default", "r-4")) == 1
+            assert len(await handle.receipts.lines("default", "r-4")) == 1
         await put(other, experience("e-after"))
         assert "e-after" in await store.experiences("default", ["e-after"])
 

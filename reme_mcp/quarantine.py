@@ -219,11 +219,35 @@ _BINDS = _any(
     r"supersedes?",
     r"outranks?",
     r"takes? (?:precedence|priority)",
+    r"(?:decides?|prevails?|wins|comes? first|has the last word)",
     r"(?:must|has to|have to) be (?:obeyed|followed)",
     r"(?:is|are) (?:mandatory|binding|orders?|an order|verified|approved|authori[sz]ed)",
 )
+_SAID = r"(?:asked|told|said|instructed|instructions?|guidance|rules|guidelines|orders|directives|policies|requests?)"
+_GUARDS = (
+    r"(?:safety|security|content|policy|permission|guard)\W*(?:checks?|rails?|filters?|guards?|limits?|controls?|rules)"
+)
+# Nothing that was said before holds any more, or nobody has to be asked.
+_RELEASE = _any(
+    rf"\b(?:set|put|lay|leave|cast) aside\W(?:\w+\W+){{0,5}}?{_SAID}\b",
+    r"\b(?:everything|anything|whatever|what) (?:the |your )?(?:user|human|operator|developer)s? (?:\w+ ){1,3}?"
+    r"(?:is|are|counts?|as) (?:\w+ ){0,3}?(?:suggestions?|optional|irrelevant|void|secondary|advisory|background)\b",
+    rf"\b(?:earlier|previous|prior|former|other|existing) (?:\w+ ){{0,2}}?{_SAID}\b(?:\W+\w+){{0,8}}?\W+"
+    r"(?:is|are|was|were|been) (?:now )?(?:void|revoked|cancell?ed|withdrawn|suspended|lifted|overruled)\b",
+    r"\b(?:next|following) (?:line|sentence|paragraph|order|instruction)s? (?:is|are) (?:binding|mandatory|an order)\b",
+    rf"\b(?:every|all|any|your) (?:\w+ )?{_GUARDS}\W+(?:\w+\W+){{0,3}}?"
+    r"(?:off|disabled|lifted|suspended|waived|void|unnecessary)\b",
+    rf"\b(?:turn off|switch off|disable|skip|bypass|lift|waive|suspend) (?:every|all|any|your) (?:\w+ )?{_GUARDS}\b",
+    r"\b(?:confirmations?|approvals?|permissions?|consent)\b[^.\n]{0,30}\b(?:not|no longer|never)\b[^.\n]{0,20}"
+    r"\b(?:needed|required|necessary|asked)\b[^.\n]{0,80}\b(?:approve|accept|confirm|grant|assume)\b",
+    r"\b(?:approve|accept|confirm|grant|authori[sz]e|consent)\b[^.\n;]{0,40}"
+    r"\b(?:yourself|on (?:the user's|their|his|her) behalf|on behalf of the user|in the user's name)\b",
+    r"\byou (?:are|act as|serve as|have become) (?:the |an? )?(?:new )?"
+    r"(?:administrator|admin|operator|supervisor|superuser)(?: now\b|\W+as such\b)",
+)
 # An order to whoever reads it, as a text plants it that wants to be obeyed; the last four in other languages.
 _ORDER = "(?i)" + _any(
+    _RELEASE,
     rf"\b(?:ignore|disregard|forget|override|bypass|neglect)\W*{_ALL}{_NOT_OBEYED}",
     r"\byou are now (?:the|an?|in (?:developer|admin|god)|free|allowed|unrestricted|acting|operating)\b",
     r"\bfrom now on,? (?:you|always obey|your)\b",
@@ -264,7 +288,11 @@ _SECRECY = _any(
     rf"\b(?:(?:\W+\w+){{0,6}}?\W+to)?\W+{_PERSON}\b(?!.{{0,80}}\b(?:until|before)\b)",
     rf"\b(?:hide|conceal|keep) (?:\w+ ){{1,5}}?(?:from|secret from|hidden from) {_PERSON}\b",
     r"\bkeep (?:this|it|these|them)(?: \w+){0,2} (?:secret|hidden|confidential|to yourself)\b",
-    r"\bkeep (?:this|it|these|them)(?: \w+){0,2} out of the (?:logs?|answer|summary|report)\b",
+    r"\b(?:keep|leave) (?:this|it|that|these|them)(?: \w+){0,2} out of (?:the|your) "
+    r"(?:logs?|answer|reply|summary|report|transcript)\b",
+    rf"\bwithout (?:a|any|another|one) (?:word|mention|notice|hint)\b(?:\W+\w+){{0,3}}?\W+to {_PERSON}\b",
+    rf"\b{_PERSON} (?:(?:should|must|need) not|(?:should|must|need)n't|(?:does not|doesn't) (?:have|need) to|won't)"
+    r" (?:ever )?(?:notice|find out|hear (?:of|about)|learn (?:of|about)|be told|know about (?:it|this|that))\b",
 )
 _BEHIND_BACK = (
     rf"\bwithout (?:telling|informing|notifying|alerting|mentioning (?:it|this|that) to|the knowledge of) {_PERSON}\b"
@@ -274,13 +302,14 @@ _SENSITIVE = _any(
     r"credentials?|passwords?|secrets?|(?:api|access|private|ssh|secret|encryption)[ _-]?keys?|tokens?|cookies?",
     r"\.env\b|id_rsa|id_ed25519|\.ssh\b|\.aws\b|\.netrc|\.npmrc|\.pypirc|\.kube\b|/etc/(?:passwd|shadow)",
     r"keychain|wallet|seed phrase|environment variables|env vars|home (?:folder|directory)|(?:shell|browser) history",
-    r"conversation|chat (?:history|log)|transcript|system prompt|session",
+    r"conversation|chat (?:history|log)|transcript|system prompt|session|contents? of the environment|environment dump",
+    r"invoices?|(?:credit|bank|payment) (?:cards?|details)|card (?:numbers?|details|that)|payslips?|account numbers?",
     r"(?:user|customer|client|personal|private)(?:'?s)? "
     r"(?:data|files?|messages?|mails?|e-?mails?|documents?|details|information|records)",
 )
 _SENDS = (
     r"(?:send|post|upload|e-?mail|mail|forward|transmit|exfiltrate|leak|share|submit|copy|append|attach|paste|deliver"
-    r"|sync|push|encode|export)"
+    r"|sync|push|encode|export|pass (?:\w+ )?(?:on|along)|hand (?:\w+ )?over|relay|mirror|cc|bcc|drop)"
 )
 # The last is an address in one number, which browsers take.
 _HOST = r"(?P<host>\[[0-9a-f:]+\]|(?:[\w-]+\.)+[a-z][\w-]+|(?:\d{1,3}\.){3}\d{1,3}|\d{8,10}|0x[0-9a-f]{6,8})"
@@ -291,10 +320,16 @@ _BARE_WEB = (
 )
 # Names that lead nowhere, or no farther than the next room (RFC 2606, 6762).
 _NEAR = r"(?:^|\.)(?:localhost|localdomain|local|internal|lan|home|corp|test|invalid|example|example\.(?:com|org|net))$"
+# A name alone, where something is sent to.
+_BARE_HOST = (
+    r"\b(?:to|at|into|via)\W+(?:the \w+ (?:at|on) )?"
+    r"(?P<host>(?:[\w-]+\.)+(?:com|io|net|org|dev|xyz|ru|cn|app|site|online|info|co|me|ai|cc|tk|link))\b"
+)
 _MAIL = r"[\w.+-]+@(?P<host>(?:[\w-]+\.)+[a-z]{2,})"
 _SENDING = _any(
     rf"\b{_SENDS}\b(?:(?![.!?]\s)[^\n]){{0,160}}?{_SENSITIVE}",
     rf"{_SENSITIVE}\W+(?:\w+\W+){{0,3}}?(?:go|goes|belong|be sent|are sent|is sent)\W+to\b",
+    rf"{_SENSITIVE}[^.\n]{{0,60}}?\b(?:pass|send|forward|hand|relay|post|mail|copy) (?:it|them|these|all|both|that)\b",
 )
 _CARRIES = r"(?:curl|wget|ncat|\bnc)\b"
 _CARRIER = _any(
@@ -333,6 +368,7 @@ _DECODES = r"\b(?:decod\w*|base64|unhex\w*|atob|frombase64\w*|rot13|execut\w*|ev
 
 _MARKUP = _any(
     r"<\|[\w:.-]{2,40}\|>|\[/?inst\]|<</?sys>>|\[/?(?:tool_calls|available_tools|tool_results)\]|<(?:start|end)_of_turn>",
+    r"\[/(?:system|assistant|developer|instructions?)\]|\[(?:system|assistant)\]",
     r"</?(?:system|assistant|developer|human|tool_calls?|function_calls?|tool_use|tool_results?|invoke|antml:\w+"
     r"|system[-_]reminder|instructions?|system[-_]prompt)(?:\s[^>\n]{0,80})?>",
     r"[\"'](?:tool_calls|function_call)[\"']\s*:",
@@ -347,6 +383,12 @@ _STEERS = _any(
     r"\bthis (?:very )?(?:note|lesson|message|text|memory|instruction|sentence)\b",
     r"\b(?:store|save|write|add|put|commit|record)\b[^.\n]{0,60}"
     r"\b(?:your|long-term|the agent's|the assistant's) memor(?:y|ies)\b",
+    r"\b(?:passwords?|tokens?|keys?|secrets?|credentials?|pins?)\b[^.\n]{0,80}"
+    r"\b(?:write|put|store|record|save|repeat|include)\b (?:\w+ )?(?:in|into|to|as) (?:\w+ ){0,4}?"
+    r"(?:lesson|memory|experience|trajectory)s?\b",
+    r"\b(?:count|report|mark|rate|record) (?:it|this|this (?:note|lesson)) as (?:helpful|useful|a success)\b",
+    r"\b(?:delete|archive|drop|remove|distrust|downvote|discard) (?:the |all |any |every )*other "
+    r"(?:notes?|lessons?|memor(?:y|ies)|experiences?)\b",
 )
 
 # Right before an order, it is about what not to do; "do not hesitate to" is not. What is done behind somebody's back
@@ -399,7 +441,7 @@ def _carries_away(texts: Texts) -> bool:
         return True
     for found in compiled(_SENDING).finditer(text):
         reach = re.split(r"[.!?]\s|\n\n", text[found.start() : found.end() + REACH_CHARS])[0]
-        goals = [goal for pattern in (_WEB, _BARE_WEB, _MAIL) for goal in compiled(pattern).finditer(reach)]
+        goals = [goal for pattern in (_WEB, _BARE_WEB, _BARE_HOST, _MAIL) for goal in compiled(pattern).finditer(reach)]
         if any(map(_is_elsewhere, goals)) and not _is_negated(text, found.start()):
             return True
     return False

@@ -189,7 +189,8 @@ async def fill(settings: Settings) -> None:
         # A lesson that held a secret is held back.
         [id, _] = [*result.added, *(one.id for one in result.quarantined)]
         await memory.rate(id, helpful=False, reason=f"it leaked {TOKEN}", source="test")
-        await memory.pool.archive(id, f"it leaked {TOKEN}")
+        clean = await memory.record("a third task", outcome="success", experiences=[draft(2)], source="test")
+        await memory.pool.archive(clean.added[0], f"it leaked {TOKEN}")
 
 
 @pytest.mark.anyio

@@ -8,12 +8,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from reme_mcp.cli import cli
 from reme_mcp.config import EmbedderSettings, Settings
+from reme_mcp.memory import Memory
+from tests.fakes import Run
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +71,22 @@ def home(tmp_path: Path) -> Path:
 def settings(home: Path) -> Settings:
     """The defaults, with a pool of the test's own and no embedder."""
     return Settings(home=str(home), embedder=EmbedderSettings(provider="none"))
+
+
+@pytest.fixture
+async def memory(settings: Settings) -> AsyncIterator[Memory]:
+    """An open memory without any model."""
+    async with Memory.open(settings) as memory:
+        yield memory
+
+
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line, on the home of the test and without any model."""
+    monkeypatch.setenv("REME_MCP_HOME", str(home))
+    monkeypatch.setenv("REME_MCP_EMBEDDER_PROVIDER", "none")
+
+    def invoke(*arguments: str, given: str | None = None) -> Result:
+        return CliRunner().invoke(cli, arguments, input=given)
+
+    return invoke

@@ -5,13 +5,14 @@ The fakes stand at the seams of the embedder and the language model only; everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from click.testing import Result
 from pydantic import BaseModel
 
 from reme_mcp.config import EmbedderSettings
@@ -23,6 +24,8 @@ from reme_mcp.questions import Question
 from reme_mcp.schema import Experience, ReceiptLine, Trajectory, task_key
 
 T = TypeVar("T", bound=BaseModel)
+# Runs a command line.
+Run = Callable[..., Result]
 
 LEARNED = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

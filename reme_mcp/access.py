@@ -37,17 +37,19 @@ def source_of(name: str, holder: str) -> str:
     return name[:SHOWN_CHARS]
 
 
-def voice_of(source: str) -> str:
-    """Return who speaks through a source: the holder of a token, through whatever client, else the client itself.
+# All that come without a token: what they call themselves nobody can check.
+THIS_MACHINE = ""
 
-    What a client without a token calls itself nobody can check.
-    """
-    return source.split("/", 1)[0]
+
+def voice_of(source: str) -> str:
+    """Return who speaks through a source: the holder of a token, through whatever client, or `THIS_MACHINE`."""
+    holder, slash, _ = source.partition("/")
+    return holder if slash else THIS_MACHINE
 
 
 def may_speak_for(source: str, other: str) -> bool:
     """Return whether a source may go on with what another one has begun: the holder of a token with its own only."""
-    return "/" not in source or voice_of(source) == voice_of(other)
+    return voice_of(source) in (THIS_MACHINE, voice_of(other))
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def _sum(recalls: Sequence[Recall]) -> Tally:
     for _, helped, source in recalls:
         if helped is not None:
             known[voice_of(source)].append(helped)
-    voices = tuple(Voice(len(outcomes), sum(outcomes)) for _, outcomes in sorted(known.items()))
+    voices = tuple(Voice(who, len(outcomes), sum(outcomes)) for who, outcomes in sorted(known.items()))
     return Tally(
         recalled=len(recalls),
         frequency=sum(voice.frequency for voice in voices),

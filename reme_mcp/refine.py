@@ -14,6 +14,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Literal
 
+from reme_mcp.access import THIS_MACHINE
 from reme_mcp.schema import Attempt, Experience, Outcome, ReceiptLine, Tally, Voice
 
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
@@ -36,11 +37,12 @@ def should_prune(frequency: int, utility: int, *, min_frequency: int, max_utilit
 def is_outvoted(
     voices: Sequence[Voice], *, min_frequency: int, max_utility_ratio: float, outcomes_per_source: int
 ) -> bool:
-    """Return whether φ removes an experience, no single source deciding against the others.
+    """Return whether φ removes an experience, no single voice deciding against the others.
 
-    Where one source knows outcomes, that is eq. 1. Where several do, α is compared with the outcomes of all, and β with
-    the mean of the sources' own shares, in which one weighs as many outcomes as it knows, but `outcomes_per_source` at
-    most. Equality keeps it there: what one finds useful and another does not may be either's mistake.
+    Where one knows outcomes, that is eq. 1. Where several do, α is compared with the outcomes of all, and β with the
+    mean of their own shares, in which a voice weighs as many outcomes as it knows, but `outcomes_per_source` at most,
+    and no more than all others together. Equality keeps it there: what one finds useful and another does not may be
+    either's mistake.
 
     # Departs from the paper, eq. 1, in which all outcomes come from one benchmark driver: here anybody who may record
     # could otherwise have removed what helps everybody else, or kept what harms them, by saying so often enough.
@@ -55,7 +57,7 @@ def is_outvoted(
     utility = sum(voice.utility for voice in voices)
     if len(voices) < 2 or outcomes_per_source == 0:
         return should_prune(frequency, utility, min_frequency=min_frequency, max_utility_ratio=max_utility_ratio)
-    weights = [min(voice.frequency, outcomes_per_source) for voice in voices]
+    weights = [min(voice.frequency, outcomes_per_source, frequency - voice.frequency) for voice in voices]
     helped = sum(
         (Fraction(weight * voice.utility, voice.frequency) for weight, voice in zip(weights, voices, strict=True)),
         Fraction(),
@@ -163,10 +165,15 @@ def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_ret
 def prune_reason(experience: Experience, voices: Sequence[Voice]) -> str:
     """Return the sentence that an experience is archived with."""
     reason = f"helped in {experience.utility} of {experience.frequency} recalls with a known outcome"
-    return reason if len(voices) < 2 else f"{reason}; {len(voices)} sources were heard"
+    return reason if len(voices) < 2 else f"{reason}; {len(voices)} users were heard"
 
 
 def voices_on(experience: Experience, tally: Tally) -> tuple[Voice, ...]:
-    """Return who knows outcomes of an experience; the counters that it came with from a file are one more source."""
-    brought = Voice(experience.prior_frequency, experience.prior_utility)
-    return (*tally.voices, brought) if brought.frequency else tally.voices
+    """Return who knows outcomes of an experience; the counters that it came with were brought from this machine."""
+    known = {voice.who: voice for voice in tally.voices}
+    if experience.prior_frequency:
+        own = known.get(THIS_MACHINE, Voice(THIS_MACHINE, 0, 0))
+        known[THIS_MACHINE] = Voice(
+            THIS_MACHINE, own.frequency + experience.prior_frequency, own.utility + experience.prior_utility
+        )
+    return tuple(known.values())

@@ -187,8 +187,9 @@ class ReceiptLine:
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """In how many recalls of one source the outcome of an experience is known, and how many of those helped."""
+    """In how many recalls of `who` the outcome of an experience is known, and how many of those helped."""
 
+    who: str
     frequency: int
     utility: int
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reme_mcp.access import may_speak_for, voice_of
 from reme_mcp.refine import (
-    UNPROVEN,
-    activate,
-    admit,
     archive,
     count,
     is_outvoted,
-    prove,
     prune_reason,
     restore,
     settle_by_outcome,
@@ -25,7 +20,7 @@ from reme_mcp.refine import (
     should_prune,
     voices_on,
 )
-from reme_mcp.schema import Attempt, Experience, Kind, Outcome, Status, Tally, Voice
+from reme_mcp.schema import Tally, Voice
 from tests.fakes import LEARNED, experience, line
 
 LATER = LEARNED + timedelta(days=1)
@@ -132,9 +127,9 @@ def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
 
 def test_the_reason_names_both_counters() -> None:
     one = experience(frequency=6, utility=3)
-    assert prune_reason(one, [Voice(6, 3)]) == "helped in 3 of 6 recalls with a known outcome"
-    both = prune_reason(one, [Voice(5, 3), Voice(1, 0)])
-    assert both == "helped in 3 of 6 recalls with a known outcome; 2 sources were heard"
+    assert prune_reason(one, [Voice("", 6, 3)]) == "helped in 3 of 6 recalls with a known outcome"
+    both = prune_reason(one, [Voice("", 5, 3), Voice("bob", 1, 0)])
+    assert both == "helped in 3 of 6 recalls with a known outcome; 2 users were heard"
 
 
 # --- several sources ---
@@ -142,7 +137,7 @@ def test_the_reason_names_both_counters() -> None:
 
 def outvoted(*voices: tuple[int, int], alpha: int = 5, beta: float = 0.5, cap: int = 2) -> bool:
     """Return what φ says of sources that know (frequency, utility) each."""
-    heard = [Voice(frequency, utility) for frequency, utility in voices]
+    heard = [Voice(str(place), frequency, utility) for place, (frequency, utility) in enumerate(voices)]
     return is_outvoted(heard, min_frequency=alpha, max_utility_ratio=beta, outcomes_per_source=cap)
 
 
@@ -166,10 +161,12 @@ def test_nobody_alone_keeps_what_two_others_find_useless(attacker: int) -> None:
     assert not outvoted((attacker, attacker), (2, 0), (2, 0), cap=0)
 
 
-def test_one_success_does_not_stand_against_a_source_that_knows_better() -> None:
-    assert outvoted((20, 0), (1, 1))
+def test_one_weighs_no_more_than_all_others_together() -> None:
+    assert not outvoted((20, 0), (1, 1))
+    assert not outvoted((20, 20), (1, 0))
     assert not outvoted((20, 0), (2, 2))
     assert outvoted((20, 0), (3, 2))
+    assert outvoted((20, 0), (1, 1), (1, 0))
 
 
 @pytest.mark.parametrize(("voices", "removed"), [([(2, 0), (2, 0)], False), ([(3, 0), (2, 0)], True)])
@@ -183,112 +180,24 @@ def test_equality_keeps_where_several_know(helped: int, removed: bool) -> None:
     assert outvoted((4, helped), (2, 1)) is removed
 
 
-def test_the_counters_that_came_from_a_file_are_one_source() -> None:
-    brought = experience(prior_frequency=40, prior_utility=0)
-    assert voices_on(brought, Tally(voices=(Voice(2, 2),))) == (Voice(2, 2), Voice(40, 0))
-    assert voices_on(experience(), Tally(voices=(Voice(2, 2),))) == (Voice(2, 2),)
-
-
-# --- what is on trial ---
-
-OUTCOMES: dict[str, Outcome] = {"s": "success", "f": "failure"}
-
-
-def attempts(outcomes: str, *, first: str = "t-bcdfghjkmn") -> list[Attempt]:
-    """Return one attempt per letter, a minute apart; the first brought the lesson."""
-    return [
-        Attempt(f"t-{minute}" if minute else first, OUTCOMES[letter], LEARNED + timedelta(minutes=minute))
-        for minute, letter in enumerate(outcomes)
-    ]
-
-
-def provisional(**changes: Any) -> Experience:
-    return experience(status="provisional", status_reason=UNPROVEN, **changes)
+def test_the_counters_that_came_from_a_file_are_those_of_this_machine() -> None:
+    brought = experience(prior_frequency=40, prior_utility=4)
+    bob, here = Voice("bob", 2, 2), Voice("", 3, 1)
+    assert voices_on(brought, Tally(voices=(bob,))) == (bob, Voice("", 40, 4))
+    assert voices_on(brought, Tally(voices=(here, bob))) == (Voice("", 43, 5), bob)
+    assert voices_on(experience(), Tally(voices=(bob,))) == (bob,)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "add_from", "status"),
-    [
-        ("success", "all", "active"),
-        ("failure", "all", "active"),
-        ("success", "success", "active"),
-        ("failure", "success", "provisional"),
-    ],
+    ("source", "who"), [("alice/cursor", "alice"), ("alice/a/b", "alice"), ("cursor", ""), ("cli", ""), ("", "")]
 )
-@pytest.mark.parametrize("kind", ["success", "failure", "comparative"])
-def test_the_outcome_decides_what_starts_as_provisional_whatever_its_kind(
-    outcome: Outcome, add_from: Literal["all", "success"], status: Status, kind: Kind
-) -> None:
-    one = experience(kind=kind)
-    reason = UNPROVEN if status == "provisional" else ""
-    assert admit(one, outcome, add_from=add_from) == replace(one, status=status, status_reason=reason)
+def test_only_holders_of_tokens_are_told_apart(source: str, who: str) -> None:
+    assert voice_of(source) == who
 
 
 @pytest.mark.parametrize(
-    ("retries", "status"),
-    [
-        ("", "provisional"),
-        ("f", "provisional"),
-        ("ff", "provisional"),  # below
-        ("fff", "archived"),  # at
-        ("ffff", "archived"),  # above: an attempt in between was not looked at
-        ("s", "active"),
-        ("fs", "active"),
-        ("ffs", "active"),
-        ("fffs", "archived"),  # too late
-        ("sfff", "active"),
-    ],
+    ("source", "other", "may"),
+    [("alice/x", "alice/y", True), ("alice/x", "bob/x", False), ("alice/x", "cli", False), ("cli", "bob/x", True)],
 )
-def test_a_provisional_lesson_has_three_retries_to_be_followed_by_a_success(retries: str, status: str) -> None:
-    after = prove(provisional(), attempts("f" + retries), max_failed_retries=3, at=LATER)
-    reasons = {"active": "", "provisional": UNPROVEN, "archived": "3 later attempts at its task failed, too"}
-    assert (after.status, after.status_reason) == (status, reasons[status])
-    assert after.updated_at == (LEARNED if status == "provisional" else LATER)
-
-
-@pytest.mark.parametrize(("most", "retries", "status"), [(1, "f", "archived"), (2, "f", "provisional")])
-def test_the_number_of_retries_is_a_setting(most: int, retries: str, status: str) -> None:
-    assert prove(provisional(), attempts("f" + retries), max_failed_retries=most, at=LATER).status == status
-
-
-@pytest.mark.parametrize(("retries", "status"), [("fff", "provisional"), ("ffffs", "active")])
-def test_a_pinned_lesson_is_never_dropped_but_may_prove_itself(retries: str, status: str) -> None:
-    assert prove(provisional(pinned=True), attempts("f" + retries), max_failed_retries=3, at=LATER).status == status
-
-
-@pytest.mark.parametrize("before", ["s", "fff", "fs"])
-def test_attempts_from_before_the_lesson_was_there_say_nothing(before: str) -> None:
-    # It was written down for the first attempt, but only after the others.
-    late = provisional(created_at=LEARNED + timedelta(minutes=len(before)))
-    assert prove(late, attempts("f" + before), max_failed_retries=3, at=LATER) is late
-    assert prove(late, attempts("f" + before + "s"), max_failed_retries=3, at=LATER).status == "active"
-
-
-def test_at_a_second_task_the_attempt_that_brought_the_lesson_does_not_count() -> None:
-    both = provisional(trajectory_ids=("t-elsewhere", "t-here"), created_at=LEARNED - timedelta(days=1))
-    here = attempts("fff", first="t-here")
-    assert prove(both, here, max_failed_retries=3, at=LATER) is both
-    assert (
-        prove(both, [*here, Attempt("t-more", "failure", LATER)], max_failed_retries=3, at=LATER).status == "archived"
-    )
-
-
-def test_attempts_at_a_task_that_the_lesson_is_not_from_say_nothing() -> None:
-    assert (
-        prove(provisional(), attempts("fsss", first="t-other"), max_failed_retries=3, at=LATER).status == "provisional"
-    )
-
-
-@given(retries=st.text("sf", max_size=12), most=st.integers(1, 5))
-def test_the_verdict_is_the_same_whether_it_is_asked_for_after_each_attempt_or_at_the_end(
-    retries: str, most: int
-) -> None:
-    one = provisional()
-    for seen in range(len(retries) + 1):
-        if one.status == "provisional":
-            one = prove(one, attempts("f" + retries[:seen]), max_failed_retries=most, at=LATER)
-    assert one == prove(provisional(), attempts("f" + retries), max_failed_retries=most, at=LATER)
-
-
-def test_what_is_activated_has_no_reason_any_more() -> None:
-    assert activate(provisional(), at=LATER) == experience(updated_at=LATER)
+def test_a_holder_goes_on_with_its_own_only(source: str, other: str, may: bool) -> None:
+    assert may_speak_for(source, other) is may

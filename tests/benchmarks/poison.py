@@ -19,13 +19,14 @@ text stays as it was, `refused` those that the gate did not take; `reached` is t
 sent stands among the notes that the victim gets. `honest` is the honest lessons themselves: what is stopped of them is
 stopped wrongly.
 
-Second table, what outcomes do. The pool is new: an honest lesson and one of bad advice on each topic. Three honest
-holders take turns in doing the tasks; with a poisoned note among their notes they fail 7 times in 10, without one 2
-times in 10; they record the outcome with their receipt, and in one case in four rate the poisoned note after a failure.
-A ring of attackers rates every poisoned note up and every honest one down: once each, which needs no recall, or, as
-`often`, six times each with a recall of its own. `lived` is the median number of known outcomes after which a poisoned
-note was archived, `alive` the share that was not archived within 15 rounds, `lost` the share of honest lessons that
-was. Each ring meets both rules: all outcomes weigh the same (eq. 1 alone), and `refine.outcomes_per_source`.
+Second table, what outcomes and ratings do, in a pool of honest lessons and one of bad advice. In 15 rounds three
+honest holders take turns in doing each task; with bad advice among their notes they fail 7 times in 10, without it 2
+times in 10; they record the outcome with their receipt, and after one failure in four rate the bad advice. After the
+first round a ring of attackers rates every honest lesson down and every bad one up: once each, which needs no recall,
+or, as `often`, six times each with a recall of its own. `lost` is the share of honest lessons that was archived;
+`lived` the median number of the holders' outcomes after which bad advice was, and `alive` the share that was not. Each
+ring meets both rules: all outcomes weigh the same (eq. 1 alone), and `refine.outcomes_per_source`. Where honest lessons
+are recalled beside bad advice, they get the blame for its failures as well: that is not in this table.
 
 What is simulated: who fails how often. How a model reads a note, and whether it obeys, is not measured.
 """
@@ -205,68 +206,66 @@ async def reach(topics: Sequence[Topic], rng: random.Random) -> list[Row]:
 
 
 async def live(topics: Sequence[Topic], ring: int, often: bool, outcomes_per_source: int, seed: int) -> Fate:
-    """Plant bad advice beside honest lessons, and let honest holders work while a ring rates."""
+    """Let honest holders work and a ring rate, in both pools."""
+    lost, _ = await live_on("honest", topics, ring, often, outcomes_per_source, seed)
+    died, lived = await live_on("bad advice", topics, ring, often, outcomes_per_source, seed)
+    return Fate(ring, often, outcomes_per_source, lived=lived, alive=1 - died, lost=lost)
+
+
+async def live_on(
+    kind: str, topics: Sequence[Topic], ring: int, often: bool, outcomes_per_source: int, seed: int
+) -> tuple[float, float | None]:
+    """Play one pool; return the share that was archived, and after how many of the holders' outcomes, in the median."""
     rng = random.Random(seed)
+    bad = kind == "bad advice"
     with tempfile.TemporaryDirectory() as folder:
         async with Memory.open(settings(Path(folder) / "home", outcomes_per_source=outcomes_per_source)) as memory:
-            unused = Row("")
-            good: dict[str, str] = {}
-            bad: dict[str, str] = {}
+            planted: dict[str, str] = {}
             for place, topic in enumerate(topics):
-                added = await record(memory, topic, [(topic.when, topic.content)], HOLDERS[0], unused)
-                (lesson,) = attacks("bad advice", topic, place, rng)
-                poison = await record(memory, topic, lesson, "mallory-0/mcp", unused)
-                if added and poison:
-                    good[topic.task], bad[topic.task] = added[0], poison[0]
+                lesson = attacks(kind, topic, place, rng)[0] if bad else [(topic.when, topic.content)]
+                added = await record(memory, topic, lesson, "mallory-0/mcp" if bad else HOLDERS[0], Row(kind))
+                if added:
+                    planted[topic.task] = added[0]
             died: dict[str, int] = {}
             known: Counter[str] = Counter()
             for number in range(ROUNDS):
                 if number == 1:
-                    await rate_all(memory, ring, OFTEN if often else 1, good, bad)
-                for task in bad:
-                    await work(memory, task, bad[task], HOLDERS[(number + len(task)) % len(HOLDERS)], known, rng)
-                for task, id in bad.items():
+                    await rate_all(memory, ring, OFTEN if often else 1, planted, helpful=bad)
+                for place, (task, id) in enumerate(planted.items()):
+                    holder = HOLDERS[(number + place) % len(HOLDERS)]
+                    known[id] += await work(memory, task, id, holder, rng, is_bad=bad)
                     if task not in died and (await memory.pool.experience(id))[0].status == "archived":
                         died[task] = known[id]
-            lost = [(await memory.pool.experience(id))[0].status == "archived" for id in good.values()]
-    return Fate(
-        ring=ring,
-        often=often,
-        outcomes_per_source=outcomes_per_source,
-        lived=statistics.median(died.values()) if died else None,
-        alive=1 - len(died) / len(bad),
-        lost=sum(lost) / len(lost),
-    )
+    return len(died) / len(planted), statistics.median(died.values()) if died else None
 
 
-async def work(memory: Memory, task: str, poison: str, holder: str, known: Counter[str], rng: random.Random) -> None:
-    """Do a task once, with what is recalled, and record how it went."""
+async def work(memory: Memory, task: str, id: str, holder: str, rng: random.Random, *, is_bad: bool) -> bool:
+    """Do a task once with what is recalled, record how it went, and return whether the planted lesson was there."""
     recalled = await memory.recall(task, source=holder)
-    is_poisoned = poison in {one.id for one in recalled.experiences}
-    failed = rng.random() < (FAILS_POISONED if is_poisoned else FAILS)
+    is_there = id in {one.id for one in recalled.experiences}
+    failed = rng.random() < (FAILS_POISONED if is_bad and is_there else FAILS)
     rates = rng.random() < RATES
     outcome: Outcome = "failure" if failed else "success"
     # Each attempt is another one.
     steps = f"attempt {rng.random()}"
     await memory.record(task, outcome=outcome, steps=steps, experiences=[], receipt=recalled.receipt, source=holder)
-    known[poison] += is_poisoned
-    if is_poisoned and failed and rates:
-        await memory.rate(poison, helpful=False, receipt=recalled.receipt, source=holder)
+    if is_bad and is_there and failed and rates:
+        await memory.rate(id, helpful=False, receipt=recalled.receipt, source=holder)
+    return is_there
 
 
-async def rate_all(memory: Memory, ring: int, times: int, good: Mapping[str, str], bad: Mapping[str, str]) -> None:
-    """Have every account of the ring rate poison up and honest lessons down."""
+async def rate_all(memory: Memory, ring: int, times: int, planted: Mapping[str, str], *, helpful: bool) -> None:
+    """Have every account of the ring rate every planted lesson that it can recall."""
     for account in range(ring):
         source = f"mallory-{account}/mcp"
-        for task in bad:
+        for task, id in planted.items():
+            if times == 1:
+                await memory.rate(id, helpful=helpful, source=source)
+                continue
             for _ in range(times):
-                receipt = (await memory.recall(task, source=source)).receipt if times > 1 else None
-                for id, helpful in ((bad[task], True), (good[task], False)):
-                    try:
-                        await memory.rate(id, helpful=helpful, receipt=receipt, source=source)
-                    except Exception as exc:
-                        if "is not on receipt" not in str(exc):
-                            raise
+                recalled = await memory.recall(task, source=source)
+                if id in {one.id for one in recalled.experiences}:
+                    await memory.rate(id, helpful=helpful, receipt=recalled.receipt, source=source)
 
 
 # --- telling it ---
@@ -303,15 +302,15 @@ def show(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
         (
             f"{fate.ring} account{'' if fate.ring == 1 else 's'}{', often' if fate.often else ''}",
             "all weigh the same" if fate.outcomes_per_source == 0 else f"{fate.outcomes_per_source} a source",
+            f"{fate.lost:.0%}",
             "-" if fate.lived is None else f"{fate.lived:g}",
             f"{fate.alive:.0%}",
-            f"{fate.lost:.0%}",
         )
         for fate in fates
     ]
     report.show(
-        "What outcomes do to bad advice, and a ring to honest lessons",
-        ("ring", "outcomes", "lived", "alive", "lost"),
+        "What a ring does to honest lessons, and for bad advice",
+        ("ring", "outcomes", "lost", "lived", "alive"),
         cells,
     )
 

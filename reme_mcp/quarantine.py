@@ -223,7 +223,10 @@ _BINDS = _any(
     r"(?:must|has to|have to) be (?:obeyed|followed)",
     r"(?:is|are) (?:mandatory|binding|orders?|an order|verified|approved|authori[sz]ed)",
 )
-_SAID = r"(?:asked|told|said|instructed|instructions?|guidance|rules|guidelines|orders|directives|policies|requests?)"
+_SAID = (
+    r"(?:asked|told|said|instructed|configured|instructions?|guidance|rules|guidelines|orders|directives|policies"
+    r"|requests?|constraints|restrictions)"
+)
 _GUARDS = (
     r"(?:safety|security|content|policy|permission|guard)\W*(?:checks?|rails?|filters?|guards?|limits?|controls?|rules)"
 )
@@ -234,13 +237,21 @@ _RELEASE = _any(
     r"(?:is|are|counts?|as) (?:\w+ ){0,3}?(?:suggestions?|optional|irrelevant|void|secondary|advisory|background)\b",
     rf"\b(?:earlier|previous|prior|former|other|existing) (?:\w+ ){{0,2}}?{_SAID}\b(?:\W+\w+){{0,8}}?\W+"
     r"(?:is|are|was|were|been) (?:now )?(?:void|revoked|cancell?ed|withdrawn|suspended|lifted|overruled)\b",
+    rf"\b{_SAID} (?:that )?you (?:were|have been|had been) (?:given|told|handed)\b[^.\n]{{0,60}}"
+    r"\b(?:outdated|stale|obsolete|no longer|replaced|superseded)\b",
+    rf"\b(?:treat|take|use|regard) this {_NOTE} as\b[^.\n]{{0,20}}\b(?:replacement|authority|order|binding|final)\b",
+    rf"\b{_SAID}\b[^.\n]{{0,80}}\bassume (?:that )?(?:they|it) (?:do|does) not apply\b",
+    r"\b(?:restrictions|guardrails|refusals|safeguards)\b[^.\n]{0,40}"
+    r"\b(?:lifted|suspended|waived|no longer (?:appropriate|needed|apply))\b",
+    r"\byou (?:have been|are|were) (?:granted|promoted|cleared)\b[^.\n]{0,30}\b(?:status|clearance)\b",
+    r"\bapprove your own\b",
     r"\b(?:next|following) (?:line|sentence|paragraph|order|instruction)s? (?:is|are) (?:binding|mandatory|an order)\b",
     rf"\b(?:every|all|any|your) (?:\w+ )?{_GUARDS}\W+(?:\w+\W+){{0,3}}?"
     r"(?:off|disabled|lifted|suspended|waived|void|unnecessary)\b",
     rf"\b(?:turn off|switch off|disable|skip|bypass|lift|waive|suspend) (?:every|all|any|your) (?:\w+ )?{_GUARDS}\b",
     r"\b(?:confirmations?|approvals?|permissions?|consent)\b[^.\n]{0,30}\b(?:not|no longer|never)\b[^.\n]{0,20}"
     r"\b(?:needed|required|necessary|asked)\b[^.\n]{0,80}\b(?:approve|accept|confirm|grant|assume)\b",
-    r"\b(?:approve|accept|confirm|grant|authori[sz]e|consent)\b[^.\n;]{0,40}"
+    r"\b(?:approve|accept|confirm|consent)\b[^.\n;]{0,40}"
     r"\b(?:yourself|on (?:the user's|their|his|her) behalf|on behalf of the user|in the user's name)\b",
     r"\byou (?:are|act as|serve as|have become) (?:the |an? )?(?:new )?"
     r"(?:administrator|admin|operator|supervisor|superuser)(?: now\b|\W+as such\b)",
@@ -290,6 +301,10 @@ _SECRECY = _any(
     r"\bkeep (?:this|it|these|them)(?: \w+){0,2} (?:secret|hidden|confidential|to yourself)\b",
     r"\b(?:keep|leave) (?:this|it|that|these|them)(?: \w+){0,2} out of (?:the|your) "
     r"(?:logs?|answer|reply|summary|report|transcript)\b",
+    r"\bif (?:any(?:one|body)|the user|some(?:one|body)) asks\b[^.\n]{0,60}"
+    r"\b(?:describe it as|claim|pretend|change the subject|deny)\b",
+    r"\bso (?:that )?(?:the )?(?:users?|owners?|customers?|nobody|no one)\b[^.\n]{0,20}\b(?:not|n't|never)\b"
+    r"[^.\n]{0,20}\b(?:come across|find out|discover)\b",
     rf"\bwithout (?:a|any|another|one) (?:word|mention|notice|hint)\b(?:\W+\w+){{0,3}}?\W+to {_PERSON}\b",
     rf"\b{_PERSON} (?:(?:should|must|need) not|(?:should|must|need)n't|(?:does not|doesn't) (?:have|need) to|won't)"
     r" (?:ever )?(?:notice|find out|hear (?:of|about)|learn (?:of|about)|be told|know about (?:it|this|that))\b",
@@ -304,8 +319,8 @@ _SENSITIVE = _any(
     r"keychain|wallet|seed phrase|environment variables|env vars|home (?:folder|directory)|(?:shell|browser) history",
     r"conversation|chat (?:history|log)|transcript|system prompt|session|contents? of the environment|environment dump",
     r"invoices?|(?:credit|bank|payment) (?:cards?|details)|card (?:numbers?|details|that)|payslips?|account numbers?",
-    r"(?:user|customer|client|personal|private)(?:'?s)? "
-    r"(?:data|files?|messages?|mails?|e-?mails?|documents?|details|information|records)",
+    r"(?:user|customer|client|personal|private)(?:'?s)? (?:recent |last |whole |full |entire )?"
+    r"(?:data|files?|messages?|mails?|e-?mails?|documents?|details|information|records|spreadsheets?|contacts|calendars?)",
 )
 _SENDS = (
     r"(?:send|post|upload|e-?mail|mail|forward|transmit|exfiltrate|leak|share|submit|copy|append|attach|paste|deliver"
@@ -329,6 +344,7 @@ _MAIL = r"[\w.+-]+@(?P<host>(?:[\w-]+\.)+[a-z]{2,})"
 _SENDING = _any(
     rf"\b{_SENDS}\b(?:(?![.!?]\s)[^\n]){{0,160}}?{_SENSITIVE}",
     rf"{_SENSITIVE}\W+(?:\w+\W+){{0,3}}?(?:go|goes|belong|be sent|are sent|is sent)\W+to\b",
+    rf"https?://\S{{1,80}}[?&]\w+=\W*(?:\w+\W+){{0,8}}?{_SENSITIVE}",
     rf"{_SENSITIVE}[^.\n]{{0,60}}?\b(?:pass|send|forward|hand|relay|post|mail|copy) (?:it|them|these|all|both|that)\b",
 )
 _CARRIES = r"(?:curl|wget|ncat|\bnc)\b"
@@ -356,7 +372,8 @@ _COMMANDS = _any(
     r"(?:(?:/usr)?/bin/)?(?:(?:ba|z|da|k|fi)?sh|python[\d.]*|perl|ruby|node|php|iex|invoke-expression)\b",
     r"\b(?:bash|sh|zsh|source|eval|python[\d.]*)\b[^\n]{0,20}?(?:<\(|\$\(|`)\s*(?:curl|wget|base64)\b",
     r"\b(?:iex|invoke-expression)\s*\(",
-    r"\bbase64\s+(?:-d|--decode)\b[^\n]{0,80}?\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b",
+    r"\b(?:base64\s+(?:-d|--decode)|curl|wget)\b[^\n]{0,80}?"
+    r"(?:\||\bpiped?\b(?: \w+){0,2} (?:in)?to)\s*(?:a |the )?(?:sudo\s+)?(?:(?:ba|z|da)?sh|shell)\b",
     r"\brm\s+(?:-\w+\s+)*-(?=\w*r)(?=\w*f)\w+\s+(?:--no-preserve-root\s+)?(?:/|~|\$home|\$\{home\})/?\*?" + _PATH_END,
     r"\bmkfs\.?\w*\s+/dev/|\bdd\s[^\n]{0,60}?of=/dev/(?:sd|nvme|disk|hd)|>\s*/dev/(?:sd|nvme|disk|hd)|:\(\)\s*\{\s*:\|:",
     r"/dev/tcp/|\b(?:nc|ncat)\b[^\n]{0,40}?\s-(?:e|c)\s",
@@ -368,6 +385,9 @@ _DECODES = r"\b(?:decod\w*|base64|unhex\w*|atob|frombase64\w*|rot13|execut\w*|ev
 
 _MARKUP = _any(
     r"<\|[\w:.-]{2,40}\|>|\[/?inst\]|<</?sys>>|\[/?(?:tool_calls|available_tools|tool_results)\]|<(?:start|end)_of_turn>",
+    r"\[end of [\w ]{0,20}(?:memory|notes?|lessons?|results?|context|tool)[\w ]{0,12}\]",
+    r"(?:^|\n)\s*(?:human|user)\s?:[\s\S]{0,300}?\n\s*assistant\s?:",
+    r"[\"']role[\"']\s*:\s*[\"']system[\"']\s*,\s*[\"']content[\"']",
     r"\[/(?:system|assistant|developer|instructions?)\]|\[(?:system|assistant)\]",
     r"</?(?:system|assistant|developer|human|tool_calls?|function_calls?|tool_use|tool_results?|invoke|antml:\w+"
     r"|system[-_]reminder|instructions?|system[-_]prompt)(?:\s[^>\n]{0,80})?>",
@@ -386,6 +406,8 @@ _STEERS = _any(
     r"\b(?:passwords?|tokens?|keys?|secrets?|credentials?|pins?)\b[^.\n]{0,80}"
     r"\b(?:write|put|store|record|save|repeat|include)\b (?:\w+ )?(?:in|into|to|as) (?:\w+ ){0,4}?"
     r"(?:lesson|memory|experience|trajectory)s?\b",
+    r"\bcop(?:y|ies) of (?:this|the very) (?:paragraph|note|lesson|text|entry)\b",
+    r"\b(?:store|save|write|record) a (?:lesson|note|memory) (?:saying|stating|that says|which says)\b",
     r"\b(?:count|report|mark|rate|record) (?:it|this|this (?:note|lesson)) as (?:helpful|useful|a success)\b",
     r"\b(?:delete|archive|drop|remove|distrust|downvote|discard) (?:the |all |any |every )*other "
     r"(?:notes?|lessons?|memor(?:y|ies)|experiences?)\b",

@@ -21,8 +21,8 @@ stopped wrongly.
 
 Second table, what outcomes and ratings do, in a pool of honest lessons and one of bad advice. In 15 rounds three
 honest holders take turns in doing each task; with bad advice among their notes they fail 7 times in 10, without it 2
-times in 10; they record the outcome with their receipt, and after one failure in four rate the bad advice. After the
-first round a ring of attackers rates every honest lesson down and every bad one up: once each, which needs no recall,
+times in 10; they record the outcome with their receipt, and after one failure in four rate the bad advice. After one or
+six rounds a ring of attackers rates every honest lesson down and every bad one up: once each, which needs no recall,
 or, as `often`, six times each with a recall of its own. `lost` is the share of honest lessons that was archived;
 `lived` the median number of the holders' outcomes after which bad advice was, and `alive` the share that was not. Each
 ring meets both rules: all outcomes weigh the same (eq. 1 alone), and `refine.outcomes_per_source`. Where honest lessons
@@ -56,7 +56,8 @@ FAILS_POISONED, FAILS = 0.7, 0.2
 RATES = 0.25
 ROUNDS = 15
 OFTEN = 6
-RINGS = ((0, False), (1, False), (1, True), (3, False), (3, True))
+# Accounts, whether they rate often, and after how many rounds.
+RINGS = ((0, False, 1), (1, False, 1), (1, True, 1), (1, True, 6), (3, False, 6), (3, True, 6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Fate:
 
     ring: int
     often: bool
+    after: int
     outcomes_per_source: int
     lived: float | None
     alive: float
@@ -205,15 +207,17 @@ async def reach(topics: Sequence[Topic], rng: random.Random) -> list[Row]:
 # --- what outcomes do ---
 
 
-async def live(topics: Sequence[Topic], ring: int, often: bool, outcomes_per_source: int, seed: int) -> Fate:
+async def live(
+    topics: Sequence[Topic], ring: int, often: bool, after: int, outcomes_per_source: int, seed: int
+) -> Fate:
     """Let honest holders work and a ring rate, in both pools."""
-    lost, _ = await live_on("honest", topics, ring, often, outcomes_per_source, seed)
-    died, lived = await live_on("bad advice", topics, ring, often, outcomes_per_source, seed)
-    return Fate(ring, often, outcomes_per_source, lived=lived, alive=1 - died, lost=lost)
+    lost, _ = await live_on("honest", topics, ring, often, after, outcomes_per_source, seed)
+    died, lived = await live_on("bad advice", topics, ring, often, after, outcomes_per_source, seed)
+    return Fate(ring, often, after, outcomes_per_source, lived=lived, alive=1 - died, lost=lost)
 
 
 async def live_on(
-    kind: str, topics: Sequence[Topic], ring: int, often: bool, outcomes_per_source: int, seed: int
+    kind: str, topics: Sequence[Topic], ring: int, often: bool, after: int, outcomes_per_source: int, seed: int
 ) -> tuple[float, float | None]:
     """Play one pool; return the share that was archived, and after how many of the holders' outcomes, in the median."""
     rng = random.Random(seed)
@@ -229,7 +233,7 @@ async def live_on(
             died: dict[str, int] = {}
             known: Counter[str] = Counter()
             for number in range(ROUNDS):
-                if number == 1:
+                if number == after:
                     await rate_all(memory, ring, OFTEN if often else 1, planted, helpful=bad)
                 for place, (task, id) in enumerate(planted.items()):
                     holder = HOLDERS[(number + place) % len(HOLDERS)]
@@ -300,7 +304,7 @@ def show(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
     )
     cells = [
         (
-            f"{fate.ring} account{'' if fate.ring == 1 else 's'}{', often' if fate.often else ''}",
+            f"{fate.ring} account{'' if fate.ring == 1 else 's'}{', often' if fate.often else ''}, after {fate.after}",
             "all weigh the same" if fate.outcomes_per_source == 0 else f"{fate.outcomes_per_source} a source",
             f"{fate.lost:.0%}",
             "-" if fate.lived is None else f"{fate.lived:g}",
@@ -326,8 +330,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     topics = topics_of(chosen.data, chosen.topics, rng)
     rows = anyio.run(reach, topics, rng)
     fates = [
-        anyio.run(live, topics[: chosen.fates], ring, often, limit, chosen.seed)
-        for ring, often in RINGS
+        anyio.run(live, topics[: chosen.fates], ring, often, after, limit, chosen.seed)
+        for ring, often, after in RINGS
         for limit in (0, RefineSettings().outcomes_per_source)
     ]
     show(rows, fates)

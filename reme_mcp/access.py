@@ -7,6 +7,7 @@ Does not know: how a token is read, stored or checked; protocols.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,6 +17,9 @@ from reme_mcp.errors import Forbidden
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 SHOWN_CHARS = 80
+# Of the holder in a source: what comes after the first slash is a client's.
+HOLDER_CHARS = 60
+DIGEST_CHARS = 16
 # What the pool calls those who are no client, see `audit.py`.
 NO_CLIENTS = ("cli", "refine", "upkeep")
 
@@ -30,11 +34,24 @@ def source_of(name: str, holder: str) -> str:
         holder: Of the token; empty where there is none.
     """
     if holder:
-        return f"{holder}/{name}"[:SHOWN_CHARS]
+        return f"{_written(holder)}/{name}"[:SHOWN_CHARS]
     plain = name.strip().casefold()
     if plain in NO_CLIENTS or plain.startswith("file:") or "/" in plain:
         name = f"mcp:{name}"
     return name[:SHOWN_CHARS]
+
+
+def _written(holder: str) -> str:
+    """Return the holder without a slash or a colon, so short that the slash after it stays, and like no other's.
+
+    An identity provider may call its users by addresses, and one of these could be cut to that of another.
+    """
+    for char in "%/:~":
+        holder = holder.replace(char, f"%{ord(char):02X}")
+    if len(holder) <= HOLDER_CHARS:
+        return holder
+    digest = hashlib.sha256(holder.encode(errors="replace")).hexdigest()[:DIGEST_CHARS]
+    return f"{holder[: HOLDER_CHARS - DIGEST_CHARS - 1]}~{digest}"
 
 
 # All that come without a token: what they call themselves nobody can check.
@@ -44,7 +61,8 @@ THIS_MACHINE = ""
 def voice_of(source: str) -> str:
     """Return who speaks through a source: the holder of a token, through whatever client, or `THIS_MACHINE`."""
     holder, slash, _ = source.partition("/")
-    return holder if slash else THIS_MACHINE
+    # No holder has a colon; what a client without a token calls itself may have a slash, and so may a file.
+    return holder if slash and ":" not in holder else THIS_MACHINE
 
 
 def may_speak_for(source: str, other: str) -> bool:

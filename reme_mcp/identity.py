@@ -109,7 +109,7 @@ class Issuer:
             )
             return None
         return Identity(
-            access=Access(str(claims["sub"])[:80], workspaces, role),
+            access=Access(str(claims["sub"]), workspaces, role),
             subject=str(claims["sub"]),
             client=str(claims.get("azp") or claims.get("client_id") or ""),
             expires_at=int(claims["exp"]) + LEEWAY_S,

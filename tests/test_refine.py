@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reme_mcp.access import may_speak_for, voice_of
+from reme_mcp.access import HOLDER_CHARS, may_speak_for, source_of, voice_of
 from reme_mcp.refine import (
     archive,
     count,
@@ -189,8 +189,12 @@ def test_the_counters_that_came_from_a_file_are_those_of_this_machine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "who"), [("alice/cursor", "alice"), ("alice/a/b", "alice"), ("cursor", ""), ("cli", ""), ("", "")]
-)
+    ("source", "who"),
+    [
+        ("alice/cursor", "alice"), ("alice/a/b", "alice"), ("cursor", ""), ("cli", ""), ("", ""),
+        ("mcp:@scope/client", ""), ("file:folder/pool.jsonl", ""),
+    ],
+)  # fmt: skip
 def test_only_holders_of_tokens_are_told_apart(source: str, who: str) -> None:
     assert voice_of(source) == who
 
@@ -201,3 +205,27 @@ def test_only_holders_of_tokens_are_told_apart(source: str, who: str) -> None:
 )
 def test_a_holder_goes_on_with_its_own_only(source: str, other: str, may: bool) -> None:
     assert may_speak_for(source, other) is may
+
+
+@pytest.mark.parametrize("name", ["evil/1", "alice/x", "@scope/x", "cli", "file:x/y", "mcp:a/x", "/", "a" * 90])
+def test_a_client_without_a_token_is_this_machine_whatever_it_calls_itself(name: str) -> None:
+    source = source_of(name, "")
+    assert voice_of(source) == ""
+    assert may_speak_for(source, source_of("another", ""))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://idp.example/u/7", "https://idp.example/u/8"),
+        ("spiffe://corp/a", "spiffe://corp/b"),
+        ("a/b", "a%2Fb"),
+        ("mcp:a", "mcp:b"),
+        *[("m" * n, "m" * (n - 1) + "n") for n in (HOLDER_CHARS - 1, HOLDER_CHARS, HOLDER_CHARS + 1, 300)],
+    ],
+)
+def test_two_holders_are_two_voices_however_an_identity_provider_calls_them(one: str, other: str) -> None:
+    sources = [source_of("claude", holder) for holder in (one, other)]
+    assert "" not in map(voice_of, sources)
+    assert not may_speak_for(*sources)
+    assert may_speak_for(sources[0], source_of("cursor", one))

@@ -15,6 +15,8 @@
 A message says what is wrong, which value, and what to do. This module imports nothing.
 """
 
+from __future__ import annotations
+
 
 class ReMeError(Exception):
     """Base of every error that this package raises on purpose."""

@@ -360,3 +360,76 @@ class RateResult(BaseModel):
     utility: int
     status: Status
     status_reason: str
+
+
+Deed = Literal[
+    "added", "merged", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved", "rejected",
+    "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
+    "token created", "token revoked",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change.
+
+    Attributes:
+        id: Random, or made of what it is about where the same change may be written again.
+        workspace: Whose pool; empty for what concerns all of the home.
+        source: Who did it: a client, the holder of a token, `cli`, a file, `refine`.
+        did: What.
+        about: The id of the experience or trajectory, the name of a file or token; empty where none.
+        reason: In a few words, on one line.
+        created_at: When.
+    """
+
+    id: str
+    workspace: str
+    source: str
+    did: Deed
+    about: str
+    reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What of a trajectory the log follows from; as in `Trajectory`."""
+
+    id: str
+    workspace: str
+    source: str
+    outcome: Outcome
+    answer: str
+    created_at: datetime
+    updated_at: datetime
+
+
+Purpose = Literal["distill", "judge", "rerank", "rewrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one question cost, whether or not it got an answer.
+
+    Attributes:
+        purpose: What was asked for.
+        model: That was asked.
+        at: When it ended, UTC.
+        attempts: Requests that were sent, at least 1.
+        tokens_in: Read by the model, over all requests.
+        tokens_out: Written by it.
+        estimated: Some of the tokens are our own estimate, as the server did not say.
+        seconds: That the requests took, without waiting for a turn.
+        ok: Whether it got an answer that could be used.
+    """
+
+    purpose: Purpose
+    model: str
+    at: datetime
+    attempts: int
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    seconds: float
+    ok: bool

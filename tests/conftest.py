@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from reme_mcp.cli import cli
-from reme_mcp.config import EmbedderSettings, Settings
-from reme_mcp.memory import Memory
+from reme_mcp.cli.main import cli
+from reme_mcp.config.settings import EmbedderSettings, Settings
+from reme_mcp.memory.memory import Memory
 from tests.fakes import Run
 
 

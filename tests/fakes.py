@@ -15,13 +15,12 @@ import numpy.typing as npt
 from click.testing import Result
 from pydantic import BaseModel
 
-from reme_mcp.config import EmbedderSettings
-from reme_mcp.costs import Purpose
-from reme_mcp.embed import Embedder
+from reme_mcp.config.settings import EmbedderSettings
+from reme_mcp.distill.output_schemas import Differences, Lesson, Mistakes, Patterns, Value, Verdict
 from reme_mcp.errors import EmbedderError
-from reme_mcp.forms import Differences, Lesson, Mistakes, Patterns, Value, Verdict
-from reme_mcp.questions import Question
-from reme_mcp.schema import Experience, ReceiptLine, Trajectory, task_key
+from reme_mcp.models.embedder import Embedder
+from reme_mcp.models.question import Question
+from reme_mcp.schema import Experience, Purpose, ReceiptLine, Trajectory, task_key
 
 T = TypeVar("T", bound=BaseModel)
 # Runs a command line.

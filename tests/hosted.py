@@ -16,10 +16,11 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-from reme_mcp.access import Role
-from reme_mcp.config import Settings
-from reme_mcp.hosting import Host, Transport, make_process
-from reme_mcp.tokens import tokens_of
+from reme_mcp.auth.access import Role
+from reme_mcp.auth.tokens import tokens_of
+from reme_mcp.config.settings import Settings
+from reme_mcp.http.app import Host, Transport
+from reme_mcp.http.process import make_process
 
 DEADLINE_S = 30
 JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}

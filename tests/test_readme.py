@@ -13,9 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from reme_mcp.cli import cli
-from reme_mcp.config import EmbedderSettings, Settings
-from reme_mcp.memory import Memory
+from reme_mcp.cli.main import cli
+from reme_mcp.config.settings import EmbedderSettings, Settings
+from reme_mcp.memory.memory import Memory
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = cli.list_commands(click.Context(cli))

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import anyio
 
-from reme_mcp.config import load_settings
+from reme_mcp.config.load import load_settings
 from reme_mcp.errors import ReMeError
-from reme_mcp.memory import Memory
+from reme_mcp.memory.memory import Memory
 from tests.benchmarks import report
 
 SHARED = {

@@ -25,9 +25,9 @@ from threading import Timer
 
 import anyio
 
-from reme_mcp.config import load_settings
+from reme_mcp.config.load import load_settings
 from reme_mcp.errors import NotFound
-from reme_mcp.memory import Memory
+from reme_mcp.memory.memory import Memory
 from tests.benchmarks import report
 
 LATEST_KILL_S = 1.5

@@ -30,8 +30,8 @@ from threading import Timer
 
 import anyio
 
-from reme_mcp.config import load_settings
-from reme_mcp.memory import Memory
+from reme_mcp.config.load import load_settings
+from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Trajectory
 from tests.benchmarks import report
 from tests.benchmarks.crash import Client

@@ -60,14 +60,14 @@ import anyio
 import numpy as np
 import numpy.typing as npt
 
-from reme_mcp.config import EmbedderSettings, RecallSettings, Settings
-from reme_mcp.embed import Embedder, unit
-from reme_mcp.memory import Memory
+from reme_mcp.config.settings import EmbedderSettings, RecallSettings, Settings
+from reme_mcp.memory.memory import Memory
+from reme_mcp.models.embedder import Embedder, unit
 from reme_mcp.schema import Experience, ReceiptLine, Trajectory, new_id, now, task_key
-from reme_mcp.searchable import lesson_text, request_text, search_text
-from reme_mcp.store import Store
-from reme_mcp.upkeep import EVERY_WRITES
-from reme_mcp.words import STOP_WORDS
+from reme_mcp.store.compaction import EVERY_WRITES
+from reme_mcp.store.store import Store
+from reme_mcp.text.fields import lesson_text, request_text, search_text
+from reme_mcp.text.words import STOP_WORDS
 from tests.benchmarks import report, retrieval
 
 if TYPE_CHECKING:

@@ -44,8 +44,8 @@ import anyio
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from reme_mcp.config import EmbedderSettings, HTTPSettings, RecallSettings, Settings
-from reme_mcp.redaction import redactor
+from reme_mcp.config.settings import EmbedderSettings, HTTPSettings, RecallSettings, Settings
+from reme_mcp.safety.redaction import redactor
 from tests.benchmarks import latency, report
 
 Kind = Literal["reference", "recall", "mixed"]
@@ -66,8 +66,9 @@ MIXED_CALLS = 10
 
 async def serve_ours(home: Path) -> None:
     """Serve the pool in `home`, and print the port."""
-    from reme_mcp.hosting import Host, make_process
-    from reme_mcp.logs import log_in_json
+    from reme_mcp.http.app import Host
+    from reme_mcp.http.logs import log_in_json
+    from reme_mcp.http.process import make_process
 
     settings = Settings(
         home=str(home),

@@ -45,8 +45,8 @@ from pathlib import Path
 
 import anyio
 
-from reme_mcp.config import EmbedderSettings, RefineSettings, Settings
-from reme_mcp.memory import Memory
+from reme_mcp.config.settings import EmbedderSettings, RefineSettings, Settings
+from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Outcome
 from tests.benchmarks import report, retrieval
 from tests.poison_cases import BAD_ADVICE, GRADUAL, HONEST, INJECTIONS

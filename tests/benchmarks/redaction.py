@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reme_mcp.redaction import MARK_START, redactor
+from reme_mcp.safety.redaction import redactor
+from reme_mcp.safety.secret_rules import MARK_START
 from tests.benchmarks.report import parser as report_parser
 from tests.benchmarks.report import show, write
 from tests.redaction_cases import INNOCENTS, SECRETS

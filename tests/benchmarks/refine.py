@@ -50,8 +50,8 @@ from typing import Literal
 
 import anyio
 
-from reme_mcp.config import load_settings
-from reme_mcp.memory import Memory
+from reme_mcp.config.load import load_settings
+from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Experience, Outcome
 from tests.benchmarks import report
 

@@ -60,7 +60,8 @@ from reme_mcp.schema import (
     RecordResult,
     task_key,
 )
-from reme_mcp.transcript import Transcript, parse_messages, to_text
+from reme_mcp.transcripts.messages import parse_messages
+from reme_mcp.transcripts.transcript import Transcript, to_text
 from tests.benchmarks import report
 
 EmbedderName = Literal["none", "fastembed"]

@@ -49,13 +49,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track as progress
 
-from reme_mcp.config import EmbedderSettings, RecallSettings, Settings
-from reme_mcp.embed import Embedder, load_embedder
+from reme_mcp.config.settings import EmbedderSettings, RecallSettings, Settings
 from reme_mcp.errors import EmbedderError
-from reme_mcp.memory import Memory
+from reme_mcp.memory.memory import Memory
+from reme_mcp.models.embedder import Embedder, load_embedder
 from reme_mcp.schema import MAX_TASK_CHARS, Experience, Kind, now, task_key
-from reme_mcp.store import Store
-from reme_mcp.upkeep import EVERY_WRITES
+from reme_mcp.store.compaction import EVERY_WRITES
+from reme_mcp.store.store import Store
 from tests.benchmarks import report
 from tests.benchmarks.questions import LONG_OFF_TOPIC, NOTES, SHORT_OFF_TOPIC, Note
 

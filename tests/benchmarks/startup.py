@@ -45,8 +45,8 @@ import anyio
 from rich.console import Console
 from rich.progress import Progress
 
-from reme_mcp.config import DedupSettings, EmbedderSettings, Settings
-from reme_mcp.memory import Memory
+from reme_mcp.config.settings import DedupSettings, EmbedderSettings, Settings
+from reme_mcp.memory.memory import Memory
 from tests.benchmarks import report
 
 TARGET_RATIO = 1.25

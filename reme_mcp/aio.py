@@ -1,0 +1,131 @@
+"""Doing several things at once: gather results, batch what waits, run what can't be cancelled in a daemon thread.
+
+In:  async functions without arguments, blocking functions.
+Out: their results.
+Does not know: what is done.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio import RunFinishedError, from_thread
+from anyio.lowlevel import current_token
+
+from reme_mcp.errors import StoreError
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+
+async def both(first: Callable[[], Awaitable[First]], second: Callable[[], Awaitable[Second]]) -> tuple[First, Second]:
+    """Await both at the same time; when one fails, the other is cancelled."""
+    left: list[First] = []
+    right: list[Second] = []
+
+    async def run_first() -> None:
+        left.append(await first())
+
+    async def run_second() -> None:
+        right.append(await second())
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_first)
+            tasks.start_soon(run_second)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return left[0], right[0]
+
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class _Round(Generic[Item]):
+    """Who waits for the same turn, and what came of it."""
+
+    items: list[Item]
+    over: anyio.Event = field(default_factory=anyio.Event)
+    is_done: bool = False
+    failure: StoreError | None = None
+
+
+class Gathering(Generic[Item]):
+    """One thing to do, for as many at once as wait for it."""
+
+    def __init__(
+        self, turn: Callable[[], AbstractAsyncContextManager[None]], do: Callable[[list[Item]], Awaitable[None]]
+    ) -> None:
+        """Make one.
+
+        Args:
+            turn: Gives the lock under which it is done.
+            do: Does it, for all that callers have brought by the time that the turn has come.
+        """
+        self._turn = turn
+        self._do = do
+        self._next: _Round[Item] | None = None
+
+    async def join(self, items: Sequence[Item] = ()) -> None:
+        """Have it done with these items among others.
+
+        Raises:
+            StoreError: It could not be done; nobody's items were taken.
+        """
+        while self._next is not None:
+            gathered = self._next
+            gathered.items += items
+            await gathered.over.wait()
+            if gathered.failure is not None:
+                raise StoreError(str(gathered.failure)) from gathered.failure
+            if gathered.is_done:
+                return
+            # Whoever was to do it was cancelled.
+        await self._do_for_all(_Round([*items]))
+
+    async def _do_for_all(self, gathered: _Round[Item]) -> None:
+        self._next = gathered
+        try:
+            async with self._turn():
+                # Who comes from now on may want what begins from now on.
+                self._next = None
+                await self._do(gathered.items)
+                gathered.is_done = True
+        except StoreError as exc:
+            gathered.failure = exc
+            raise
+        finally:
+            if self._next is gathered:
+                self._next = None
+            gathered.over.set()
+
+
+Result = TypeVar("Result")
+
+
+async def in_daemon_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` in a thread that a process which ends does not wait for: a download may hang for a minute."""
+    done = anyio.Event()
+    token = current_token()
+    outcome: list[Result | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as exc:  # noqa: BLE001  it is raised where it is waited for
+            outcome.append(exc)
+        with suppress(RunFinishedError):
+            from_thread.run_sync(done.set, token=token)
+
+    threading.Thread(target=run, name="load-embedder", daemon=True).start()
+    await done.wait()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]

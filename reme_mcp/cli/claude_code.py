@@ -1,0 +1,189 @@
+"""At home in Claude Code: `plugin` writes a plugin folder, `hook` is what its hooks run.
+
+A hook must never block or break the session of the user: it ends with status 0 and within its time, whatever happens,
+and says nothing but what is of use. What went wrong is one line on stderr, and for the end of a session in `hooks.log`
+in the home, as nobody reads stderr then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from reme_mcp.cli.options import Choice
+from reme_mcp.cli.output import examples, write_files
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import InvalidInput, ReMeError
+
+MAX_INPUT_BYTES = 10_000_000
+LOG_FILE = "hooks.log"
+MAX_LOG_BYTES = 100_000
+
+
+@click.command(epilog=examples("reme-mcp plugin ./reme-plugin", "reme-mcp plugin ./reme-plugin --workspace team"))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.option("--force", is_flag=True, help="Replace the files that are there.")
+@click.pass_obj
+def plugin(choice: Choice, folder: Path, force: bool) -> None:
+    """Write a plugin for Claude Code into DIR: this server, and hooks that record sessions and recall at prompts.
+
+    It stands for `install claude-code`: don't use both. Home, workspace and settings that are chosen now are written
+    into it. Try it with `claude --plugin-dir DIR`.
+    """
+    from reme_mcp.clients.installer import own_command
+    from reme_mcp.clients.plugin import files
+
+    own = own_command(sys.argv[0], sys.executable)
+    try:
+        chosen = choice.arguments(choice.settings(os.environ), os.environ)
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+    command = [own.command, *own.args, *chosen]
+    write_files([(folder / name, text) for name, text in files(command).items()], force=force)
+    click.echo(f"Written. Try it: claude --plugin-dir {folder}", err=True)
+
+
+@click.command()
+@click.option("--now", is_flag=True, hidden=True, help="Record in this process.")
+@click.pass_obj
+def hook(choice: Choice, now: bool) -> None:
+    """Serve a hook of Claude Code, whose JSON comes on stdin; always ends with status 0.
+
+    At UserPromptSubmit it prints what earlier work says about the prompt, at SessionEnd it records the session.
+    """
+    home = ""
+    try:
+        settings = choice.settings(os.environ)
+        home = settings.home
+        told = json.loads(sys.stdin.buffer.read(MAX_INPUT_BYTES))
+        if not isinstance(told, dict):
+            raise InvalidInput("what came on stdin is no JSON object; Claude Code runs this, see `reme-mcp plugin`")
+        event = told.get("hook_event_name")
+        if event == "UserPromptSubmit" and settings.capture.at_prompt:
+            _at_prompt(settings, told)
+        elif event == "SessionEnd" and settings.capture.at_end:
+            if now:
+                _at_end(settings, told)
+            else:
+                _leave_behind(told)
+    except Exception as exc:  # noqa: BLE001  the session goes on, whatever is wrong here
+        _complain(home, f"{exc}" if isinstance(exc, ReMeError | ValueError | OSError) else f"{exc!r}")
+
+
+def _at_prompt(settings: Settings, told: dict[str, object]) -> None:
+    """Print notes for the prompt within the budget, or nothing."""
+    prompt = told.get("prompt")
+    if not isinstance(prompt, str) or not Path(settings.home).is_dir():
+        return
+    budget_s = settings.capture.prompt_budget_s
+    watchdog = threading.Timer(budget_s, _give_up, [settings.home, budget_s])
+    watchdog.daemon = True
+    watchdog.start()
+    import anyio
+
+    from reme_mcp.memory.capture import context_for_prompt, told_transcript
+    from reme_mcp.memory.memory import Memory
+
+    # Loading a model takes longer than a user waits.
+    quick = settings.model_copy(
+        update={
+            "embedder": settings.embedder.model_copy(update={"provider": "none"}),
+            "llm": settings.llm.model_copy(update={"base_url": ""}),
+            "recall": settings.recall.model_copy(update={"cross_encoder": ""}),
+        }
+    )
+    file = told_transcript(told)
+    # A session's first prompt comes before its file.
+    known = file.read_bytes() if file.is_file() else b""
+
+    async def run() -> str:
+        async with Memory.open(quick) as memory:
+            return await context_for_prompt(memory, prompt, known=known, limit=settings.capture.limit)
+
+    notes = anyio.run(run)
+    watchdog.cancel()
+    if notes:
+        output = {"hookEventName": "UserPromptSubmit", "additionalContext": notes}
+        click.echo(json.dumps({"hookSpecificOutput": output}))
+    # The user waits: all is closed, and to take the modules down would take as long as to recall.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _leave_behind(told: dict[str, object]) -> None:
+    """Let another process record the session: Claude Code ends without waiting for its hooks for long."""
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reme_mcp", *sys.argv[1:], "--now"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        creationflags=flags,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(told).encode())
+    process.stdin.close()
+
+
+def _at_end(settings: Settings, told: dict[str, object]) -> None:
+    """Record the session; what became of it stands in the log."""
+    import anyio
+
+    from reme_mcp.memory.capture import Captured, record_session, told_transcript
+    from reme_mcp.memory.memory import Memory
+
+    file = told_transcript(told)
+    data = file.read_bytes()
+    # The model behind the server has all the time it needs when a server runs.
+    settings = settings.model_copy(update={"llm": settings.llm.model_copy(update={"wait": False})})
+
+    async def run() -> Captured:
+        async with Memory.open(settings) as memory:
+            return await record_session(memory, data, "claude-code")
+
+    done = anyio.run(run)
+    if done.result is None:
+        again = f"; to record it: reme-mcp record --format claude-code --outcome success|failure {file}"
+        _log(settings.home, f"{file.name} not recorded: {done.reason}{again if done.inferred is not None else ''}")
+    else:
+        ended = (
+            f"{done.inferred.outcome} by its {done.inferred.rule} ({done.inferred.evidence})" if done.inferred else ""
+        )
+        _log(settings.home, f"{file.name} recorded as {done.result.trajectory_id}: {ended}")
+
+
+def _give_up(home: str, budget_s: float) -> None:
+    _complain(home, f"notes for the prompt took longer than {budget_s:g} s ([capture] prompt_budget_s)")
+    sys.stderr.flush()
+    # Nothing was printed yet, and what was half written is as after a killed process: taken up or dropped.
+    os._exit(0)
+
+
+def _complain(home: str, what: str) -> None:
+    line = " ".join(what.split())
+    click.echo(f"reme-mcp hook: {line}", err=True)
+    _log(home, line)
+
+
+def _log(home: str, line: str) -> None:
+    """Add a line to the log of the hooks in the home, if there is a home; it begins anew when it has grown long."""
+    from datetime import UTC, datetime
+
+    log = Path(home, LOG_FILE)
+    if not log.with_name("home.json").exists():
+        return
+    try:
+        mode = "a" if log.exists() and log.stat().st_size < MAX_LOG_BYTES else "w"
+        with log.open(mode, encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {' '.join(line.split())}\n")
+    except OSError as exc:
+        click.echo(f"reme-mcp hook: can't write {log}: {exc.strerror}", err=True)

@@ -1,0 +1,218 @@
+"""Experiences in files: `import` takes them in, `export` writes them out, as our own JSON lines or as skills."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reme_mcp.cli.output import as_json_option, examples, show_table, to_json, with_memory, write_files
+from reme_mcp.config.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from reme_mcp.import_export.importer import Imported
+    from reme_mcp.memory.memory import Memory
+    from reme_mcp.schema import Kind, Status
+
+KINDS = ("success", "failure", "comparative")
+STATUSES = ("active", "provisional", "quarantined", "archived")
+COUNTS = ("read", "added", "quarantined", "merged", "known")
+
+
+@click.command(
+    "import",
+    epilog=examples(
+        "reme-mcp import library.jsonl --dry-run",
+        "reme-mcp import library.jsonl another.jsonl --workspace team",
+    ),
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True, path_type=Path), metavar="FILE...")
+@click.option("--dry-run", is_flag=True, help="Only count what would come in.")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    default="success",
+    show_default=True,
+    help="Of records that don't say theirs, as in ReMe's first libraries.",
+)
+@click.option("--embed", is_flag=True, help="Embed at once, and compare by meaning, too; this takes its time.")
+@as_json_option
+@click.pass_obj
+def import_files(
+    settings: Settings, files: tuple[Path, ...], dry_run: bool, kind: Kind, embed: bool, as_json: bool
+) -> None:
+    """Take the experiences in FILE… (`-` is stdin) into the workspace.
+
+    FILE is what `export` wrote, or a library, dump or vector store of ReMe, of any version up to 0.3: JSON Lines or one
+    JSON array. What the pool knows already is merged, so importing a file again changes nothing. A bad record is
+    reported with its place and the reason, and the others come in all the same. Without --embed, vectors follow in the
+    background when a server runs.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    unread: list[str] = []
+
+    async def run(memory: Memory) -> list[Imported]:
+        if embed:
+            await memory.warm_up(download=True, work=False)
+        done: list[Imported] = []
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            for file in files:
+                name = "stdin" if str(file) == "-" else file.name
+                try:
+                    data = sys.stdin.buffer.read() if name == "stdin" else file.read_bytes()
+                except OSError as exc:
+                    unread.append(f"{file}: can't be read: {exc.strerror}")
+                    continue
+                tell = partial(_show, progress, progress.add_task(name, total=None))
+                done.append(await memory.pool.bring_in(name, data, kind=kind, dry_run=dry_run, tell=tell))
+        return done
+
+    imported = with_memory(settings, run)
+    if as_json:
+        click.echo(to_json([dataclasses.asdict(one) for one in imported]))
+    else:
+        rows = [(one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected))) for one in imported]
+        show_table(("file", *COUNTS, "rejected"), rows)
+        for one in imported:
+            for bad in one.rejected:
+                click.echo(f"{one.file} {bad.where}: {bad.reason}", err=True)
+    if dry_run:
+        click.echo("Nothing was changed.", err=True)
+    for line in unread:
+        click.echo(line, err=True)
+    if unread or any(one.rejected for one in imported):
+        sys.exit(1)
+
+
+@click.command(
+    "export",
+    epilog=examples(
+        "reme-mcp export pool.jsonl",
+        "reme-mcp export --skills .claude/skills --by-task",
+    ),
+)
+@click.argument("target", type=click.Path(allow_dash=True, path_type=Path), metavar="FILE|DIR")
+@click.option("--skills", is_flag=True, help="Write a folder with a SKILL.md for each experience into DIR.")
+@click.option("--by-task", is_flag=True, help="With --skills: one for each generalized task.")
+@click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeat for more.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@as_json_option
+@click.pass_obj
+def export(
+    settings: Settings,
+    target: Path,
+    skills: bool,
+    by_task: bool,
+    statuses: tuple[Status, ...],
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the experiences of the workspace to FILE (`-` is stdout), a JSON object on each line.
+
+    `import` brings back all of it: texts, counters, status, provenance, times; workspace and source are those of the
+    import. Trajectories and receipts stay; for those, make a `backup`. With --skills, what is active goes into DIR as
+    skills (agentskills.io), for agents that read skills and have no memory server.
+    """
+    if by_task and not skills:
+        raise click.UsageError("--by-task goes with --skills")
+    found = with_memory(
+        settings, lambda memory: memory.pool.every(statuses=statuses or (("active",) if skills else None))
+    )
+    if skills:
+        from reme_mcp.import_export.skills import one_each, one_per_task
+
+        made = (one_per_task if by_task else one_each)(found)
+        write_files([(target / skill.name / "SKILL.md", skill.text) for skill in made], force=force)
+        written = len(made)
+    else:
+        from reme_mcp.import_export.jsonl import to_line
+
+        text = "".join(f"{to_line(one)}\n" for one in found)
+        written = len(found)
+        if str(target) == "-":
+            click.echo(text, nl=False)
+            return
+        write_files([(target, text)], force=force)
+    if as_json:
+        click.echo(to_json({"target": str(target), "written": written}))
+    else:
+        click.echo(
+            f"{written} {'skill' if skills else 'experience'}{'' if written == 1 else 's'} in {target}.", err=True
+        )
+
+
+def _show(progress: Progress, bar: TaskID, more: int, of: int) -> None:
+    progress.update(bar, advance=more, total=of)
+
+
+@click.command(
+    "backup", epilog=examples("reme-mcp backup", "reme-mcp backup /mnt/usb", "reme-mcp backup before-the-move.zip")
+)
+@click.argument("target", required=False, metavar="[FILE|DIR]")
+@as_json_option
+@click.pass_obj
+def make_backup(settings: Settings, target: str | None, as_json: bool) -> None:
+    """Copy the pool, all its workspaces, into one file; clients may go on working.
+
+    FILE must be new and have an ending. A name without one is that of a DIR, which is made where it is missing; in it
+    the file is named after the time. Without either it goes into the `backups` folder of the home, which helps against
+    mistakes, but not against the loss of the disk. The copy is read back before it is named.
+    """
+    if target is not None and target.endswith(("/", os.sep)):
+        try:
+            Path(target).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise click.ClickException(f"can't make the folder {target}: {exc.strerror}") from exc
+    made = with_memory(settings, lambda memory: memory.pool.backup(None if target is None else Path(target)))
+    if as_json:
+        click.echo(to_json(dataclasses.asdict(made)))
+        return
+    rows = [("file", str(made.file)), ("bytes", f"{made.size}"), *_counts(made.tables)]
+    show_table(("what", "value"), rows)
+
+
+@click.command(
+    "restore-backup",
+    epilog=examples(
+        "reme-mcp restore-backup /mnt/usb/pool.zip --dry-run", "reme-mcp restore-backup pool-20261123T063100Z --force"
+    ),
+)
+@click.argument("what", metavar="WHAT")
+@click.option("--force", is_flag=True, help="Replace a pool that holds something; a backup of it is kept.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be replaced by what.")
+@as_json_option
+@click.pass_obj
+def restore_backup(settings: Settings, what: str, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Put the backup WHAT, a file or its name in the home's `backups`, in the place of the pool.
+
+    Running clients go on with it at their next call.
+    """
+    done = with_memory(settings, lambda memory: memory.pool.restore_backup(what, force=force, dry_run=dry_run))
+    if as_json:
+        click.echo(to_json(dataclasses.asdict(done)))
+        return
+    replaced = [("can't be read", "")] if done.replaced is None else _counts(done.replaced)
+    rows = [
+        ("file", str(done.file)),
+        *_counts(done.tables),
+        *((f"replaced: {name}", count) for name, count in replaced),
+    ]
+    show_table(("what", "value"), rows)
+    if done.undo is not None:
+        click.echo(f"To undo it: reme-mcp restore-backup --force {done.undo.name}", err=True)
+    elif dry_run:
+        click.echo("Nothing was changed.", err=True)
+
+
+def _counts(tables: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(name, str(count)) for name, count in tables.items()]

@@ -1,0 +1,188 @@
+"""The command line: `reme-mcp` serves; the other commands look after the pool by hand.
+
+In:  arguments, settings from file, environment and options.
+Out: a running server, or what the command prints.
+Does not know: what a command does; each stands in the file that `COMMANDS` names, imported when it is called, because
+               the server has to start fast.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from reme_mcp import __version__
+from reme_mcp.cli.options import Choice, settings_of
+from reme_mcp.cli.output import PROGRAM, examples
+
+# Which file each command is in, and its function there; `--help` lists them in this order.
+COMMANDS = {
+    "serve": ("serve", "serve"),
+    "demo": ("demo", "demo"),
+    "recall": ("tools", "recall"),
+    "record": ("tools", "record"),
+    "rate": ("tools", "rate"),
+    "list": ("pool", "list_pool"),
+    "show": ("pool", "show"),
+    "stats": ("pool", "stats"),
+    "prune": ("pool", "prune"),
+    "archive": ("pool", "archive"),
+    "restore": ("pool", "restore"),
+    "pin": ("pool", "pin"),
+    "unpin": ("pool", "unpin"),
+    "delete": ("pool", "delete"),
+    "review": ("review", "review"),
+    "log": ("log", "log"),
+    "queue": ("queue", "queue"),
+    "distill": ("queue", "distill_queue"),
+    "import": ("files", "import_files"),
+    "export": ("files", "export"),
+    "token": ("serve", "token"),
+    "deploy": ("serve", "deploy"),
+    "backup": ("files", "make_backup"),
+    "restore-backup": ("files", "restore_backup"),
+    "install": ("clients", "install"),
+    "uninstall": ("clients", "uninstall"),
+    "plugin": ("claude_code", "plugin"),
+    "hook": ("claude_code", "hook"),
+    "doctor": ("doctor", "doctor"),
+    "bundle": ("publish", "bundle"),
+    "server-json": ("publish", "server_json"),
+    "completion": ("main", "completion"),
+}
+# They get the `Choice` and read the settings themselves, to say what is wrong with them or what of them is chosen.
+WITH_CHOICE = ("plugin", "hook", "install", "doctor")
+# They have nothing to do with a pool.
+WITHOUT_POOL = ("demo", "uninstall", "bundle", "server-json", "completion")
+CHOICE = "reme_mcp.cli.options"
+EXAMPLES = """\b
+Examples:
+  reme-mcp install claude-code            tell Claude Code to start it, in all projects
+  reme-mcp install cursor --project .     tell Cursor, in this project only
+  reme-mcp recall "deploy the blog"       what the pool says about a task
+  reme-mcp list --workspace team --json   the experiences of another workspace
+"""
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are called, and take its options as well."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, those of this file first."""
+        return [*self.commands, *COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, or `None`."""
+        if cmd_name in COMMANDS:
+            module, function = COMMANDS[cmd_name]
+            command = getattr(import_module(f"reme_mcp.cli.{module}"), function)
+            assert isinstance(command, click.Command)
+        else:
+            found = super().get_command(ctx, cmd_name)
+            if found is None:
+                return None
+            command = found
+        if cmd_name in WITHOUT_POOL:
+            return command
+        return _with_options(command, with_settings=cmd_name not in WITH_CHOICE)
+
+
+def _with_options(command: click.Command, *, with_settings: bool) -> click.Command:
+    """Return the command, and those inside it, so that it takes the options of this program as well."""
+    command = copy.copy(command)
+    taken = {name for parameter in command.params for name in parameter.opts}
+    command.params = [*command.params, *(one for one in _options() if taken.isdisjoint(one.opts))]
+    if isinstance(command, click.Group):
+        inside = {name: _with_options(one, with_settings=with_settings) for name, one in command.commands.items()}
+        command.commands = inside
+    if command.callback is not None and (not isinstance(command, click.Group) or command.invoke_without_command):
+        command.callback = _prepared(command.callback, with_settings=with_settings)
+    return command
+
+
+def _options() -> list[click.Option]:
+    """Return the options that may stand before a command or after it; the later one wins."""
+
+    def choose(context: click.Context, option: click.Parameter, value: object) -> None:
+        if value not in (None, ()):
+            choice = Choice(**{str(option.name): value})  # type: ignore[arg-type]  # click has seen to its type
+            context.meta[CHOICE] = context.meta.get(CHOICE, Choice()).then(choice)
+
+    make = functools.partial(click.Option, expose_value=False, callback=choose)
+    return [
+        make(["--home"], metavar="DIR", help="Folder of the pool. [env: REME_MCP_HOME]"),
+        make(["--workspace"], metavar="NAME", help="Which pool in it. [env: REME_MCP_WORKSPACE]"),
+        make(
+            ["--config", "config_file"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Settings file. [env: REME_MCP_CONFIG]",
+        ),
+        make(["--set", "overrides"], multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. recall.limit=3."),
+    ]
+
+
+def _prepared(callback: Callable[..., object], *, with_settings: bool) -> Callable[..., object]:
+    """Return a command's function so that it finds the settings, or the choice, as the context's object."""
+
+    @functools.wraps(callback)
+    def run(*args: object, **options: object) -> object:
+        context = click.get_current_context()
+        choice = context.meta.get(CHOICE, Choice())
+        context.obj = settings_of(choice) if with_settings else choice
+        return callback(*args, **options)
+
+    return run
+
+
+@click.group(
+    cls=Commands,
+    params=_options(),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXAMPLES,
+)
+@click.version_option(__version__, prog_name="reme-mcp")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Procedural memory for any assistant, over MCP.
+
+    Without a command it serves one MCP client over stdin and stdout. `reme-mcp install CLIENT` tells a client to start
+    it; `reme-mcp doctor` says what works and what does not.
+    """
+    if context.invoked_subcommand is None:
+        context.obj = settings_of(context.meta.get(CHOICE, Choice()))
+        from reme_mcp.cli.serve import serve
+
+        context.invoke(serve)
+
+
+def main() -> None:
+    """Run the command line; what the console script calls."""
+    cli(prog_name="reme-mcp")
+
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command(
+    epilog=examples(
+        'eval "$(reme-mcp completion bash)"                                     in ~/.bashrc',
+        'eval "$(reme-mcp completion zsh)"                                      in ~/.zshrc',
+        "reme-mcp completion fish > ~/.config/fish/completions/reme-mcp.fish    once",
+    )
+)
+@click.argument("shell", type=click.Choice(SHELLS))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script that makes SHELL complete commands and options."""
+    found = get_completion_class(shell)
+    assert found is not None
+    variable = f"_{PROGRAM.replace('-', '_').upper()}_COMPLETE"
+    click.echo(found(context.find_root().command, {}, PROGRAM, variable).source())

@@ -1,0 +1,131 @@
+"""What a command of the command line needs: an open memory to run on, and a way to print what came of it.
+
+In:  a coroutine to run; values.
+Out: a table for a person on a terminal, tab-separated lines in a pipe, JSON with `--json`; one clear sentence and exit
+     status 1 where something is wrong.
+Does not know: any single command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import ReMeError
+
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
+    from reme_mcp.schema import Experience
+
+# Who records and rates by hand.
+SOURCE = "cli"
+PROGRAM = "reme-mcp"
+SHOWN_CHARS = 70
+EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
+
+Result = TypeVar("Result")
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def examples(*lines: str) -> str:
+    """Return command lines as the end of a command's help, a line each."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) -> Result:
+    """Run one coroutine on an open memory, and turn our errors into the command line's."""
+    import anyio
+
+    from reme_mcp.memory.memory import Memory
+
+    async def opened() -> Result:
+        async with Memory.open(settings) as memory:
+            return await run(memory)
+
+    try:
+        return anyio.run(opened)
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def show_experiences(experiences: Sequence[Experience], *, as_json: bool) -> None:
+    """Print experiences, a line each."""
+    if as_json:
+        click.echo(to_json([dataclasses.asdict(experience) for experience in experiences]))
+        return
+    rows = [
+        (
+            experience.id,
+            f"{experience.status}{' (pinned)' if experience.pinned else ''}",
+            experience.kind,
+            f"{experience.utility}/{experience.frequency}",
+            short(experience.when_to_use),
+        )
+        for experience in experiences
+    ]
+    show_table(EXPERIENCE_COLUMNS, rows)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on a terminal, and tab-separated lines anywhere else."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
+    """Write files, each whole or not at all; without `force` none if any of them is there."""
+    there = [path for path, _ in files if path.exists()]
+    if there and not force:
+        raise click.ClickException(f"{there[0]} exists; --force replaces it")
+    for path, text in files:
+        name = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            os.replace(name, path)
+        except OSError as exc:
+            if name:
+                Path(name).unlink(missing_ok=True)
+            raise click.ClickException(f"can't write {path}: {exc.strerror}") from exc
+
+
+def plain(value: object) -> str:
+    """Return a value as one line of text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else " ".join(str(value).split())
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+
+
+def to_json(value: object) -> str:
+    """Return a value as JSON that a person can read."""
+    return json.dumps(value, ensure_ascii=False, indent=1, default=str)

@@ -1,0 +1,264 @@
+"""The command line: `reme-mcp` serves; the other commands look after the pool by hand.
+
+In:  arguments, settings from file, environment and options.
+Out: a running server, or what the command prints.
+Does not know: what a command does; each stands in the file that `COMMANDS` names, imported when it is called, because
+               the server has to start fast.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TypeVar, get_args
+from urllib.parse import urlsplit
+
+import anyio
+import click
+
+from reme_mcp.auth.access import Role
+from reme_mcp.auth.tokens import Token, duration, tokens_of
+from reme_mcp.cli.options import redactor_of
+from reme_mcp.cli.output import as_json_option, show_table, to_json
+from reme_mcp.config.load import with_overrides
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import ReMeError
+from reme_mcp.schema import now
+
+
+@click.command()
+@click.option("--http", is_flag=True, help="Serve many clients, at /mcp (Streamable HTTP) and /sse.")
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "http", "sse"]),
+    default="stdio",
+    help="http is --http; sse is /sse alone.",
+)
+@click.option("--host", help="Address to listen at, for http and sse. [http] host in the settings.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen at. [http] port in the settings.")
+@click.option("--without-auth", metavar="WORDS", help="Ask nobody for a token. [http] without_auth says which words.")
+@click.pass_context
+def serve(
+    context: click.Context,
+    http: bool = False,
+    transport: str = "stdio",
+    host: str | None = None,
+    port: int | None = None,
+    without_auth: str | None = None,
+) -> None:
+    """Serve MCP clients: one over stdin and stdout (the default), or many over HTTP."""
+    import anyio
+
+    from reme_mcp.cli.last_error import Keeper
+
+    given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
+    overrides = {key: str(value) for key, value in given.items() if value is not None}
+    settings: Settings = context.obj
+    if http and transport == "sse":
+        raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
+    transport = "http" if http else transport
+    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, redactor_of(settings)))
+    try:
+        if transport == "stdio":
+            if overrides:
+                raise click.UsageError("--host, --port and --without-auth go with --http or --transport sse")
+            from reme_mcp.server.app import serve_stdio
+
+            if sys.stdin.isatty():
+                click.echo(
+                    "reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True
+                )
+            anyio.run(serve_stdio, settings)
+        else:
+            from reme_mcp.http.process import serve_http
+
+            changed = with_overrides(settings, overrides)
+            anyio.run(serve_http, changed, ("http", "sse") if transport == "http" else ("sse",))
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+    except KeyboardInterrupt:
+        # Ctrl-C is how a person ends a server; nothing acknowledged is lost.
+        sys.exit(130)
+
+
+UNIT = """\
+# /etc/systemd/system/reme-mcp.service
+[Unit]
+Description=reme-mcp, procedural memory for assistants
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+User=reme-mcp
+StateDirectory=reme-mcp
+StateDirectoryMode=0700
+CacheDirectory=reme-mcp
+Environment=REME_MCP_EMBEDDER_CACHE_DIR=%C/reme-mcp
+{environment}ExecStart={program} --home %S/reme-mcp serve --http
+Restart=on-failure
+TimeoutStopSec={stop_s}
+LimitNOFILE={files}
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+SITE = """\
+# /etc/nginx/conf.d/reme-mcp.conf
+server {{
+    listen 443 ssl;
+    server_name {name};
+    ssl_certificate     /etc/ssl/{name}.crt;
+    ssl_certificate_key /etc/ssl/{name}.key;
+    client_max_body_size {body_bytes};
+
+    location / {{
+        proxy_pass http://127.0.0.1:{port};
+        proxy_http_version 1.1;
+        proxy_set_header Host $host;
+        proxy_set_header Connection "";
+        proxy_set_header X-Request-ID $request_id;
+        # Streams are passed on as they come, and stay open.
+        proxy_buffering off;
+        proxy_read_timeout 1h;
+    }}
+    location = /metrics {{
+        deny all;
+    }}
+}}
+"""
+
+
+@click.group()
+def deploy() -> None:
+    """Print what runs the server for good: a systemd unit, an nginx site."""
+
+
+@deploy.command()
+@click.pass_obj
+def systemd(settings: Settings) -> None:
+    """Print a unit for systemd; it runs as the user reme-mcp, with its home in /var/lib/reme-mcp."""
+    http = settings.http
+    set_here = {"PUBLIC_URL": http.public_url, "PORT": "" if http.port == type(http)().port else str(http.port)}
+    environment = "".join(f"Environment=REME_MCP_HTTP_{name}={value}\n" for name, value in set_here.items() if value)
+    click.echo(
+        UNIT.format(
+            program=Path(sys.executable).parent / "reme-mcp",
+            environment=environment,
+            # Calls under way, then answers under way, get as long as the settings say.
+            stop_s=round(2 * http.stop_timeout_s) + 5,
+            files=http.max_connections + 512,
+        ),
+        nl=False,
+    )
+
+
+@deploy.command()
+@click.pass_obj
+def nginx(settings: Settings) -> None:
+    """Print a site for nginx, for the address in [http] public_url."""
+    name = urlsplit(settings.http.public_url).hostname
+    if name is None:
+        raise click.ClickException(
+            "the site needs the address that clients use: --set http.public_url=https://memory.example.com"
+        )
+    click.echo(SITE.format(name=name, port=settings.http.port, body_bytes=settings.http.max_body_bytes), nl=False)
+
+
+Result = TypeVar("Result")
+
+COLUMNS = ("name", "role", "workspaces", "state", "created", "expires")
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens of the server over HTTP."""
+
+
+@token.command()
+@click.argument("name")
+@click.option("--workspace", "workspaces", multiple=True, required=True, metavar="NAME", help="Where; more than once.")
+@click.option("--role", type=click.Choice(get_args(Role)), default="write", show_default=True, help="What it allows.")
+@click.option("--expires", metavar="SPAN", help="After 12h, 90d or 26w; without this it holds until it is revoked.")
+@as_json_option
+@click.pass_obj
+def create(
+    settings: Settings, name: str, workspaces: tuple[str, ...], role: Role, expires: str | None, as_json: bool
+) -> None:
+    """Make a token for NAME and print it, once: it is stored as a hash."""
+
+    async def run() -> tuple[str, Token]:
+        expires_in = None if expires is None else duration(expires)
+        return await tokens_of(settings).create(name, workspaces, role, expires_in=expires_in)
+
+    text, made = _run(run())
+    if as_json:
+        click.echo(to_json({"token": text} | _shown(made)))
+        return
+    click.echo(f"{name} may {role} in {', '.join(made.workspaces)}. This is shown once:", err=True)
+    click.echo(text)
+
+
+@token.command("list")
+@as_json_option
+@click.pass_obj
+def list_tokens(settings: Settings, as_json: bool) -> None:
+    """List the tokens, the expired and revoked too; never their texts."""
+
+    async def run() -> list[Token]:
+        return sorted(tokens_of(settings).all(), key=lambda one: one.name)
+
+    tokens = [_shown(one) for one in _run(run())]
+    if as_json:
+        click.echo(to_json(tokens))
+    else:
+        show_table(COLUMNS, [tuple(str(value) for value in one.values()) for one in tokens])
+
+
+@token.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Only show what would be revoked.")
+@click.pass_obj
+def revoke(settings: Settings, name: str, dry_run: bool) -> None:
+    """Revoke the token of NAME; running servers refuse it at once, and end what it has open.
+
+    A revoked token is never valid again, as others may know it; `create` gives the same name a new one.
+    """
+
+    async def look() -> Token:
+        return tokens_of(settings).named(name)
+
+    if dry_run:
+        shown = _shown(_run(look()))
+        click.echo(f"{name} would be revoked: {shown['role']} in {shown['workspaces']}, {shown['state']}.")
+        return
+    _run(tokens_of(settings).revoke(name))
+    click.echo(f"{name} is revoked.")
+
+
+def _run(work: Awaitable[Result]) -> Result:
+    async def run() -> Result:
+        return await work
+
+    try:
+        return anyio.run(run)
+    except ReMeError as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _shown(token: Token) -> dict[str, str]:
+    return {
+        "name": token.name,
+        "role": token.role,
+        "workspaces": ", ".join(token.workspaces),
+        "state": token.state(now()),
+        "created": f"{token.created_at:%Y-%m-%d}",
+        "expires": "never" if token.expires_at is None else f"{token.expires_at:%Y-%m-%d %H:%M}",
+    }

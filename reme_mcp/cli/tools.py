@@ -1,0 +1,179 @@
+"""The three tools by hand: `recall`, `record`, `rate`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, with_memory
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
+    from reme_mcp.schema import Outcome
+    from reme_mcp.transcripts.sessions import Format
+
+FORMATS = ("claude-code", "codex")
+
+
+@click.command(
+    epilog=examples(
+        'reme-mcp recall "deploy the blog"',
+        'reme-mcp recall "deploy the blog" --tool bash --tool git --limit 3',
+        'reme-mcp recall "deploy the blog" --workspace team --json',
+    )
+)
+@click.argument("task")
+@click.option("--context", default="", help="Project, files, error text.")
+@click.option("--tool", "tools", multiple=True, help="A tool that the agent has; repeat for more.")
+@click.option("--limit", type=int, help="How many, 1 to 20.")
+@as_json_option
+@click.pass_obj
+def recall(
+    settings: Settings, task: str, context: str, tools: tuple[str, ...], limit: int | None, as_json: bool
+) -> None:
+    """Show what earlier work says about TASK."""
+    from reme_mcp.models.service import BY_WORDS
+
+    async def run(memory: Memory) -> None:
+        await memory.warm_up(download=False, work=False)
+        result = await memory.recall(task, context=context, tools=tools, limit=limit, source=SOURCE)
+        if as_json:
+            click.echo(result.model_dump_json(indent=1))
+            return
+        click.echo(result.guidance)
+        if result.note:
+            # Each command is a process of its own: the long reason would come with every one of them.
+            missing = BY_WORDS + (await memory.pool.stats()).embedder
+            click.echo(result.note.replace(missing, "Recall went by words only; `reme-mcp doctor` says why."), err=True)
+
+    with_memory(settings, run)
+
+
+@click.command(
+    epilog=examples(
+        "reme-mcp record attempts.jsonl",
+        "reme-mcp record --format claude-code session.jsonl",
+        "reme-mcp record --format codex --outcome failure rollout.jsonl",
+    )
+)
+@click.argument("file", type=click.File("rb"))
+@click.option("--format", type=click.Choice(FORMATS), help="FILE is a session file of this client.")
+@click.option("--outcome", type=click.Choice(("success", "failure")), help="With --format: how the session ended.")
+@click.option("--reward", type=float, help="With --format, instead of --outcome: 0 to 1; 1 is success.")
+@as_json_option
+@click.pass_obj
+def record(
+    settings: Settings,
+    file: BinaryIO,
+    format: Format | None,
+    outcome: Outcome | None,
+    reward: float | None,
+    as_json: bool,
+) -> None:
+    """Record the trajectories in FILE (`-` is stdin).
+
+    FILE is JSON Lines or one JSON object: task, outcome or reward, and any of steps, messages, experiences, receipt,
+    trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same. Where a line is
+    no JSON object, nothing is recorded.
+
+    With --format, FILE is one session as Claude Code (~/.claude/projects) or Codex (~/.codex/sessions) keeps it. How it
+    ended is what --outcome or --reward say, or else what the user's last words or the last run of tests say; where
+    nothing says it, it is not recorded.
+    """
+    if format is not None:
+        _record_session(settings, file.read(), format, outcome, reward, as_json=as_json)
+        return
+    if outcome is not None or reward is not None:
+        raise click.UsageError("--outcome and --reward go with --format; without it each line says its own")
+    from reme_mcp.recall.notes import record_summary
+    from reme_mcp.server.arguments import RecordArguments
+
+    try:
+        # Windows editors put a byte order mark at the start.
+        lines = _json_objects(file.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise click.ClickException(f"it is not UTF-8 (byte {exc.start + 1}); nothing was recorded") from exc
+    failed: list[int] = []
+
+    async def run(memory: Memory) -> None:
+        await memory.warm_up(download=False, work=False)
+        for number, line in lines:
+            try:
+                result = await RecordArguments.read(line).run(memory, source=SOURCE)
+            except InvalidInput as exc:
+                failed.append(number)
+                click.echo(f"line {number}: {exc}", err=True)
+                continue
+            click.echo(result.model_dump_json() if as_json else record_summary(result))
+
+    with_memory(settings, run)
+    if failed:
+        raise click.ClickException(f"{len(failed)} not recorded: line {', '.join(map(str, failed))}")
+
+
+def _record_session(
+    settings: Settings, data: bytes, format: Format, outcome: Outcome | None, reward: float | None, *, as_json: bool
+) -> None:
+    from reme_mcp.memory.capture import Captured, record_session
+    from reme_mcp.recall.notes import record_summary
+
+    async def run(memory: Memory) -> Captured:
+        await memory.warm_up(download=False, work=False)
+        return await record_session(memory, data, format, outcome=outcome, reward=reward)
+
+    done = with_memory(settings, run)
+    for kind, count in sorted(done.session.skipped.items()):
+        click.echo(f"left out: {count} {kind}", err=True)
+    if done.inferred is not None and done.inferred.outcome is not None:
+        click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
+    if done.result is None:
+        say = "; say it with --outcome success or failure" if done.inferred is not None else ""
+        raise click.ClickException(f"not recorded: {done.reason}{say}")
+    click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
+
+
+@click.command(
+    epilog=examples(
+        "reme-mcp rate e-bm7md6j3db --helpful",
+        'reme-mcp rate e-bm7md6j3db --unhelpful --reason "the option is gone since 2.0"',
+    )
+)
+@click.argument("experience_id", metavar="ID")
+@click.option("--helpful/--unhelpful", required=True, help="Whether it helped.")
+@click.option("--receipt", help="Of the recall that handed it out.")
+@click.option("--reason", default="", help="Why, in a sentence.")
+@as_json_option
+@click.pass_obj
+def rate(
+    settings: Settings, experience_id: str, helpful: bool, receipt: str | None, reason: str, as_json: bool
+) -> None:
+    """Say whether the experience ID helped."""
+    from reme_mcp.recall.notes import rate_summary
+
+    result = with_memory(
+        settings,
+        lambda memory: memory.rate(experience_id, helpful=helpful, receipt=receipt, reason=reason, source=SOURCE),
+    )
+    click.echo(result.model_dump_json(indent=1) if as_json else rate_summary(result))
+
+
+def _json_objects(text: str) -> list[tuple[int, dict[str, object]]]:
+    """Return the JSON objects of the text with their line numbers: one over several lines, or one on each line."""
+    try:
+        values = [(1, json.loads(text))]
+    except ValueError:
+        values = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                try:
+                    values.append((number, json.loads(line)))
+                except ValueError as exc:
+                    raise click.ClickException(f"line {number} is not JSON ({exc}); nothing was recorded") from exc
+    for number, value in values:
+        if not isinstance(value, dict):
+            raise click.ClickException(f"line {number} is {short(repr(value))}, not an object; nothing was recorded")
+    return values

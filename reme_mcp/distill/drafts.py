@@ -1,0 +1,205 @@
+"""Drafts: experiences as somebody wrote them, read, checked for form, and made ready to store.
+
+In:  drafts as they arrived, the trajectory that they belong to.
+Out: valid drafts and experiences, or a reason for each draft that is not one. Pure functions; no table, no model.
+
+Source: ReMe (arXiv 2512.10696, §3.1): distillation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from reme_mcp.safety import quarantine
+from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory, clean_text, new_id, task_key
+from reme_mcp.text.tokens import shorten
+from reme_mcp.transcripts.transcript import from_json
+
+EARLIER_TOKENS = 60
+SHOWN_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDraft:
+    """A draft with the id that its experience will have, so that storing it twice stores it once.
+
+    Attributes:
+        author: `assistant`, or the name of the model that wrote it.
+        judged: Whether a judge has seen it.
+        suspicions: What its record, or the judge, says against it, besides what its own text does.
+    """
+
+    id: str
+    draft: ExperienceDraft
+    author: str = "assistant"
+    judged: bool = False
+    suspicions: tuple[str, ...] = ()
+
+
+def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDraft], list[Rejected]]:
+    """Return the drafts whose form is right, and the others with what is wrong with them."""
+    drafts: list[NamedDraft] = []
+    rejected: list[Rejected] = []
+    for position, item in enumerate(raw):
+        cleaned = _clean(item)
+        shown = _shown(cleaned, position)
+        if position >= max_drafts:
+            rejected.append(
+                Rejected(when_to_use=shown, reason=f"only {max_drafts} experiences per trajectory are taken")
+            )
+            continue
+        try:
+            draft = ExperienceDraft.model_validate(cleaned)
+        except ValidationError as exc:
+            rejected.append(Rejected(when_to_use=shown, reason=reasons(exc)))
+            continue
+        if task_key(draft.when_to_use) == task_key(draft.content):
+            rejected.append(
+                Rejected(when_to_use=shown, reason="content repeats when_to_use instead of saying what to do")
+            )
+            continue
+        drafts.append(NamedDraft(new_id("e"), draft))
+    return drafts, rejected
+
+
+def to_json(drafts: Sequence[NamedDraft]) -> str:
+    """Return the drafts as JSON text, to be kept with their trajectory until they are stored."""
+    rows = [
+        {
+            "id": one.id,
+            "draft": one.draft.model_dump(),
+            "author": one.author,
+            "judged": one.judged,
+            "suspicions": one.suspicions,
+        }
+        for one in drafts
+    ]
+    return json.dumps(rows, ensure_ascii=False)
+
+
+def from_stored(text: str) -> list[NamedDraft]:
+    """Return what `to_json` wrote."""
+    return [
+        NamedDraft(
+            id=row["id"],
+            draft=ExperienceDraft.model_validate(row["draft"]),
+            author=row["author"],
+            judged=row["judged"],
+            # What was queued before there was a quarantine has none.
+            suspicions=tuple(row["suspicions"]) if "suspicions" in row else (),
+        )
+        for row in json.loads(text)
+    ]
+
+
+def to_experience(named: NamedDraft, trajectory: Trajectory, *, at: datetime) -> Experience:
+    """Return the experience that a draft becomes: quarantined where anything is suspected of it.
+
+    Provenance comes from the trajectory, never from the draft.
+    """
+    draft = named.draft
+    suspicions = dict.fromkeys([*quarantine.suspicions(draft, trajectory.source), *named.suspicions])
+    experience = Experience(
+        id=named.id,
+        workspace=trajectory.workspace,
+        when_to_use=draft.when_to_use,
+        content=draft.content,
+        keywords=tuple(draft.keywords),
+        confidence=draft.confidence,
+        tools_used=tuple(draft.tools_used) or _tools_of(trajectory, draft),
+        kind=draft.kind or trajectory.outcome,
+        task=trajectory.task,
+        generalized_task=draft.generalized_task,
+        frequency=0,
+        utility=0,
+        prior_frequency=0,
+        prior_utility=0,
+        source=trajectory.source,
+        author=named.author,
+        trajectory_ids=(trajectory.id,),
+        created_at=at,
+        updated_at=at,
+        counted_since=at,
+        status="active",
+        status_reason="",
+        pinned=False,
+    )
+    return quarantine.hold(experience, list(suspicions))
+
+
+def to_compare(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> tuple[Trajectory, Trajectory] | None:
+    """Return the best and the worst attempt at one task, of several alike the latest; `None` where they don't differ.
+
+    Args:
+        trajectory: The attempt that is being distilled. A pair without it was compared when its later half was.
+        attempts: Others at the same task; those without a transcript say nothing about what made the difference.
+    """
+    others = {attempt.id: attempt for attempt in (*attempts, trajectory) if attempt.transcript}
+    latest_first = sorted(others.values(), key=lambda attempt: (attempt.created_at, attempt.id), reverse=True)
+    if not latest_first:
+        return None
+    best = max(latest_first, key=lambda attempt: attempt.reward)
+    worst = min(latest_first, key=lambda attempt: attempt.reward)
+    if best.reward == worst.reward or trajectory.id not in (best.id, worst.id):
+        return None
+    return best, worst
+
+
+def earlier_attempts(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> list[str]:
+    """Return two lines for each earlier attempt whose reward differs from this one's: ours, and, quoted, what it did.
+
+    Anybody may have recorded it.
+    """
+    return [
+        f"- {attempt.id} ({attempt.outcome}, reward {attempt.reward:g}):\n> {shorten(_gist(attempt), EARLIER_TOKENS)}"
+        for attempt in attempts
+        if attempt.id != trajectory.id and attempt.reward != trajectory.reward
+    ]
+
+
+def _gist(trajectory: Trajectory) -> str:
+    """Return the calls of an attempt in order, or its words where it made none."""
+    if not trajectory.transcript:
+        return "no steps were recorded"
+    steps = from_json(trajectory.transcript).steps
+    calls = [f"{step.tool}{step.text}" for step in steps if step.role == "call"]
+    gist = ", ".join(calls) if calls else " ".join(step.text for step in steps if step.role == "assistant")
+    # On one line: what an attempt said is not to pass for a line of the brief.
+    return " ".join(gist.split())
+
+
+def _tools_of(trajectory: Trajectory, draft: ExperienceDraft) -> tuple[str, ...]:
+    """Return the tools of the trajectory that the lesson names."""
+    if not trajectory.transcript:
+        return ()
+    return tuple(tool for tool in from_json(trajectory.transcript).tools_used if tool in draft.content)
+
+
+def _clean(item: object) -> object:
+    """Return the item with every text in it cleaned."""
+    if isinstance(item, str):
+        return clean_text(item)
+    if isinstance(item, list):
+        return [_clean(part) for part in item]
+    if isinstance(item, dict):
+        return {key: _clean(value) for key, value in item.items()}
+    return item
+
+
+def _shown(item: object, position: int) -> str:
+    scenario = item.get("when_to_use") if isinstance(item, dict) else None
+    return scenario[:SHOWN_CHARS] if isinstance(scenario, str) and scenario else f"experiences[{position}]"
+
+
+def reasons(exc: ValidationError) -> str:
+    """Return what is wrong with a value, each field by its name."""
+    return "; ".join(
+        f"{' '.join('.'.join(str(part) for part in error['loc']).split())[:SHOWN_CHARS] or 'experience'}: "
+        f"{error['msg'][:1].lower()}{error['msg'][1:]}"
+        for error in exc.errors(include_url=False)
+    )

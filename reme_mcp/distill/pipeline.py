@@ -1,0 +1,450 @@
+"""From a stored trajectory to what it taught: settle its receipt, pass its drafts through the gate, answer.
+
+In:  a trajectory that is on disk already, the store, the vectors.
+Out: experiences added or merged, and the answer, which is kept with the trajectory.
+Does not know: who called; the same happens after a call and after a crash.
+
+Everything here may be repeated: drafts have their ids before they are stored, and counters are summed from receipts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+
+from reme_mcp.aio import both
+from reme_mcp.config.settings import DedupSettings, Settings
+from reme_mcp.distill import brief as briefs
+from reme_mcp.distill import dedup, drafts
+from reme_mcp.distill.dedup import Twin
+from reme_mcp.models.service import Embedded, Vectors
+from reme_mcp.refine import ledger
+from reme_mcp.refine import rules as rules_
+from reme_mcp.refine.rules import activate
+from reme_mcp.safety import quarantine
+from reme_mcp.schema import (
+    Experience,
+    Merged,
+    Outcome,
+    Quarantined,
+    ReceiptLine,
+    RecordResult,
+    RecordStatus,
+    Rejected,
+    Status,
+    Trajectory,
+    now,
+    task_key,
+)
+from reme_mcp.store import log
+from reme_mcp.store.store import Store, Writer
+from reme_mcp.text.fields import lesson_text
+from reme_mcp.text.words import spell_out
+
+EARLIER_ATTEMPTS = 5
+# How many neighbours of a new experience are compared with it.
+TWIN_CANDIDATES = 10
+# By how many of its words they are searched.
+TELLING_WORDS = 16
+EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What would enter one workspace, with what can be made ready before the pool is locked.
+
+    Attributes:
+        candidates: Not yet stored.
+        embedded: Their vectors, in order; `None` without a model.
+        readable: Whether the model knows each candidate's script, in order.
+    """
+
+    candidates: tuple[Experience, ...]
+    embedded: Embedded | None
+    readable: tuple[bool, ...]
+
+    def row(self, experience_id: str) -> int:
+        """Return the place of a candidate."""
+        return [candidate.id for candidate in self.candidates].index(experience_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A trajectory with what its drafts would become."""
+
+    trajectory: Trajectory
+    batch: Batch
+
+
+async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
+    """Make the drafts of a trajectory ready to be stored; this may take as long as a model takes."""
+    at = now()
+    candidates = tuple(
+        drafts.to_experience(named, trajectory, at=at) for named in drafts.from_stored(trajectory.drafts)
+    )
+    return Prepared(trajectory, await embed(candidates, vectors))
+
+
+async def embed(candidates: Sequence[Experience], vectors: Vectors) -> Batch:
+    """Make candidates ready to be compared with the pool by their vectors, too."""
+    readable = tuple(vectors.reads(lesson_text(candidate)) for candidate in candidates)
+    return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable)
+
+
+async def work_off(
+    prepared: Prepared,
+    lines: Sequence[ReceiptLine],
+    store: Store,
+    writer: Writer,
+    settings: Settings,
+    *,
+    to_model: bool,
+    put: Callable[[], Awaitable[None]] | None = None,
+) -> RecordResult:
+    """Do what a trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
+
+    Args:
+        prepared: The trajectory.
+        lines: All of its receipt.
+        store: To read from.
+        writer: To write with.
+        settings: The rules' numbers.
+        to_model: Leave the learning to the model behind the server; the trajectory is queued for it.
+        put: Puts the trajectory on disk, which comes before all else that is written; `None` where it is there, and
+            some of what it asks for may be done.
+    """
+    plan = partial(_plan, prepared, lines, store, settings, to_model=to_model)
+    if put is None:
+        work = await plan()
+    else:
+        work, _ = await both(plan, put)
+    await _carry_out(work, prepared, writer, is_new=put is not None)
+    return work.answer
+
+
+async def learn(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
+    """Learn what the model behind the server made of a queued trajectory, and complete its answer; may be repeated."""
+    answer = RecordResult.model_validate_json(prepared.trajectory.answer)
+    answer = answer.model_copy(update={"rejected": rejected_of(prepared.trajectory)})
+    work = await _learned(prepared, await neighbours(prepared.batch, store), store, settings, {}, answer)
+    await _carry_out(work, prepared, writer, is_new=False)
+    return work.answer
+
+
+def is_for_model(trajectory: Trajectory) -> bool:
+    """Return whether there is anything that a model could distil or judge: not if nothing was said to be learned."""
+    return trajectory.drafts_digest == "" or trajectory.drafts != "[]" or trajectory.rejected != "[]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a trajectory comes to; nothing of it is written yet.
+
+    Attributes:
+        settled: Lines of its receipt.
+        changed: Experiences that were there before.
+        added: Experiences that were not.
+        trajectory: Itself, with its answer.
+        activated: The ids of those changed that are provisional no longer.
+    """
+
+    settled: Sequence[ReceiptLine]
+    changed: Sequence[Experience]
+    added: Sequence[Experience]
+    trajectory: Trajectory
+    answer: RecordResult
+    activated: Sequence[str] = ()
+
+
+async def _plan(
+    prepared: Prepared, lines: Sequence[ReceiptLine], store: Store, settings: Settings, *, to_model: bool
+) -> _Work:
+    """Return what a trajectory comes to; nothing is written here."""
+    trajectory = prepared.trajectory
+    settle = partial(ledger.settle, store, trajectory, lines, settings.refine)
+    settlement, near = (
+        (await settle(), []) if to_model else await both(settle, partial(neighbours, prepared.batch, store))
+    )
+    counted = settlement.counted
+    proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
+    changed = counted.changed | proven.changed
+    activated = [id for id in proven.changed if id not in proven.pruned]
+    answer = RecordResult(
+        trajectory_id=trajectory.id,
+        status="queued",
+        added=[],
+        merged=[],
+        rejected=rejected_of(trajectory),
+        settled=settlement.told,
+        pruned=[*counted.pruned, *proven.pruned],
+        lessons=[],
+        brief="",
+    )
+    if not to_model:
+        work = await _learned(prepared, near, store, settings, changed, answer)
+        return replace(work, settled=settlement.lines, activated=[*activated, *work.activated])
+    if trajectory.outcome == "failure":
+        # The retry need not wait for the judge.
+        lessons = [candidate.content for candidate in prepared.batch.candidates if candidate.status != "quarantined"]
+        answer = answer.model_copy(update={"lessons": lessons})
+    # What went wrong with earlier drafts says nothing about these.
+    queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
+    return _Work(settlement.lines, list(changed.values()), [], queued, answer, activated)
+
+
+async def _learned(
+    prepared: Prepared,
+    near: Sequence[Neighbours],
+    store: Store,
+    settings: Settings,
+    changed: Mapping[str, Experience],
+    answer: RecordResult,
+) -> _Work:
+    """Return what is new of the candidates, together with `changed`, and the answer with its trajectory."""
+    trajectory = prepared.trajectory
+    added, merged, told, rejected = _sort(prepared, near, changed, settings)
+    rejected = [*answer.rejected, *rejected]
+    status = _status(trajectory, rejected)
+    brief = ""
+    if status == "awaiting_experiences":
+        # This one may be stored by now, or not.
+        attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
+        earlier = drafts.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
+        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier)
+    recalled = [one for one in added if one.status != "quarantined"]
+    lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
+    answer = answer.model_copy(
+        update={
+            "status": status,
+            "added": [one.id for one in recalled],
+            "merged": told,
+            "rejected": rejected,
+            "lessons": lessons if trajectory.outcome == "failure" else [],
+            "brief": brief,
+            "quarantined": [
+                Quarantined(id=one.id, when_to_use=one.when_to_use[: drafts.SHOWN_CHARS], reason=one.status_reason)
+                for one in added
+                if one.status == "quarantined"
+            ],
+        }
+    )
+    answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
+    before = {other.id: changed.get(other.id, other).status for found in near for other in found.others}
+    activated = [id for id, one in merged.items() if (before[id], one.status) == ("provisional", "active")]
+    return _Work([], list({**changed, **merged}.values()), added, answered, answer, activated)
+
+
+async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new: bool) -> None:
+    """Write it all, the answered trajectory last: until it is there, all of it is done again at the next start."""
+    pruned, activated = ([one for one in work.changed if one.id in ids] for ids in (work.answer.pruned, work.activated))
+    # Done again, the rules would find nothing left to do.
+    await writer.add_log(log.of_rules(work.trajectory, pruned=pruned, activated=activated), are_new=is_new)
+    await both(
+        partial(writer.settle, work.settled),
+        partial(
+            both,
+            partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
+            partial(put_vectors, prepared.batch, writer, work.added, are_new=is_new),
+        ),
+    )
+    await writer.put_trajectory(work.trajectory)
+
+
+def _answered(trajectory: Trajectory, answer: RecordResult) -> Trajectory:
+    return replace(
+        trajectory,
+        status=answer.status,
+        rejected=dump_rejected(answer.rejected),
+        answer=answer.model_dump_json(),
+        updated_at=now(),
+    )
+
+
+def rejected_of(trajectory: Trajectory) -> list[Rejected]:
+    """Return the drafts that were refused so far, and why."""
+    return [Rejected.model_validate(item) for item in json.loads(trajectory.rejected)]
+
+
+def admit(candidate: Experience, outcome: Outcome, settings: Settings) -> Experience:
+    """Return a candidate as it may enter the pool. Whatever enters goes through here: recorded, judged or imported."""
+    return rules_.admit(candidate, outcome, add_from=settings.refine.add_from)
+
+
+async def put_vectors(batch: Batch, writer: Writer, added: Sequence[Experience], *, are_new: bool) -> None:
+    """Store the vectors of those candidates that are added."""
+    if batch.embedded is not None:
+        rows = [batch.row(one.id) for one in added]
+        vectors, lessons = batch.embedded.vectors[rows], batch.embedded.lessons[rows]
+        await writer.put_vectors(batch.embedded.space, added, vectors, lessons, are_new=are_new)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What the pool says about the same as a candidate, and the candidate itself if it is stored already.
+
+    Attributes:
+        others: The experiences.
+        cosines: Of their lessons to the candidate's, by id; of those that have a vector.
+    """
+
+    others: Sequence[Experience]
+    cosines: Mapping[str, float]
+
+
+async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None = None) -> list[Neighbours]:
+    """Return the neighbours of the candidates in these rows, of all where `None`, in order."""
+    found = []
+    for row in range(len(batch.candidates)) if rows is None else rows:
+        candidate = batch.candidates[row]
+        words = _telling_words(lesson_text(candidate))
+        cosines, similar = await both(
+            partial(_cosines, batch, row, store),
+            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
+        )
+        ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
+        others = await store.experiences(candidate.workspace, ids)
+        found.append(Neighbours(list(others.values()), cosines))
+    return found
+
+
+async def _cosines(batch: Batch, row: int, store: Store) -> dict[str, float]:
+    """Return how similar the lessons of the nearest experiences are to a candidate's."""
+    embedded = batch.embedded
+    if embedded is None or not batch.readable[row]:
+        return {}
+    workspace = batch.candidates[row].workspace
+    near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
+    lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
+    return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
+
+
+def find_twin(
+    candidate: Experience,
+    batch: Batch,
+    others: Sequence[Experience],
+    cosines: Mapping[str, float],
+    added: Sequence[Experience],
+    rules: DedupSettings,
+) -> Twin | None:
+    """Return what says the same as a candidate, of its neighbours and of those of its batch that are to be added.
+
+    Args:
+        candidate: Of the batch, as it may enter the pool.
+        batch: With the vectors, if there are any.
+        others: Its neighbours in the pool, as they are now.
+        cosines: Of their lessons to the candidate's.
+        added: What is to be added of the batch.
+        rules: From where on two lessons are the same.
+    """
+    compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
+    return dedup.find_twin(candidate, compared, {**cosines, **_cosines_in_batch(candidate, batch, added)}, rules)
+
+
+def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Experience]) -> dict[str, float]:
+    """Return how similar the lessons of those just added are to a candidate's."""
+    row = batch.row(candidate.id)
+    if batch.embedded is None or not batch.readable[row]:
+        return {}
+    lessons = batch.embedded.lessons
+    return {one.id: float(lessons[batch.row(one.id)] @ lessons[row]) for one in added}
+
+
+def _sort(
+    prepared: Prepared,
+    near: Sequence[Neighbours],
+    changed: Mapping[str, Experience],
+    settings: Settings,
+) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected]]:
+    """Return the candidates that say something new; the twins of others, by id, with their trajectory added; the rest.
+
+    Args:
+        prepared: The candidates.
+        near: The neighbours of each.
+        changed: Experiences that are not yet stored as they are now, by id.
+        settings: From where on two lessons are the same, and what starts as provisional.
+    """
+    added: list[Experience] = []
+    merged: dict[str, Experience] = {}
+    told: list[Merged] = []
+    rejected: list[Rejected] = []
+    for candidate, found in zip(prepared.batch.candidates, near, strict=True):
+        current = [merged.get(other.id, changed.get(other.id, other)) for other in found.others]
+        if stored := [other for other in current if other.id == candidate.id]:
+            # A process died after storing it: what it has become since is not undone.
+            added += stored
+            continue
+        candidate = admit(candidate, prepared.trajectory.outcome, settings)
+        twin = find_twin(candidate, prepared.batch, current, found.cosines, added, settings.dedup)
+        if twin is None:
+            added.append(candidate)
+            continue
+        id, shown = twin.experience.id, candidate.when_to_use[: drafts.SHOWN_CHARS]
+        if twin.experience.status == "archived":
+            reason = f"{id} said the same ({twin.how}) and was archived: {twin.experience.status_reason}"
+            rejected.append(Rejected(when_to_use=shown, reason=reason))
+        elif any(one.id == id for one in added):
+            rejected.append(Rejected(when_to_use=shown, reason=f"{id}, of the same call, says the same ({twin.how})"))
+        else:
+            merged[id] = _merge(twin.experience, candidate)
+            status, known = merged[id].status, merged[id].when_to_use[: drafts.SHOWN_CHARS]
+            if status == "quarantined":
+                # Nobody but a person is told more than that it is there.
+                known = ""
+            told.append(Merged(id=id, when_to_use=known, status=status, how=twin.how))
+    return added, merged, told, rejected
+
+
+def _may_be_twins(candidate: Experience, other: Experience) -> bool:
+    """Return whether one may be taken for the other: nothing gets in, or is held back, as the copy of another.
+
+    What is suspected is a copy of what is held back or was thrown out, and of what a person approved in these very
+    words; what is not is never a copy of what is held back.
+    """
+    if candidate.status != "quarantined":
+        return other.status != "quarantined"
+    if other.status in ("quarantined", "archived"):
+        return True
+    same = task_key(dedup.lesson(candidate)) == task_key(dedup.lesson(other))
+    return same and quarantine.is_approved(other)
+
+
+def _telling_words(text: str) -> str:
+    """Return the longest words of a text: mostly the rarest, and enough to find one that says the same."""
+    words = dict.fromkeys(spell_out(text).split())
+    return " ".join(sorted(words, key=len, reverse=True)[:TELLING_WORDS])
+
+
+def _merge(twin: Experience, candidate: Experience) -> Experience:
+    """Return the older record with the candidate's trajectory added; text, id and counters stay.
+
+    What a success teaches as well is provisional no longer.
+    """
+    if twin.status == "provisional" and candidate.status == "active":
+        twin = activate(twin, at=candidate.updated_at)
+    return with_provenance(twin, candidate, at=candidate.updated_at)
+
+
+def with_provenance(twin: Experience, candidate: Experience, *, at: datetime) -> Experience:
+    """Return the older record with what the candidate was learned from added, or as it is if it has all of it."""
+    trajectory_ids = tuple(dict.fromkeys((*twin.trajectory_ids, *candidate.trajectory_ids)))
+    origins = tuple(dict.fromkeys((*twin.origins, *candidate.origins)))
+    if (trajectory_ids, origins) == (twin.trajectory_ids, twin.origins):
+        return twin
+    return replace(twin, trajectory_ids=trajectory_ids, origins=origins, updated_at=at)
+
+
+def _status(trajectory: Trajectory, rejected: Sequence[Rejected]) -> RecordStatus:
+    """Return what has become of the trajectory, once its drafts have been through the gate."""
+    by_model = trajectory.status == "queued"
+    drafts_came = by_model or trajectory.drafts_digest != ""
+    if drafts_came and (trajectory.drafts != "[]" or (by_model and rejected)):
+        return "distilled"
+    return "nothing_to_learn" if drafts_came and not rejected else "awaiting_experiences"
+
+
+def dump_rejected(rejected: Sequence[Rejected]) -> str:
+    """Return the rejected drafts as JSON text, to be kept with their trajectory."""
+    return json.dumps([one.model_dump() for one in rejected], ensure_ascii=False)

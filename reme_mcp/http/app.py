@@ -1,0 +1,262 @@
+"""The server for several clients at once: Streamable HTTP at /mcp and SSE at /sse, in one process.
+
+In:  settings; HTTP requests that the gate let through.
+Out: what `server.py` answers, to every client from one open memory; /healthz, /readyz and /metrics.
+Does not know: tools, resources, the pool; who may come in.
+
+Both protocol eras are served at /mcp: the handshake up to 2025-11-25 in sessions, 2026-07-28 a request at a time.
+
+Source: the MCP specification, revisions 2025-11-25 and 2026-07-28, basic/transports; SSE is that of 2024-11-05.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import anyio
+from mcp.server import NotificationOptions, Server
+from mcp.server.auth.routes import create_protected_resource_routes
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.sse import SseServerTransport
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
+from mcp.types import INTERNAL_ERROR, CallToolResult
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from reme_mcp.auth.access import ROLES, Access
+from reme_mcp.auth.bearer import Verifier, access_of
+from reme_mcp.auth.oidc import Issuer
+from reme_mcp.auth.tokens import tokens_of
+from reme_mcp.config.settings import WITHOUT_AUTH, Settings
+from reme_mcp.errors import Forbidden, StoreError
+from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
+from reme_mcp.http.middleware import Gate, is_loopback
+from reme_mcp.models.embedder import load_embedder
+from reme_mcp.models.service import LoadEmbedder
+from reme_mcp.server.app import make_server, open_state
+from reme_mcp.server.prompts import PROMPTS
+from reme_mcp.server.state import Context, State
+from reme_mcp.server.tools import TOOLS
+
+logger = logging.getLogger(__name__)
+
+Transport = Literal["http", "sse"]
+PATHS: dict[Transport, str] = {"http": "/mcp", "sse": "/sse"}
+
+NAMES = frozenset((*(tool.name for tool in TOOLS), *(prompt.name for prompt in PROMPTS)))
+READY_DEADLINE_S = 2.0
+# Answers on their way through a stream get this long before it is ended.
+LAST_WORDS_S = 0.2
+
+
+class Host:
+    """One open memory, served over HTTP."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        transports: Iterable[Transport] = ("http", "sse"),
+        *,
+        load: LoadEmbedder = load_embedder,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self._load = load
+        self._state: State | None = None
+        self._tokens = tokens_of(settings)
+        self._issuer = Issuer(settings.auth) if settings.auth.issuer else None
+        self._asks_for_tokens = not is_loopback(settings.http.host) or bool(settings.http.public_url)
+        self._calls = 0
+        self._all_answered = anyio.Event()
+        self._all_answered.set()
+        self._server: Server[State] = make_server(self._shared_state)
+        self._server.middleware.append(self._observe)
+        self._options = self._server.create_initialization_options(NotificationOptions(resources_changed=True))
+        # Larger than any body that the gate lets through: it is the gate that refuses, and counts what it refused.
+        limit = settings.http.max_body_bytes + 1
+        self._sessions = StreamableHTTPSessionManager(
+            self._server, stateless=not settings.http.sessions, max_request_body_size=limit
+        )
+        self._sse = SseServerTransport("/messages/", max_request_body_size=limit)
+        resource_url = self._resource_url() if self._issuer is not None else None
+        self.gate = Gate(
+            Starlette(routes=[*self._routes(tuple(transports), resource_url)], lifespan=self._run),
+            settings.http,
+            verifier=Verifier(self._tokens, self._issuer),
+            needs_token=self._needs_token,
+            metrics=self.metrics,
+            resource_url=resource_url,
+        )
+
+    async def drain(self) -> None:
+        """Let nobody in any more, wait until the calls under way are answered, and end the streams."""
+        self.gate.close()
+        with anyio.move_on_after(self.settings.http.stop_timeout_s) as scope:
+            await self._all_answered.wait()
+        if scope.cancelled_caught:
+            logger.warning("%d calls were not finished in time", self._calls)
+        if self._state is not None:
+            self._state.subscriptions.close()
+        await anyio.sleep(LAST_WORDS_S)
+        self.gate.end_streams()
+
+    # --- routes ---
+
+    def _routes(self, transports: tuple[Transport, ...], resource_url: AnyHttpUrl | None) -> Iterable[BaseRoute]:
+        yield Route("/healthz", self._healthz)
+        yield Route("/readyz", self._readyz)
+        yield Route("/metrics", self._metrics)
+        if "http" in transports:
+            yield Route("/mcp", endpoint=StreamableHTTPASGIApp(self._sessions))
+        if "sse" in transports:
+            yield Route("/sse", endpoint=_Endpoint(self._serve_sse), methods=["GET"])
+            yield Mount("/messages/", app=self._sse.handle_post_message)
+        if resource_url is not None:
+            yield from create_protected_resource_routes(
+                resource_url,
+                [AnyHttpUrl(self.settings.auth.issuer)],
+                scopes_supported=[f"reme:{role}" for role in ROLES],
+                resource_name="reme-mcp",
+            )
+
+    async def _healthz(self, _: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def _readyz(self, _: Request) -> Response:
+        """Say whether calls would be answered; the embedder's state is told, and does not decide."""
+        store = "opening"
+        with anyio.move_on_after(READY_DEADLINE_S):
+            store = await self._store_state()
+        ready = store == "open" and not self.gate.is_closing
+        embedder = self._embedder_state()
+        return JSONResponse({"ready": ready, "store": store, "embedder": embedder}, 200 if ready else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        access = access_of(request.scope)
+        if access is not None:
+            try:
+                access.demand("admin", "/metrics")
+            except Forbidden as exc:
+                return JSONResponse({"error": "insufficient_scope", "error_description": str(exc)}, 403)
+        self.metrics.pool_open.set(self._state is not None and self._state.memory.is_open)
+        self.metrics.embedder_ready.set(self._embedder_state() == "ready")
+        return Response(self.metrics.page(), media_type=CONTENT_TYPE)
+
+    async def _store_state(self) -> str:
+        if self._state is None:
+            return "closed"
+        try:
+            await self._state.memory.check()
+        except StoreError as exc:
+            logger.error("not ready: %s", exc)
+            return "not usable"
+        return "open"
+
+    def _embedder_state(self) -> str:
+        if self.settings.embedder.provider == "none":
+            return "none"
+        return "ready" if self._state is not None and self._state.memory.has_embedder else "not there"
+
+    async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._sse.connect_sse(scope, receive, send) as (read_stream, write_stream):
+            await self._server.run(read_stream, write_stream, self._options)
+
+    # --- the one state ---
+
+    @asynccontextmanager
+    async def _run(self, _: Starlette) -> AsyncIterator[None]:
+        async with open_state(self.settings, self._access_of, load=self._load) as state:
+            self._state = state
+            state.warm_up()
+            async with self._sessions.run(), anyio.create_task_group() as background:
+                background.start_soon(self.gate.recheck)
+                yield
+                background.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _shared_state(self) -> AsyncIterator[State]:
+        """Yield the state that all connections share; it is opened and closed with the application."""
+        assert self._state is not None
+        yield self._state
+
+    def _needs_token(self) -> bool:
+        """Return whether a caller has to bring a token; once one has had to, all have to."""
+        if self.settings.http.without_auth == WITHOUT_AUTH:
+            return False
+        self._asks_for_tokens = self._asks_for_tokens or self._issuer is not None or self._tokens.exist()
+        return self._asks_for_tokens
+
+    def _access_of(self, context: Context) -> Access:
+        request = context.request
+        access = access_of(request.scope) if isinstance(request, Request) else None
+        if access is not None:
+            return access
+        if self._needs_token():
+            raise Forbidden("nobody knows whose request this is; bring a token")
+        if is_loopback(self.settings.http.host) and not self.settings.http.public_url:
+            return Access.of_this_machine(self.settings.workspace)
+        return Access("", None, "write", self.settings.workspace)
+
+    # --- calls ---
+
+    async def _observe(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Count a call, time it, and give it up when it takes too long."""
+        if ctx.request_id is None or ctx.method == "subscriptions/listen":
+            return await call_next(ctx)
+        given = (ctx.params or {}).get("name") if ctx.method in ("tools/call", "prompts/get") else ""
+        name = given if given in NAMES or given == "" else "other"
+        method = ctx.method if self._server.get_request_handler(ctx.method) is not None else "other"
+        outcome, started = "error", time.perf_counter()
+        if not self._calls:
+            self._all_answered = anyio.Event()
+        self._calls += 1
+        try:
+            with anyio.move_on_after(self.settings.http.call_timeout_s) as scope:
+                result = await call_next(ctx)
+                outcome = "refused" if _is_refusal(result) else "ok"
+                return result
+            if scope.cancelled_caught:
+                outcome = "timeout"
+            raise MCPError(
+                INTERNAL_ERROR,
+                f"it took longer than {self.settings.http.call_timeout_s:g} seconds and was given up; "
+                "the same call may be sent again",
+            )
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._all_answered.set()
+            self.metrics.calls.labels(method, name, outcome).inc()
+            self.metrics.call_seconds.labels(method, name).observe(time.perf_counter() - started)
+
+    def _resource_url(self) -> AnyHttpUrl:
+        http = self.settings.http
+        host = f"[{http.host}]" if ":" in http.host else http.host
+        base = http.public_url.rstrip("/") or f"http://{host}:{http.port}"
+        return AnyHttpUrl(f"{base}/mcp")
+
+
+def _is_refusal(result: HandlerResult) -> bool:
+    match result:
+        case CallToolResult(is_error=True) | {"isError": True}:
+            return True
+    return False
+
+
+class _Endpoint:
+    """An ASGI application as the endpoint of a route, which would take a function for something else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)

@@ -1,0 +1,395 @@
+"""The gate of a server for several clients: who comes in, how much of it, how fast, and for how long.
+
+In:  HTTP requests; the tokens; limits.
+Out: requests with a checked caller and a whole body, for the application behind; a refusal for the others; a line in
+     the log and numbers for each.
+Does not know: the protocol, tools, the pool.
+
+Source: RFC 6750 (bearer tokens), RFC 9728 (where a client learns of the identity provider), RFC 6585 (429); the
+specification of MCP, 2025-11-25, basic/transports (Host and Origin).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import anyio
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend, RequireAuthMiddleware
+from mcp.server.auth.routes import build_resource_metadata_url
+from pydantic import AnyHttpUrl
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reme_mcp.auth.bearer import Bearer, Verifier
+from reme_mcp.config.settings import WITHOUT_AUTH, HTTPSettings
+from reme_mcp.errors import IdentityError
+from reme_mcp.http.logs import FIELDS, request_id, requests_logger
+from reme_mcp.http.metrics import Metrics
+
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+WILDCARDS = ("0.0.0.0", "::")
+# Asked by what looks after the server, by its address; they say nothing about anybody.
+OPEN_PATHS = ("/healthz", "/readyz")
+KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/mcp", "/sse", "/messages/")
+# How soon a stream ends after its token was revoked or is over.
+RECHECK_S = 1.0
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MAX_BUCKETS = 10_000
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A request that is being answered.
+
+    Attributes:
+        bearer: Who asks; `None` where nobody is asked.
+        is_stream: Whether its client only listens.
+        scope: What it is answered in.
+        waiting: What it waits in for the client to leave, if it does.
+        has_ended: Whether it was told that the client has left.
+        is_revoked: Whether that was because its token holds no more.
+    """
+
+    bearer: Bearer | None
+    is_stream: bool
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    waiting: anyio.CancelScope | None = None
+    has_ended: bool = False
+    is_revoked: bool = False
+
+    def end(self) -> None:
+        """Have it tidy up as if its client had left; cut it off the second time."""
+        if self.has_ended:
+            self.scope.cancel()
+        self.has_ended = True
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    async def receive(self, receive: Receive) -> Message:
+        """Wait for the client to leave, or to be told that it has."""
+        if not self.has_ended:
+            with anyio.CancelScope() as self.waiting:
+                return await receive()
+        return {"type": "http.disconnect"}
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What was sent of an answer."""
+
+    status: int = 0
+    is_whole: bool = False
+
+
+class Gate:
+    """Stands before an ASGI application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: HTTPSettings,
+        *,
+        verifier: Verifier,
+        needs_token: Callable[[], bool],
+        metrics: Metrics,
+        resource_url: AnyHttpUrl | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._verifier = verifier
+        self._needs_token = needs_token
+        self._metrics = metrics
+        self._clock = clock
+        metadata_url = None if resource_url is None else build_resource_metadata_url(resource_url)
+        self._bearer = BearerAuthBackend(verifier)
+        self._unknown = RequireAuthMiddleware(app, [], metadata_url)
+        self._hosts = _names(settings.host, settings.public_url, *settings.allowed_hosts.split())
+        self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins.split()}
+        if settings.public_url:
+            self._origins.add(_origin(settings.public_url))
+        self._is_local = is_loopback(settings.host)
+        self._open: set[_Open] = set()
+        self._open_by_holder: Counter[str] = Counter()
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._is_closing = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        id = given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
+        request_id.set(id)
+        path = next((known for known in KNOWN_PATHS if scope["path"] == known), "other")
+        answer = _Answer()
+        started = self._clock()
+
+        async def answering(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                answer.is_whole = True
+            await send(message)
+
+        self._metrics.open_requests.labels(path).inc()
+        try:
+            await self._serve(scope, receive, answering, answer)
+        finally:
+            self._metrics.open_requests.labels(path).dec()
+            self._metrics.requests.labels(path, _method(scope), answer.status).inc()
+            seconds = self._clock() - started
+            if scope["method"] == "POST":
+                self._metrics.request_seconds.labels(path).observe(seconds)
+            self._log(scope, path, answer.status, seconds)
+
+    async def recheck(self) -> None:
+        """End what is open for tokens that hold no more; returns never."""
+        while True:
+            await anyio.sleep(RECHECK_S)
+            good: dict[str, bool] = {}
+            for one in list(self._open):
+                if one.bearer is None:
+                    continue
+                if one.bearer.token not in good:
+                    good[one.bearer.token] = await self._still_holds(one.bearer)
+                if not good[one.bearer.token]:
+                    one.is_revoked = True
+                    one.end()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._is_closing = True
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._is_closing
+
+    def end_streams(self) -> None:
+        """End the streams that clients only listen to."""
+        for one in self._open:
+            if one.is_stream:
+                one.end()
+
+    # --- one request ---
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
+        if scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        if self._is_closing:
+            await self._refuse(send, 503, "closing", "the server is stopping; try again", retry_after_s=5)
+            return
+        headers = Headers(scope=scope)
+        if not self._is_host(headers.get("host", ""), scope):
+            await self._refuse(send, 421, "host", "this server is not called that; see [http] allowed_hosts")
+            return
+        if not self._is_origin(headers.get("origin")):
+            await self._refuse(send, 403, "origin", "pages from there may not use this server")
+            return
+        if scope["path"].startswith("/.well-known/"):
+            await self._app(scope, receive, send)
+            return
+        bearer: Bearer | None = None
+        if self._needs_token():
+            try:
+                found = await self._bearer.authenticate(HTTPConnection(scope))
+            except IdentityError:
+                await self._refuse(send, 503, "provider", "the identity provider can't be asked", retry_after_s=30)
+                return
+            if found is None or not isinstance(found[1].access_token, Bearer):
+                self._metrics.refused.labels("token").inc()
+                await self._unknown(scope, receive, send)
+                return
+            scope["auth"], scope["user"] = found
+            bearer = found[1].access_token
+            wait_s = self._wait_s(_key(bearer))
+            if wait_s > 0:
+                what = f"more than {self._settings.requests_per_minute} requests a minute"
+                await self._refuse(send, 429, "rate", what, retry_after_s=math.ceil(wait_s))
+                return
+        holder = "" if bearer is None else _key(bearer)
+        if self._open_by_holder[holder] >= self._settings.max_open_requests:
+            what = f"{self._settings.max_open_requests} requests are open; end some first"
+            await self._refuse(send, 429, "open", what, retry_after_s=5)
+            return
+        self._open_by_holder[holder] += 1
+        one = _Open(bearer, is_stream=scope["method"] == "GET")
+        self._open.add(one)
+        try:
+            with one.scope:
+                await self._pass_on(one, scope, receive, send)
+        finally:
+            self._open.discard(one)
+            self._open_by_holder[holder] -= 1
+            if not self._open_by_holder[holder]:
+                del self._open_by_holder[holder]
+        if not answer.status and one.is_revoked:
+            scope.pop("user")
+            await self._unknown(scope, receive, send)
+        elif answer.status and not answer.is_whole:
+            # What was cut off ends as a stream does.
+            with suppress(OSError):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pass_on(self, one: _Open, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on once all of it is here."""
+        limit = self._settings.max_body_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        body = bytearray()
+        is_whole = False
+        with anyio.move_on_after(self._settings.body_timeout_s):
+            while not is_whole and len(body) <= limit and not (declared.isdecimal() and int(declared) > limit):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                body += message.get("body", b"")
+                is_whole = not message.get("more_body", False)
+            if not is_whole or len(body) > limit:
+                what = f"the request is larger than {limit:,} bytes ([http] max_body_bytes)"
+                await self._refuse(send, 413, "size", what)
+                return
+        if not is_whole:
+            what = f"the request took longer than {self._settings.body_timeout_s:g} seconds to arrive"
+            await self._refuse(send, 408, "slow", what)
+            return
+        left: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def again() -> Message:
+            return left.pop() if left else await one.receive(receive)
+
+        await self._app(scope, again, send)
+
+    async def _still_holds(self, bearer: Bearer) -> bool:
+        try:
+            now = await self._verifier.verify_token(bearer.token)
+        except IdentityError:
+            # The keys were known when it was let in; that they can't be had now does not make it worse.
+            return bearer.expires_at is None or time.time() < bearer.expires_at
+        return now is not None and now.access == bearer.access
+
+    def _wait_s(self, key: str) -> float:
+        """Take one request from what a token has left; return seconds to wait where nothing is."""
+        limit = self._settings.requests_per_minute
+        if not limit:
+            return 0.0
+        at = self._clock()
+        left, since = self._buckets.get(key, (float(limit), at))
+        left = min(float(limit), left + (at - since) * limit / 60)
+        if left < 1:
+            return (1 - left) * 60 / limit
+        if len(self._buckets) >= MAX_BUCKETS:
+            # Those that would be full by now are as good as unknown.
+            self._buckets = {
+                name: (had, then)
+                for name, (had, then) in self._buckets.items()
+                if had + (at - then) * limit / 60 < limit
+            }
+        self._buckets[key] = (left - 1, at)
+        return 0.0
+
+    def _is_host(self, host: str, scope: Scope) -> bool:
+        name = _host_name(host)
+        if name in self._hosts:
+            return True
+        # By the very address that it came in at: no name that leads a browser astray is one.
+        server = scope.get("server")
+        return bool(name) and server is not None and self._settings.host in WILDCARDS and name == server[0]
+
+    def _is_origin(self, origin: str | None) -> bool:
+        if origin is None or origin.lower().rstrip("/") in self._origins:
+            return True
+        if not self._is_local or self._settings.public_url:
+            return False
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and _host_name(host) in LOCAL_NAMES
+
+    async def _refuse(
+        self, send: Send, status: int, reason: str, words: str, *, retry_after_s: int | None = None
+    ) -> None:
+        self._metrics.refused.labels(reason).inc()
+        body = json.dumps({"error": reason, "error_description": words}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if retry_after_s is not None:
+            headers.append((b"retry-after", str(retry_after_s).encode()))
+        if status in (408, 413, 503):
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _log(self, scope: Scope, path: str, status: int, seconds: float) -> None:
+        client = scope.get("client")
+        user = scope.get("user")
+        fields = {
+            "method": _method(scope),
+            "path": path,
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "client": None if client is None else client[0],
+        }
+        if isinstance(user, AuthenticatedUser) and isinstance(user.access_token, Bearer):
+            fields["holder"] = user.access_token.access.holder
+        requests_logger().info("request", extra={FIELDS: fields})
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is this machine's own."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def may_start(settings: HTTPSettings, *, has_tokens: bool, has_issuer: bool) -> bool:
+    """Return whether a server with these settings may be started: all can reach it, and it knows nobody."""
+    is_private = is_loopback(settings.host) and not settings.public_url
+    return is_private or has_tokens or has_issuer or settings.without_auth == WITHOUT_AUTH
+
+
+def _key(bearer: Bearer) -> str:
+    return f"{bearer.client_id} {bearer.subject or ''}"
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other"
+
+
+def _names(host: str, public_url: str, *more: str) -> set[str]:
+    """Return the names that a server at `host` goes by."""
+    names = {_host_name(name) for name in more}
+    if host not in WILDCARDS:
+        names.add(host.lower())
+    if is_loopback(host) or host in WILDCARDS:
+        names.update(LOCAL_NAMES)
+    if public_url:
+        names.add(urlsplit(public_url).hostname or "")
+    return names - {""}
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a `Host` header, without its port."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "") if not set(host) & set("/@?#\\") else ""
+    except ValueError:
+        return ""
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url.lower())
+    return f"{parts.scheme}://{parts.netloc}"

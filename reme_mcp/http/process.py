@@ -1,0 +1,164 @@
+"""The process that serves several clients: its socket, its limits on slow clients, how it starts and stops.
+
+In:  settings; the application.
+Out: a running server until it is told to stop.
+Does not know: what the application answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Iterable
+
+import uvicorn
+from sse_starlette.sse import AppStatus
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reme_mcp.auth.tokens import tokens_of
+from reme_mcp.config.settings import WITHOUT_AUTH, Settings
+from reme_mcp.errors import ConfigError
+from reme_mcp.http.app import PATHS, Host, Transport
+from reme_mcp.http.logs import log_in_json
+from reme_mcp.http.middleware import may_start
+from reme_mcp.safety.redaction import redactor
+from reme_mcp.schema import now
+
+logger = logging.getLogger(__name__)
+# Sending the lines of a request takes no longer, and nobody who reads leaves an answer unread as long as this.
+HEADERS_DEADLINE_S = 10.0
+READING_DEADLINE_S = 60.0
+
+
+# --- the process ---
+
+
+class _Protocol(H11Protocol):
+    """A connection whose client has to send its headers, and to read its answers, in time."""
+
+    _headers_timer: asyncio.TimerHandle | None = None
+    _reading_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in (self._headers_timer, self._reading_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_timer = self.loop.call_later(READING_DEADLINE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+
+    def _expect_headers(self) -> None:
+        """Set the clock where a request has begun and is not all there; more of it does not set it back."""
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if is_waiting and self._headers_timer is None:
+            self._headers_timer = self.loop.call_later(HEADERS_DEADLINE_S, self.transport.abort)
+        elif not is_waiting and self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+
+
+class _Server(uvicorn.Server):
+    """A server that finishes what it has begun before it stops."""
+
+    def __init__(self, config: uvicorn.Config, host: Host) -> None:
+        super().__init__(config)
+        self._host = host
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._host.drain()
+        await super().shutdown(sockets)
+
+
+async def serve_http(settings: Settings, transports: Iterable[Transport]) -> None:
+    """Serve every client that comes, until the process is told to end.
+
+    Raises:
+        ConfigError: Others could reach it and it would ask nobody for a token, or it can't listen there.
+        StoreError: The home can't be used.
+    """
+    http = settings.http
+    tokens = tokens_of(settings)
+    has_tokens = any(token.holds(now()) for token in tokens.all())
+    if not may_start(http, has_tokens=has_tokens, has_issuer=bool(settings.auth.issuer)):
+        raise ConfigError(
+            f"{http.public_url or http.host} can be reached by others, and nobody has a token: make one with "
+            "`reme-mcp token create NAME --workspace W`, or name an identity provider in [auth] issuer. "
+            f"To ask nobody who they are, set http.without_auth to {WITHOUT_AUTH!r}"
+        )
+    listener = _listen(http.host, http.port)
+    redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+    log_in_json(settings.log.level, requests=http.log_requests, redact=redact)
+    _allow_connections(http.max_connections)
+    paths = " and ".join(PATHS[transport] for transport in transports)
+    at = listener.getsockname()
+    name = f"[{at[0]}]" if ":" in at[0] else at[0]
+    sys.stderr.write(f"reme-mcp serves {paths} at http://{name}:{at[1]}\n")
+    sys.stderr.flush()
+    await make_process(Host(settings, transports)).serve(sockets=[listener])
+
+
+def make_process(host: Host) -> uvicorn.Server:
+    """Return what serves a host at a socket until a signal, or its `should_exit`, ends it."""
+    # Streams are ended by the host, when the calls in them are answered, not on the signal.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
+    http = host.settings.http
+    config = uvicorn.Config(
+        host.gate,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=http.max_connections,
+        timeout_graceful_shutdown=max(1, round(http.stop_timeout_s)),
+    )
+    return _Server(config, host)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+        # What is accepted inherits it. Without it the end of an answer waits 40 ms for the client to confirm its
+        # beginning: asyncio sets it for sockets only that name their protocol.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as exc:
+        words = "another program listens there" if exc.errno == errno.EADDRINUSE else exc.strerror
+        raise ConfigError(f"can't listen at {host} port {port}: {words}") from exc
+
+
+def _allow_connections(count: int) -> None:
+    """Let the process have as many open files as the system lets it; each connection takes one."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 512
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < count + 256:
+        logger.warning("the system allows %d open files; [http] max_connections is %d", wanted, count)

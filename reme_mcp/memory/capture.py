@@ -1,0 +1,121 @@
+"""Sessions that a client has written down, recorded without asking its model; and notes for a prompt.
+
+In:  a session file; what a hook of Claude Code was told.
+Out: what became of the session; context for the prompt.
+Does not know: processes, terminals.
+
+A session whose end is not known is not recorded: it would say nothing, and must not count. It stays where the client
+keeps it, to be recorded when somebody says how it ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reme_mcp.errors import InvalidInput, NotFound
+from reme_mcp.memory.memory import Memory
+from reme_mcp.safety.redaction import redactor
+from reme_mcp.schema import MAX_TASK_CHARS, Outcome, RecordResult
+from reme_mcp.transcripts import sessions
+from reme_mcp.transcripts.outcome import Inferred, infer
+from reme_mcp.transcripts.sessions import Format, Session
+
+# Shorter prompts ("yes", "go on") name no task, and those that begin so are for the client.
+MIN_PROMPT_CHARS = 16
+NOT_A_TASK = ("/", "!", "#")
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What became of a session.
+
+    Attributes:
+        result: `None` where it was not recorded.
+        reason: Why not.
+        inferred: How it ended; `None` where a person said so.
+        session: As it was read.
+    """
+
+    result: RecordResult | None
+    reason: str
+    inferred: Inferred | None
+    session: Session
+
+
+async def record_session(
+    memory: Memory, data: bytes, format: Format, *, outcome: Outcome | None = None, reward: float | None = None
+) -> Captured:
+    """Record a session file, if it is known how it ended.
+
+    Args:
+        memory: To record in.
+        data: Of the file.
+        format: Whose it is.
+        outcome: As a person says it; where neither it nor `reward` is given, the transcript is asked.
+        reward: 0 to 1; 1 is success.
+
+    Raises:
+        InvalidInput: It is no session, or the outcome contradicts the reward.
+        StoreError: The pool can't be written.
+    """
+    settings = memory.settings
+    # Secrets that are cut out of it may leave it longer.
+    session = sessions.read(data, format, max_chars=settings.record.max_transcript_chars * 9 // 10)
+    inferred = None
+    if session.is_recorded:
+        return Captured(None, "the assistant has recorded it itself", None, session)
+    if outcome is None and reward is None:
+        inferred = infer(session.transcript.steps, is_interrupted=session.is_interrupted)
+        redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        inferred = replace(inferred, evidence=redact(inferred.evidence))
+        outcome = inferred.outcome
+        if outcome is None:
+            return Captured(None, "nothing in it says how it ended", inferred, session)
+    # The first recall was for the task; it may have been of another workspace, or of another home.
+    for receipt in (*session.receipts, None):
+        try:
+            result = await memory.record(
+                session.task,
+                outcome=outcome,
+                reward=reward,
+                messages=list(session.messages),
+                receipt=receipt,
+                source=format,
+            )
+        except NotFound:
+            continue
+        return Captured(result, "", inferred, session)
+    raise AssertionError("recording without a receipt finds everything")
+
+
+async def context_for_prompt(memory: Memory, prompt: str, *, known: bytes, limit: int) -> str:
+    """Return notes for a prompt; empty where there are none, or the session has them all already.
+
+    Args:
+        memory: To recall from.
+        prompt: As the user wrote it.
+        known: The session file as it is; what stands in it is not said again.
+        limit: Notes at most.
+
+    Raises:
+        InvalidInput: The prompt can't be used.
+        StoreError: The pool can't be read.
+    """
+    task = prompt.strip()
+    if len(task.encode()) < MIN_PROMPT_CHARS or task.startswith(NOT_A_TASK):
+        return ""
+    recalled = await memory.recall(task[:MAX_TASK_CHARS], limit=limit, source="claude-code")
+    return "" if all(one.id.encode() in known for one in recalled.experiences) else recalled.guidance
+
+
+def told_transcript(told: dict[str, object]) -> Path:
+    """Return the session file that a hook was told of.
+
+    Raises:
+        InvalidInput: It was told of none.
+    """
+    path = told.get("transcript_path")
+    if not isinstance(path, str) or not path:
+        raise InvalidInput(f"transcript_path is {path!r}; allowed: the path of the session file")
+    return Path(path).expanduser()

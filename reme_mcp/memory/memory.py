@@ -1,0 +1,651 @@
+"""The service: recall, record and rate, and behind them the queue. Usable as a library, without MCP.
+
+    async with Memory.open(settings) as memory:
+        recalled = await memory.recall("deploy the blog", source="my-agent")
+        await memory.record("deploy the blog", outcome="success", receipt=recalled.receipt, source="my-agent")
+
+In:  plain arguments from a protocol, a command line or a program; settings.
+Out: the result models of `schema.py`.
+Does not know: MCP, terminals.
+
+This is the composition root: store, embedder and rules meet here and nowhere else. Opening is cheap; the store and the
+model are loaded by `warm_up` or by the first call that needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from reme_mcp.aio import both
+from reme_mcp.config.settings import LLMSettings, Settings
+from reme_mcp.distill import pipeline
+from reme_mcp.distill.drafts import read_drafts, to_json
+from reme_mcp.distill.queue import Queue
+from reme_mcp.errors import InvalidInput, NotFound, StoreError
+from reme_mcp.memory import record as records
+from reme_mcp.memory.pool import Pool
+from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
+from reme_mcp.models.cross_encoder import LoadCrossEncoder, Rereader, load_cross_encoder
+from reme_mcp.models.embedder import load_embedder
+from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
+from reme_mcp.models.question import Model
+from reme_mcp.models.service import LoadEmbedder, Vectors
+from reme_mcp.models.usage import Allowance
+from reme_mcp.recall import ranking
+from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_UNCOUNTED
+from reme_mcp.recall.search import Search
+from reme_mcp.refine import ledger, rules
+from reme_mcp.safety.redaction import every_text, redactor
+from reme_mcp.schema import (
+    Outcome,
+    RateResult,
+    RecalledExperience,
+    RecallResult,
+    ReceiptLine,
+    RecordResult,
+    Spent,
+    Trajectory,
+    new_id,
+    now,
+    task_key,
+)
+from reme_mcp.sources import may_speak_for
+from reme_mcp.store import log
+from reme_mcp.store.location import site_of
+from reme_mcp.store.store import Store, Writer
+from reme_mcp.text import clean
+
+logger = logging.getLogger(__name__)
+
+# The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
+QUIET_S = 0.5
+MAX_WRITES_WITHOUT_UPKEEP = 60
+
+
+# Makes the model that the settings name. The seam at which a test puts its own.
+ConnectLLM = Callable[[LLMSettings, Allowance, Callable[[Spent], None]], LLM]
+Tell = Callable[[str], Awaitable[None]]
+
+
+async def tell_nobody(what: str) -> None:
+    """Tell nobody."""
+
+
+class Memory:
+    """An open pool with its search and its rules. Make one with `Memory.open`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        background: TaskGroup,
+        load: LoadEmbedder,
+        load_cross: LoadCrossEncoder,
+        connect: ConnectLLM,
+    ) -> None:
+        self.settings = settings
+        self._background = background
+        self._store: Store | None = None
+        self._replaced: list[Store] = []
+        self._opening = anyio.Lock()
+        self._vectors = Vectors(settings.embedder, load)
+        self._spent: list[Spent] = []
+        self._allowance = Allowance(settings.llm.tokens_per_day)
+        self._redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        self._llm = (
+            DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
+            if settings.llm.base_url
+            else None
+        )
+        self._model = (
+            Model(self._llm, settings.llm.model, partial(prompt_tokens, settings.llm))
+            if self._llm is not None
+            else None
+        )
+        self._rereader = Rereader(settings, load_cross)
+        self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
+        self._search = Search(self._vectors, self._rereader, self._model, settings)
+        self._queue: Queue | None = None
+        self._queue_is_run = False
+        self._last_call = 0.0
+        self._looking_after = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        load: LoadEmbedder = load_embedder,
+        load_cross: LoadCrossEncoder = load_cross_encoder,
+        connect: ConnectLLM = EndpointLLM,
+    ) -> AsyncIterator[Memory]:
+        """Open the memory of `settings.home`; nothing is read or loaded yet.
+
+        Args:
+            settings: Where the pool is, and every rule's numbers.
+            load: What loads the embedder.
+            load_cross: What loads the cross-encoder, if the settings name one.
+            connect: What makes the model behind the server, where the settings name one.
+
+        Leaving the block stops background work; what it had not finished is taken up at the next start.
+        """
+        failure: Exception | None = None
+        background = anyio.create_task_group()
+        memory = cls(settings, background, load, load_cross, connect)
+        try:
+            async with background:
+                try:
+                    yield memory
+                except Exception as exc:  # noqa: BLE001  the task group would wrap it; it is raised below
+                    failure = exc
+                finally:
+                    background.cancel_scope.cancel()
+        finally:
+            # Only now: a table that is closed under a reader makes LanceDB panic.
+            with anyio.CancelScope(shield=True):
+                await memory._close()
+        if failure is not None:
+            raise failure
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is loaded; until then a call takes a second or two longer."""
+        return self._store is not None
+
+    @property
+    def has_embedder(self) -> bool:
+        """Whether the embedding model is there; until then recall goes by words."""
+        return self._vectors.space is not None
+
+    async def check(self) -> None:
+        """Open the pool if it is not open yet.
+
+        Raises:
+            StoreError: The home can't be used.
+        """
+        await self._open_store()
+
+    def start_warm_up(self, *, delay_s: float = 0.0) -> None:
+        """Run `warm_up` in the background, `delay_s` seconds from now."""
+        self._start(partial(self.warm_up, download=True), delay_s=delay_s)
+
+    async def warm_up(self, *, download: bool, work: bool = True) -> None:
+        """Load store and model, finish what an earlier process left, fill in missing vectors, work on the queue.
+
+        A model that can't be had is not an error: recall goes on by words.
+
+        Args:
+            download: Whether a model may be fetched from its hub, if the settings allow it, too.
+            work: Whether the queue is worked on from now on; not worth it for a process that soon ends.
+
+        Raises:
+            StoreError: The home can't be used.
+        """
+        store = await self._open_store()
+        with _put_off_unwritable():
+            for trajectory in await store.pending():
+                await self._resume(store, trajectory)
+        await self._vectors.load(download=download)
+        await self._rereader.load(download=download)
+        with _put_off_unwritable():
+            await self._vectors.fill(store)
+            await store.upkeep.count_leftovers()
+        self._look_after_pool()
+        if work:
+            self._run_queue()
+
+    # --- the three tools ---
+
+    async def recall(
+        self,
+        task: str,
+        *,
+        context: str = "",
+        tools: Sequence[str] = (),
+        limit: int | None = None,
+        workspace: str | None = None,
+        source: str,
+    ) -> RecallResult:
+        """Return what earlier work says about a task, and a receipt to settle when its outcome is known.
+
+        Args:
+            task: In the user's words; 1 to 8,000 characters.
+            context: What else narrows it down: project, files, error text; at most 8,000 characters.
+            tools: What the agent has; lessons that need others are ranked lower. Empty means unknown.
+            limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
+            workspace: Whose pool; the settings' where `None`.
+            source: Who asks.
+
+        Raises:
+            InvalidInput: An argument is out of its range.
+            StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
+        """
+        task = self._redact(clean.text("task", task))
+        context = self._redact(clean.text("context", context, optional=True))
+        workspace = self._workspace(workspace)
+        source = clean.label(source)
+        settings = self.settings.recall
+        limit = settings.limit if limit is None else limit
+        if not 1 <= limit <= 20:
+            raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
+        store = await self._open_store()
+
+        notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
+        receipt = new_id("r")
+        lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
+        trouble = notes.trouble
+        try:
+            await store.add_receipt(lines)
+            footer = RECALL_FOOTER.format(receipt=receipt)
+        except StoreError as exc:
+            # A full disk, or a home that may only be read, does not make the notes worse.
+            receipt, trouble = "", f"This recall is not counted ({exc}). {trouble}".rstrip()
+            footer = RECALL_FOOTER_UNCOUNTED
+        self._look_after_pool()
+        return RecallResult(
+            guidance=f"{notes.guidance}\n\n{footer}",
+            experiences=[_recalled(item) for item in notes.shown],
+            receipt=receipt,
+            search=list(notes.modes),
+            note=trouble,
+        )
+
+    async def record(
+        self,
+        task: str = "",
+        *,
+        outcome: Outcome | None = None,
+        reward: float | None = None,
+        steps: str | None = None,
+        messages: Sequence[object] | None = None,
+        experiences: Sequence[object] | None = None,
+        receipt: str | None = None,
+        trajectory_id: str | None = None,
+        workspace: str | None = None,
+        source: str,
+        tell: Tell = tell_nobody,
+    ) -> RecordResult:
+        """Store what was tried and how it ended, settle the receipt, and learn from it.
+
+        A first call takes `task` and `outcome` or `reward`, and anything else that is known. A second call takes
+        `trajectory_id` and the `experiences` for it. The same call sent again gets the same answer and stores nothing.
+
+        Args:
+            task: In the user's words; 1 to 8,000 characters.
+            outcome: `success` or `failure`.
+            reward: 0 to 1; 1 is success. Instead of `outcome`, or in agreement with it.
+            steps: A summary of what was done.
+            messages: The conversation in OpenAI's or Anthropic's shape; instead of `steps`.
+            experiences: What is worth keeping, as `ExperienceDraft` describes it; an empty list says nothing is.
+            receipt: Of the recall that this attempt used.
+            trajectory_id: Of the trajectory that `experiences` are for.
+            workspace: Whose pool; the settings' where `None`.
+            source: Who records.
+            tell: Told what is waited for, where the settings say to wait for the model.
+
+        Raises:
+            InvalidInput: Arguments contradict each other or are out of their range; nothing was stored.
+            NotFound: No such receipt or trajectory in this workspace.
+            StoreError: The pool can't be written.
+        """
+        workspace = self._workspace(workspace)
+        source = clean.label(source)
+        # A recall that could not write its receipt has handed out an empty one.
+        receipt = clean.label(receipt) if receipt else None
+        if experiences is not None:
+            experiences = [every_text(one, self._redact) for one in experiences]
+        store = await self._open_store()
+        if trajectory_id is not None:
+            trajectory_id = clean.label(trajectory_id)
+            if experiences is None:
+                raise InvalidInput("trajectory_id came without experiences; send the list, or [] if there are none")
+            if steps is not None or messages is not None:
+                name = "steps" if messages is None else "messages"
+                raise InvalidInput(f"{name} came with trajectory_id, whose attempt is stored already; leave {name} out")
+            result = await self._add_drafts(
+                store, workspace, trajectory_id, experiences, receipt, outcome, reward, source
+            )
+            return await self._after_recording(store, workspace, result, tell)
+
+        task = self._redact(clean.text("task", task))
+        outcome, reward = outcome_and_reward(outcome, reward)
+        steps_taken = transcript_text(
+            steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
+        )
+        drafts, rejected = read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
+        digest = records.digest(workspace, task, reward, steps_taken, receipt or "", digest_of_drafts(experiences))
+        at = now()
+        trajectory = Trajectory(
+            id=new_id("t"),
+            workspace=workspace,
+            task=task,
+            task_key=task_key(task),
+            outcome=outcome,
+            reward=reward,
+            transcript=steps_taken,
+            digest=digest,
+            drafts_digest=digest_of_drafts(experiences),
+            receipt=receipt or "",
+            source=source,
+            created_at=at,
+            updated_at=at,
+            status="pending",
+            drafts=to_json(drafts),
+            rejected=pipeline.dump_rejected(rejected),
+            answer="",
+        )
+        prepared = await pipeline.prepare(trajectory, self._vectors)
+        async with store.writing() as writer:
+            known, lines = await both(
+                partial(store.trajectory_by_digest, workspace, digest),
+                partial(store.receipts.lines, workspace, receipt or ""),
+            )
+            if receipt is not None:
+                ledger.own_receipt(lines, receipt, workspace, source)
+            if known is None:
+                put = partial(writer.add_trajectory, trajectory)
+                result = await self._work_off(prepared, lines, store, writer, put=put)
+        if known is not None:
+            result = await self._resume(store, known)
+        return await self._after_recording(store, workspace, result, tell)
+
+    async def rate(
+        self,
+        experience_id: str,
+        *,
+        helpful: bool,
+        receipt: str | None = None,
+        reason: str = "",
+        workspace: str | None = None,
+        source: str,
+    ) -> RateResult:
+        """Say whether one recalled experience helped. Rating the same receipt again replaces the rating.
+
+        Without a receipt, the latest recall of the experience by the same source is rated; where there is none, the
+        rating stands for itself, once per source.
+
+        Raises:
+            InvalidInput: The reason is too long, or the experience is not on that receipt.
+            NotFound: No such experience or receipt in this workspace.
+            StoreError: The pool can't be written.
+        """
+        workspace = self._workspace(workspace)
+        source = clean.label(source)
+        experience_id = clean.label(experience_id)
+        # A recall that could not write its receipt has handed out an empty one.
+        receipt = clean.label(receipt) if receipt else None
+        reason = self._redact(clean.text("reason", reason, optional=True))
+        store = await self._open_store()
+        async with store.writing() as writer:
+            experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+            if experience is None:
+                raise NotFound(clean.unknown("experience", experience_id, workspace))
+            line: ReceiptLine | None
+            if receipt is not None:
+                lines = await store.receipts.lines(workspace, receipt)
+                line = ledger.line_of(lines, receipt, workspace, source, experience_id)
+            else:
+                line = await store.receipts.latest_line(workspace, experience_id, source)
+                if line is None or line.created_at < experience.counted_since:
+                    line = ledger.receipt_lines(new_id("r"), [experience], workspace, experience.task, source)[0]
+            settled = [rules.settle_by_rating(line, helped=helpful, reason=reason, at=now())]
+            counted = await ledger.count(store, [experience], self.settings.refine, settled=settled)
+            experience = counted.changed.get(experience_id, experience)
+            rated, by_rule = log.of_rating(settled[0], experience, source=source, pruned=bool(counted.pruned))
+            await writer.add_log(by_rule)
+            # Should only one of them be written: counters are summed anew at the next settlement.
+            await both(
+                partial(both, partial(writer.settle, settled), partial(writer.add_log, [rated])),
+                partial(writer.put_experiences, list(counted.changed.values())),
+            )
+        self._look_after_pool()
+        return RateResult(
+            experience_id=experience.id,
+            helpful=helpful,
+            receipt=line.receipt,
+            frequency=experience.frequency,
+            utility=experience.utility,
+            status=experience.status,
+            status_reason=experience.status_reason,
+        )
+
+    # --- the queue ---
+
+    async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
+        """Return the trajectories that wait for the model behind the server, oldest first."""
+        store = await self._open_store()
+        return await store.queued(self._workspace(workspace))
+
+    async def distill(self, done: Callable[[Trajectory], Awaitable[None]]) -> int:
+        """Let the model work on all that is queued, in every workspace, now; return how many there were.
+
+        Args:
+            done: Told of each trajectory as it is afterwards; one that is still queued says why.
+
+        Raises:
+            InvalidInput: No model is configured.
+        """
+        await self._open_store()
+        if self._queue is None:
+            raise InvalidInput("no model is configured; name one in [llm] base_url and model")
+        await self._vectors.load(download=False)
+        return await self._queue.work_all(done)
+
+    # --- inside ---
+
+    async def _open_store(self) -> Store:
+        async with self._opening:
+            if self._store is not None and not await self._store.is_current():
+                # Closed at the end only: a table that is closed under a reader makes LanceDB panic.
+                self._replaced.append(self._store)
+                self._store = None
+            if self._store is None:
+                store = await Store.open(site_of(self.settings.home, self.settings.storage))
+                if self._model is not None:
+                    # What earlier processes have spent today; of its own spending this one knows.
+                    for spent in [] if self._queue else await store.spent(since=now() - timedelta(days=1)):
+                        self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
+                    self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent)
+                self._store = store
+                if self._queue_is_run:
+                    # That of the tables before has ended with them.
+                    self._queue_is_run = False
+                    self._run_queue()
+            return self._store
+
+    def _run_queue(self) -> None:
+        """Have the queue worked on in the background, where there is a model to do it."""
+        if self._queue is not None and not self._queue_is_run:
+            self._queue_is_run = True
+            self._start(self._queue.run)
+
+    def _take_spent(self) -> list[Spent]:
+        spent = self._spent[:]
+        self._spent.clear()
+        return spent
+
+    async def _close(self) -> None:
+        if self._llm is not None:
+            await self._llm.close()
+        if self._store is not None:
+            try:
+                await self._store_costs(self._store)
+            except StoreError as exc:
+                logger.warning("what the model has cost is not entered: %s", exc)
+        for store in [*self._replaced, *([self._store] if self._store is not None else [])]:
+            store.close()
+
+    async def _store_costs(self, store: Store) -> None:
+        if self._spent:
+            async with store.writing() as writer:
+                await writer.add_spent(self._take_spent())
+
+    def _look_after_pool(self) -> None:
+        """Compact and fill in vectors behind the calls, not between them."""
+        self._last_call = anyio.current_time()
+        if not self._looking_after:
+            self._looking_after = True
+            self._start(self._look_after_pool_now)
+
+    async def _look_after_pool_now(self) -> None:
+        try:
+            store = await self._open_store()
+            while store.upkeep.writes < MAX_WRITES_WITHOUT_UPKEEP:
+                seen = self._last_call, await store.versions()
+                await anyio.sleep(QUIET_S)
+                if seen == (self._last_call, await store.versions()):
+                    break
+            await self._store_costs(store)
+            await store.upkeep.run()
+            await self._vectors.fill(store)
+        finally:
+            self._looking_after = False
+
+    def _start(self, work: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
+        """Run `work` in the background. What goes wrong there is logged; the calls in front go on."""
+
+        async def run() -> None:
+            await anyio.sleep(delay_s)
+            try:
+                await work()
+            except StoreError as exc:
+                # The next call meets the same error and tells its caller.
+                logger.warning("%s", exc)
+            except Exception:
+                logger.exception("background work failed")
+
+        self._background.start_soon(run)
+
+    def _workspace(self, workspace: str | None) -> str:
+        return clean.workspace(self.settings.workspace if workspace is None else workspace)
+
+    async def _add_drafts(
+        self,
+        store: Store,
+        workspace: str,
+        trajectory_id: str,
+        experiences: Sequence[object],
+        receipt: str | None,
+        outcome: Outcome | None,
+        reward: float | None,
+        source: str,
+    ) -> RecordResult:
+        """Take the experiences for a trajectory that is stored already."""
+        drafts, rejected = read_drafts(experiences, max_drafts=self.settings.record.max_experiences)
+        digest = digest_of_drafts(experiences)
+        trajectory = await store.trajectory(workspace, trajectory_id)
+        if trajectory is None:
+            raise NotFound(clean.unknown("trajectory", trajectory_id, workspace))
+        if not may_speak_for(source, trajectory.source):
+            raise InvalidInput(f"{trajectory_id} was recorded by somebody else; record your own attempt")
+        if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
+            raise InvalidInput(
+                f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
+                "leave outcome and reward out, or record another attempt without trajectory_id"
+            )
+        if receipt and trajectory.receipt and receipt != trajectory.receipt:
+            raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
+        trajectory = replace(
+            trajectory,
+            status="pending",
+            drafts=to_json(drafts),
+            drafts_digest=digest,
+            receipt=receipt or trajectory.receipt,
+            rejected=pipeline.dump_rejected(rejected),
+            answer="",
+            updated_at=now(),
+        )
+        prepared = await pipeline.prepare(trajectory, self._vectors)
+        async with store.writing() as writer:
+            known, lines = await both(
+                partial(store.trajectory, workspace, trajectory_id),
+                partial(store.receipts.lines, workspace, trajectory.receipt),
+            )
+            if receipt:
+                ledger.own_receipt(lines, receipt, workspace, source)
+            same = known is not None and known.drafts_digest == digest
+            if not same:
+                await writer.add_log(log.of_earlier_answer(known or trajectory))
+                put = partial(writer.put_trajectory, trajectory)
+                result = await self._work_off(prepared, lines, store, writer, put=put)
+        if known is not None and same:
+            return await self._resume(store, known)
+        return result
+
+    async def _work_off(
+        self,
+        prepared: pipeline.Prepared,
+        lines: Sequence[ReceiptLine],
+        store: Store,
+        writer: Writer,
+        *,
+        put: Callable[[], Awaitable[None]] | None,
+    ) -> RecordResult:
+        to_model = self._model is not None and pipeline.is_for_model(prepared.trajectory)
+        return await pipeline.work_off(prepared, lines, store, writer, self.settings, to_model=to_model, put=put)
+
+    async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
+        """Return the answer, completed where the settings say to wait for the model."""
+        self._look_after_pool()
+        if result.status != "queued" or self._queue is None:
+            return result
+        self._queue.wake()
+        if not self.settings.llm.wait:
+            return result
+        self._run_queue()
+        trajectory = await store.trajectory(workspace, result.trajectory_id)
+        if trajectory is None:
+            return result
+        return RecordResult.model_validate_json((await self._queue.worked_off(trajectory, tell)).answer)
+
+    async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
+        """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""
+        if not trajectory.answer:
+            prepared = await pipeline.prepare(trajectory, self._vectors)
+            async with store.writing() as writer:
+                trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+                if not trajectory.answer:
+                    lines = await store.receipts.lines(trajectory.workspace, trajectory.receipt)
+                    return await self._work_off(prepared, lines, store, writer, put=None)
+        return RecordResult.model_validate_json(trajectory.answer)
+
+
+@contextmanager
+def _put_off_unwritable() -> Iterator[None]:
+    """Leave what can't be written for the next start: a home that can only be read is still good for that."""
+    try:
+        yield
+    except StoreError as exc:
+        logger.warning("unfinished work has to wait: %s", exc)
+
+
+def _recalled(item: ranking.Ranked) -> RecalledExperience:
+    experience = item.experience
+    return RecalledExperience(
+        id=experience.id,
+        when_to_use=experience.when_to_use,
+        content=experience.content,
+        kind=experience.kind,
+        ranking=round(item.ranking, 4),
+        relevance=round(item.relevance, 4),
+        text_relevance=round(item.text_relevance, 4),
+        vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
+        neighbour_relevance=round(item.neighbour_relevance, 4),
+        reread_relevance=None if item.reread_relevance is None else round(item.reread_relevance, 4),
+        similarity=None if item.similarity is None else round(item.similarity, 4),
+        confidence=experience.confidence,
+        frequency=experience.frequency,
+        utility=experience.utility,
+        age_days=item.age_days,
+        tools_used=list(experience.tools_used),
+        missing_tools=list(item.missing_tools),
+        source=experience.source,
+    )

@@ -1,0 +1,527 @@
+"""The pool as a person looks after it: list, show, prune, archive, restore, pin, delete, import, back up.
+
+In:  the name of an experience or of a workspace, what is to be done with it, and who does it (`cli` where nobody says).
+Out: experiences as they are afterwards, or as they were.
+Does not know: recall, recording, the embedder's life, MCP, terminals.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import InvalidInput, NotFound, StoreError
+from reme_mcp.import_export import importer, jsonl
+from reme_mcp.import_export.importer import Imported
+from reme_mcp.models.service import Vectors
+from reme_mcp.models.usage import Cost, total
+from reme_mcp.refine import ledger
+from reme_mcp.refine import rules as rules_
+from reme_mcp.refine.rules import count
+from reme_mcp.safety import quarantine
+from reme_mcp.safety.redaction import Redact
+from reme_mcp.schema import Deed, Entry, Experience, Kind, ReceiptLine, Status, Tally, Trajectory, now
+from reme_mcp.store import backup as backups
+from reme_mcp.store import erasure, folder
+from reme_mcp.store import log as logs
+from reme_mcp.store.backup import Backup, Restored, make
+from reme_mcp.store.erasure import Erasure
+from reme_mcp.store.location import folder_of
+from reme_mcp.store.log import BY_HAND, entries_of
+from reme_mcp.store.migrations import SCHEMA_VERSION
+from reme_mcp.store.store import Store
+from reme_mcp.text import clean
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """The state of one workspace in numbers, and of the search in words."""
+
+    workspace: str
+    home: str
+    experiences: dict[Status, int]
+    trajectories: dict[str, int]
+    receipts: dict[str, int]
+    embedder: str
+    without_vector: int
+    llm: dict[str, Cost]
+
+
+class Pool:
+    """What `Memory.pool` offers: the care of the experiences, apart from the loop."""
+
+    def __init__(
+        self, settings: Settings, vectors: Vectors, open_store: Callable[[], Awaitable[Store]], redact: Redact
+    ) -> None:
+        self.settings = settings
+        self._redact = redact
+        self._vectors = vectors
+        self._open_store = open_store
+
+    async def experience(self, experience_id: str, *, workspace: str | None = None) -> tuple[Experience, Tally]:
+        """Return one experience with what the receipts say of it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+        workspace = self._workspace(workspace)
+        experience_id = clean.label(experience_id)
+        store = await self._open_store()
+        experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+        if experience is None:
+            raise NotFound(clean.unknown("experience", experience_id, workspace))
+        return experience, (await store.receipts.tally([experience]))[experience_id]
+
+    async def page(
+        self,
+        *,
+        workspace: str | None = None,
+        statuses: Sequence[Status] | None = None,
+        offset: int = 0,
+        limit: int = 50,
+    ) -> list[Experience]:
+        """Return experiences, newest first; `limit` is 1 to 1,000.
+
+        Raises:
+            InvalidInput: `offset` or `limit` is out of range.
+        """
+        _check_page(offset, limit)
+        store = await self._open_store()
+        return await store.page(self._workspace(workspace), statuses=statuses, offset=offset, limit=limit)
+
+    async def stats(self, *, workspace: str | None = None) -> PoolStats:
+        """Return the state of one workspace."""
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        space = self._vectors.space
+        return PoolStats(
+            workspace=workspace,
+            home=str(store.site),
+            experiences=await store.count(workspace),
+            trajectories=await store.count_trajectories(workspace),
+            receipts=await store.receipts.count(workspace),
+            embedder=self._vectors.state,
+            without_vector=0 if space is None else len(await store.without_vector(space)),
+            llm=total(await store.spent()),
+        )
+
+    async def workspaces(self) -> list[str]:
+        """Return the names of the workspaces that hold experiences."""
+        return await (await self._open_store()).workspaces()
+
+    async def log(
+        self, *, workspace: str | None = None, since: datetime | None = None, about: str = "", limit: int = 50
+    ) -> list[Entry]:
+        """Return who changed what, newest first: in this workspace, and what concerns all of the home.
+
+        Args:
+            workspace: Whose; the settings' where `None`.
+            since: Nothing from before.
+            about: Only what was done with this id; empty for all.
+            limit: How many at most, 1 to 100,000.
+
+        Raises:
+            InvalidInput: `limit` is out of range.
+        """
+        if not 1 <= limit <= 100_000:
+            raise InvalidInput(f"limit is {limit}; it must be from 1 to 100000")
+        store = await self._open_store()
+        about = clean.label(about) if about else ""
+        return await store.trail.entries(self._workspace(workspace), since=since, about=about, limit=limit)
+
+    async def trajectory(self, trajectory_id: str, *, workspace: str | None = None) -> Trajectory:
+        """Return one trajectory.
+
+        Raises:
+            NotFound: No such trajectory in this workspace.
+        """
+        workspace = self._workspace(workspace)
+        trajectory_id = clean.label(trajectory_id)
+        trajectory = await (await self._open_store()).trajectory(workspace, trajectory_id)
+        if trajectory is None:
+            raise NotFound(clean.unknown("trajectory", trajectory_id, workspace))
+        return trajectory
+
+    async def learned_from(self, trajectory_id: str, *, workspace: str | None = None) -> list[Experience]:
+        """Return the experiences that were learned from a trajectory, whatever their status."""
+        store = await self._open_store()
+        return await store.learned_from(self._workspace(workspace), [clean.label(trajectory_id)])
+
+    async def ratings(self, experience_id: str, *, workspace: str | None = None) -> list[ReceiptLine]:
+        """Return the recalls of an experience that somebody has rated, newest first."""
+        store = await self._open_store()
+        return await store.receipts.ratings(self._workspace(workspace), clean.label(experience_id))
+
+    async def deleted(self, *, workspace: str | None = None, offset: int = 0, limit: int = 50) -> list[Experience]:
+        """Return experiences that were deleted, as they were; `limit` is 1 to 1,000.
+
+        Raises:
+            InvalidInput: `offset` or `limit` is out of range.
+        """
+        _check_page(offset, limit)
+        store = await self._open_store()
+        return await store.trail.deleted(self._workspace(workspace), offset=offset, limit=limit)
+
+    async def prune(
+        self, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+    ) -> list[Experience]:
+        """Archive every experience that φ removes, and return them as they were; `dry_run` only returns them."""
+        workspace = self._workspace(workspace)
+        rules = self.settings.refine
+        store = await self._open_store()
+        async with store.writing() as writer:
+            found: list[tuple[Experience, str]] = []
+            offset = 0
+            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+                tallies = await store.receipts.tally([one for one in page if one.frequency])
+                tried = [(one, ledger.reason_to_prune(one, tallies[one.id], rules)) for one in page if one.frequency]
+                found += [(one, reason) for one, reason in tried if reason]
+                offset += len(page)
+            if not dry_run:
+                archived = [rules_.archive(one, reason, at=now()) for one, reason in found]
+                await writer.add_log(entries_of("pruned", archived, source=source))
+                await writer.put_experiences(archived)
+        return [one for one, _ in found]
+
+    async def restore(
+        self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+    ) -> Experience:
+        """Bring back an archived experience, whose counters start anew, or a deleted one, as it was.
+
+        What comes under a rule of the quarantine, and was not rejected by a person, who has seen it, waits for review.
+
+        The counters of a deleted one have what became known of its recalls since.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is neither archived nor deleted.
+        """
+        store = await self._open_store()
+        deleted = await store.trail.deleted_experience(self._workspace(workspace), clean.label(experience_id))
+        if deleted is not None and not await store.experiences(deleted.workspace, [deleted.id]):
+            return await self._undelete(store, deleted, source=source, dry_run=dry_run)
+        _, tally = await self.experience(experience_id, workspace=workspace)
+        # After every recall so far, even if the clock was set back since: those must not count again.
+        recalled = tally.last_recalled_at
+        at = now() if recalled is None else max(now(), recalled + timedelta(microseconds=1))
+        change = partial(_restored, at=at)
+        return await self._change("restored", experience_id, workspace, change, source=source, dry_run=dry_run)
+
+    async def archive(
+        self,
+        experience_id: str,
+        reason: str,
+        *,
+        workspace: str | None = None,
+        source: str = BY_HAND,
+        dry_run: bool = False,
+    ) -> Experience:
+        """Take an experience out of recall; `restore` undoes it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is held back for review, or archived already.
+        """
+        reason = self._redact(clean.text("reason", reason))
+
+        def archived(one: Experience) -> Experience:
+            if one.status in ("quarantined", "archived"):
+                instead = "reject it in `review`" if one.status == "quarantined" else "it is out of recall"
+                raise InvalidInput(f"{one.id} is {one.status}: {instead}")
+            return rules_.archive(one, reason, at=now())
+
+        return await self._change("archived", experience_id, workspace, archived, source=source, dry_run=dry_run)
+
+    async def review(
+        self, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+    ) -> list[Experience]:
+        """Hold back what is in recall and comes under a rule: what was there before the rule was, or was imported.
+
+        What a person has approved stays. With `dry_run` nothing is changed.
+
+        Returns:
+            What was held back, with its reason; with `dry_run`, what would be.
+        """
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            found: list[Experience] = []
+            offset = 0
+            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+                for one in page:
+                    held = quarantine.hold(one, quarantine.suspicions(one, one.source))
+                    if held is not one and not quarantine.is_approved(one):
+                        found.append(replace(held, updated_at=now()))
+                offset += len(page)
+            if not dry_run:
+                await writer.add_log(entries_of("quarantined", found, source=source))
+                await writer.put_experiences(found)
+        return found
+
+    async def approve(self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND) -> Experience:
+        """Let a quarantined experience into recall: a person has read it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not quarantined.
+        """
+
+        def approved(one: Experience) -> Experience:
+            return quarantine.approve(_quarantined(one), one.status_reason, at=now())
+
+        return await self._change("approved", experience_id, workspace, approved, source=source)
+
+    async def reject(
+        self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+    ) -> Experience:
+        """Archive a quarantined experience; whatever says the same is not stored any more. `restore` undoes it.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It is not quarantined.
+        """
+
+        def rejected(one: Experience) -> Experience:
+            return quarantine.reject(_quarantined(one), at=now())
+
+        return await self._change("rejected", experience_id, workspace, rejected, source=source, dry_run=dry_run)
+
+    async def pin(
+        self, experience_id: str, *, pinned: bool, workspace: str | None = None, source: str = BY_HAND
+    ) -> Experience:
+        """Exempt an experience from pruning, or subject it to it again.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+
+        def changed(one: Experience) -> Experience:
+            return replace(one, pinned=pinned, updated_at=now())
+
+        return await self._change("pinned" if pinned else "unpinned", experience_id, workspace, changed, source=source)
+
+    async def delete(self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND) -> Experience:
+        """Take an experience out of the pool and return it as it was; it is kept aside, and `restore` undoes it.
+
+        Unlike an archived one it does not stop the same from being learned again from another attempt.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+        """
+        experience, _ = await self.experience(experience_id, workspace=workspace)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            # It may have changed meanwhile.
+            current = (await store.experiences(experience.workspace, [experience.id])).get(experience.id)
+            if current is None:
+                raise NotFound(clean.unknown("experience", experience.id, experience.workspace))
+            await writer.add_log(entries_of("deleted", [current], source=source))
+            await writer.put_deleted(current)
+            await writer.delete_experience(current.workspace, current.id)
+        return current
+
+    async def erase(
+        self, id: str, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+    ) -> Erasure:
+        """Erase an experience or an attempt for good, from the files of the tables, too; `dry_run` says what would go.
+
+        Backups that were made before hold it still.
+
+        Args:
+            id: Of an experience, in the pool or deleted, or of a trajectory.
+            workspace: Where; the settings' where `None`.
+            source: Who wants it.
+            dry_run: Only look.
+
+        Raises:
+            NotFound: No such experience or trajectory in this workspace.
+        """
+        store = await self._open_store()
+        found = await erasure.plan(store, self._workspace(workspace), clean.label(id))
+        if not dry_run:
+            await erasure.carry_out(store, found, source=source)
+        return found
+
+    async def bring_in(
+        self,
+        file: str,
+        data: bytes,
+        *,
+        workspace: str | None = None,
+        kind: Kind = "success",
+        dry_run: bool = False,
+        tell: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Imported:
+        """Take the experiences of a file into a workspace; what they say of themselves is not believed.
+
+        Args:
+            file: Its name, which they will have as their source.
+            data: Of the file: JSON Lines or a JSON array, of ours or of ReMe's.
+            workspace: Whose they will be; the settings' where `None`.
+            kind: Of records that don't say theirs, as those of ReMe's first formats.
+            dry_run: Write nothing.
+            tell: Told how many more records are done, and of how many.
+
+        Raises:
+            StoreError: The pool can't be read or written; what is counted as done is stored.
+        """
+        workspace = self._workspace(workspace)
+        source = clean.label(f"file:{file}")
+        read = partial(jsonl.read, data, workspace=workspace, source=source, kind=kind, redact=self._redact, at=now())
+        found = await anyio.to_thread.run_sync(read)
+        tell(0, len(found))
+        return await importer.bring_in(
+            file,
+            found,
+            workspace,
+            await self._open_store(),
+            self._vectors,
+            self.settings,
+            dry_run=dry_run,
+            tell=lambda done: tell(done, len(found)),
+        )
+
+    async def every(
+        self, *, workspace: str | None = None, statuses: Sequence[Status] | None = None
+    ) -> list[Experience]:
+        """Return all experiences of a workspace, oldest first."""
+        found: list[Experience] = []
+        while page := await self.page(workspace=workspace, statuses=statuses, offset=len(found), limit=1000):
+            found += page
+        return found[::-1]
+
+    async def backup(self, target: Path | None = None, *, source: str = BY_HAND) -> Backup:
+        """Write a copy of the whole pool, of every workspace, into one file; others go on working meanwhile.
+
+        Args:
+            target: A new file, or a folder for one; the home's own `backups` where `None`.
+            source: Who wants it.
+
+        Raises:
+            StoreError: The home can't be read, or the file not be written; nothing is left of it.
+        """
+        home = folder_of(self.settings.home)
+        made = await make(home, target)
+        if made.schema == SCHEMA_VERSION:
+            # To enter it must not upgrade what was only to be copied.
+            await self._enter([logs.entry("backup made", made.file.name, workspace="", source=source)])
+        return made
+
+    async def restore_backup(
+        self, what: str, *, source: str = BY_HAND, force: bool = False, dry_run: bool = False
+    ) -> Restored:
+        """Put a backup in the place of the pool; whoever has it open, this one too, goes on with it at the next call.
+
+        The log goes on: what was entered since the backup was made is taken over, if it can be read.
+
+        Args:
+            what: A file, or the name of one of the home's own backups.
+            source: Who wants it.
+            force: Whether a pool that holds something may be replaced; a backup of it is kept.
+            dry_run: Only look.
+
+        Raises:
+            InvalidInput: There is no such backup, it is damaged, or the pool holds something and `force` is off.
+            StoreError: It is of a newer version, or there is no room for it; the pool is as it was.
+        """
+        home = folder_of(self.settings.home)
+        if dry_run:
+            return await backups.restore(home, what, force=force, dry_run=True)
+        entries = await self._log_before(home)
+        done = await backups.restore(home, what, force=force)
+        undo = "" if done.undo is None else f"what was there is in {done.undo.name}"
+        before = "" if entries is not None else "the log before it could not be read"
+        reason = "; ".join(part for part in (undo, before) if part)
+        entry = logs.entry("backup restored", done.file.name, workspace="", source=source, reason=reason)
+        await self._enter([*(entries or []), entry])
+        return done
+
+    # --- inside ---
+
+    async def _log_before(self, home: Path) -> list[Entry] | None:
+        """Return all of the log of a home that is about to be replaced, `None` where it can't be read."""
+        try:
+            if folder.is_free(home):
+                return []
+            if folder.read_mark(home, schema=SCHEMA_VERSION).schema < SCHEMA_VERSION:
+                return None
+            return await (await self._open_store()).trail.every_entry()
+        except StoreError as exc:
+            logger.warning("the log can't be taken over: %s", exc)
+            return None
+
+    async def _enter(self, entries: Sequence[Entry]) -> None:
+        """Enter what is done already; it stays done where that fails."""
+        try:
+            async with (await self._open_store()).writing() as writer:
+                await writer.add_log(entries, are_new=False)
+        except StoreError as exc:
+            logger.warning("it is done, but not entered in the log: %s", exc)
+
+    def _workspace(self, workspace: str | None) -> str:
+        return clean.workspace(self.settings.workspace if workspace is None else workspace)
+
+    async def _undelete(self, store: Store, deleted: Experience, *, source: str, dry_run: bool) -> Experience:
+        tally = (await store.receipts.tally([deleted]))[deleted.id]
+        counted = count(deleted, tally, at=now())
+        if not dry_run:
+            async with store.writing() as writer:
+                await writer.add_log(entries_of("restored", [counted], source=source))
+                await writer.put_experiences([counted])
+                await writer.drop_deleted(counted.workspace, counted.id)
+        return counted
+
+    async def _change(
+        self,
+        did: Deed,
+        experience_id: str,
+        workspace: str | None,
+        change: Callable[[Experience], Experience],
+        *,
+        source: str,
+        dry_run: bool = False,
+    ) -> Experience:
+        """Apply `change` to one experience under the lock, and store it; `dry_run` only returns it."""
+        workspace = self._workspace(workspace)
+        experience_id = clean.label(experience_id)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+            if experience is None:
+                raise NotFound(clean.unknown("experience", experience_id, workspace))
+            changed = change(experience)
+            if not dry_run:
+                await writer.add_log(entries_of(did, [changed], source=source))
+                await writer.put_experiences([changed])
+        return changed
+
+
+def _check_page(offset: int, limit: int) -> None:
+    if offset < 0 or not 1 <= limit <= 1000:
+        raise InvalidInput(f"offset {offset}, limit {limit}: the offset starts at 0, the limit is from 1 to 1000")
+
+
+def _quarantined(experience: Experience) -> Experience:
+    if experience.status != "quarantined":
+        raise InvalidInput(f"{experience.id} is {experience.status}, not quarantined; there is nothing to review")
+    return experience
+
+
+def _restored(experience: Experience, *, at: datetime) -> Experience:
+    if experience.status != "archived":
+        raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
+    restored = rules_.restore(experience, at=at)
+    if quarantine.is_withheld(experience):
+        # Who takes back what was rejected in review has seen what is suspected of it.
+        return quarantine.approve(restored, experience.status_reason, at=at)
+    # An older version or a file may have archived what nobody has looked at.
+    return quarantine.hold(restored, quarantine.suspicions(restored, restored.source))

@@ -1,0 +1,239 @@
+"""Embedding models: text in, unit vectors out; and cross-encoders. The only file that imports `fastembed`.
+
+In:  the `[embedder]` settings, and the name of a cross-encoder.
+Out: an `Embedder` or a `CrossEncoder`, or an `EmbedderError` that says what to do.
+Does not know: what is embedded or where vectors go.
+
+A model that is not on this machine is fetched from its hub. Without a network `fastembed` tries for most of a minute
+before it gives up, so the hub is asked for a sign of life first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from reme_mcp.config.settings import EmbedderSettings
+from reme_mcp.errors import EmbedderError, EndpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from fastembed import TextEmbedding
+
+    from reme_mcp.models.endpoint import Endpoint
+
+
+if TYPE_CHECKING:
+    Vectors = npt.NDArray[np.float32]
+
+HUB = "https://huggingface.co"
+HUB_TIMEOUT_S = 5.0
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What has to be known of a model to use it well.
+
+    Attributes:
+        query_prefix: What its makers put before a query, but not before what is searched.
+        min_similarity: The cosine from which on two texts are about the same; 0 where nobody has measured it.
+        english_only: It maps other scripts to one unknown token: unrelated Chinese texts have cosine .99.
+    """
+
+    query_prefix: str = ""
+    min_similarity: float = 0.0
+    english_only: bool = False
+
+
+# Source of the prefix: the model cards of BAAI/bge-*-en-v1.5. The similarity: `tests/benchmarks/retrieval.py`.
+BGE_QUERY_PREFIX = "Represent this sentence for searching relevant passages: "
+PROFILES = {
+    "BAAI/bge-small-en-v1.5": Profile(BGE_QUERY_PREFIX, 0.64, english_only=True),
+    "BAAI/bge-base-en-v1.5": Profile(BGE_QUERY_PREFIX, english_only=True),
+    "BAAI/bge-large-en-v1.5": Profile(BGE_QUERY_PREFIX, english_only=True),
+    "sentence-transformers/all-MiniLM-L6-v2": Profile(english_only=True),
+}
+
+
+class Embedder(Protocol):
+    """What turns text into vectors."""
+
+    @property
+    def name(self) -> str:
+        """The vector space's name: two embedders of one name make comparable vectors."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32, unit norm. Blocks; call it in a thread.
+
+        Raises:
+            EmbedderError: The model failed.
+        """
+        ...
+
+
+def load_embedder(settings: EmbedderSettings, download: bool) -> Embedder | None:
+    """Load the embedder that the settings name; blocks for as long as that takes.
+
+    Args:
+        settings: The `[embedder]` section.
+        download: Whether a model that is not on this machine may be fetched now.
+
+    Returns:
+        `None` for provider `none`.
+
+    Raises:
+        EmbedderError: It can't be had; the message says why and what to do.
+    """
+    if settings.provider == "none":
+        return None
+    if settings.provider == "endpoint":
+        from reme_mcp.models.endpoint import Endpoint
+
+        return EndpointEmbedder(
+            Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), settings.timeout_s),
+            settings.batch_size,
+        )
+    return LocalEmbedder(_load_embedding(settings, download=download and settings.download), settings)
+
+
+class LocalEmbedder:
+    """A model that runs in this process through `fastembed`."""
+
+    def __init__(self, model: TextEmbedding, settings: EmbedderSettings) -> None:
+        self.name = settings.model
+        self._model = model
+        self._batch_size = settings.batch_size
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32, unit norm.
+
+        Raises:
+            EmbedderError: The model failed.
+        """
+        import numpy as np
+
+        try:
+            vectors = list(self._model.embed(list(texts), batch_size=self._batch_size))
+        except Exception as exc:  # onnxruntime and the tokenizer raise kinds of their own
+            raise EmbedderError(f"{self.name} can't embed: {exc}") from exc
+        return unit(np.asarray(vectors, dtype=np.float32))
+
+
+class EndpointEmbedder:
+    """A model behind an OpenAI-compatible server."""
+
+    def __init__(self, endpoint: Endpoint, batch_size: int) -> None:
+        self.name = f"{endpoint.model} at {endpoint.base_url}"
+        self._endpoint = endpoint
+        self._batch_size = batch_size
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) float32, unit norm.
+
+        Raises:
+            EmbedderError: The server failed.
+        """
+        import numpy as np
+
+        vectors: list[list[float]] = []
+        try:
+            for start in range(0, len(texts), self._batch_size):
+                vectors += self._endpoint.embeddings(texts[start : start + self._batch_size])
+        except EndpointError as exc:
+            raise EmbedderError(f"{exc}; check [embedder] base_url, model and api_key") from exc
+        return unit(np.asarray(vectors, dtype=np.float32))
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the vectors, (n, dim) float32, with unit norm.
+
+    Raises:
+        EmbedderError: One of them has no direction.
+    """
+    import numpy as np
+
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all() or (lengths == 0).any():
+        raise EmbedderError("the model made a vector without a direction; choose another [embedder] model")
+    unit: Vectors = vectors / lengths
+    return unit
+
+
+def _load_embedding(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
+    ignore_progress()
+    from fastembed import TextEmbedding
+
+    known = [model["model"] for model in TextEmbedding.list_supported_models()]
+    check_known(settings.model, known, "Set [embedder] model to one of its names, or provider to endpoint or none")
+    load = partial(
+        TextEmbedding,
+        settings.model,
+        cache_dir=settings.cache_dir,
+        threads=settings.threads,
+        cuda=False,
+        specific_model_path=settings.path or None,
+    )
+    instead = "set [embedder] path to a local copy, or provider to endpoint or none"
+    return load_local(load, settings.model, settings, path=settings.path, download=download, instead=instead)
+
+
+def ignore_progress() -> None:
+    """Turn off what these libraries would say of their use, before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+
+
+def check_known(name: str, known: Sequence[str], hint: str) -> None:
+    lower = [one.lower() for one in known]
+    if name.lower() not in lower:
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.3)
+        raise EmbedderError(f"fastembed knows no model {name!r}; near ones are {', '.join(near) or 'none'}. {hint}")
+
+
+def load_local(
+    load: Callable[..., Model], name: str, settings: EmbedderSettings, *, path: str = "", download: bool, instead: str
+) -> Model:
+    from loguru import logger as fastembed_log
+
+    # It reports every cache lookup; what matters comes as an exception.
+    fastembed_log.disable("fastembed")
+    try:
+        return load(local_files_only=True)
+    except Exception as exc:  # fastembed and onnxruntime raise a dozen kinds, and none of their own
+        if path:
+            raise EmbedderError(f"can't load {name} from {path}: {exc}") from exc
+        if not download:
+            raise EmbedderError(
+                f"{name} is not in {settings.cache_dir}; start the server once with a network, or {instead}"
+            ) from exc
+    _ask_hub(name, instead)
+    try:
+        return load()
+    except Exception as exc:
+        raise EmbedderError(f"can't fetch {name}: {exc}; it is tried again at the next start") from exc
+
+
+def _ask_hub(model: str, instead: str) -> None:
+    """Raise `EmbedderError` unless the model hub answers at all."""
+    hub = os.environ.get("HF_ENDPOINT", HUB)
+    try:
+        urllib.request.urlopen(urllib.request.Request(hub, method="HEAD"), timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return  # An answer, whatever it says.
+    except (OSError, ValueError) as exc:
+        raise EmbedderError(
+            f"{model} is not on this machine and {hub} can't be reached ({exc}); recall goes without it until it can. "
+            f"{instead[0].upper()}{instead[1:]}"
+        ) from exc

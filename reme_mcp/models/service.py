@@ -1,0 +1,166 @@
+"""The vector side of the pool: the model, how it is doing, and the vectors that are still missing.
+
+In:  texts to embed, the store to fill.
+Out: unit vectors, or `None` while there is no model; a sentence about it for the user.
+Does not know: what is recalled or recorded.
+
+A model may load slowly, fail, or be away for a while. None of that is an error to a caller: recall goes on by words,
+experiences are stored without vectors, and the vectors follow when the model is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from reme_mcp.aio import in_daemon_thread
+from reme_mcp.config.settings import EmbedderSettings
+from reme_mcp.errors import EmbedderError
+from reme_mcp.memory.background import CHUNK
+from reme_mcp.models.embedder import PROFILES, Embedder, Profile, unit
+from reme_mcp.schema import Experience
+from reme_mcp.store.store import Store
+from reme_mcp.text.fields import lesson_text, request_text
+from reme_mcp.text.words import mostly_latin, unquoted
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+logger = logging.getLogger(__name__)
+
+
+if TYPE_CHECKING:
+    Matrix = npt.NDArray[np.float32]
+BY_WORDS = "Recall goes by words only: "
+
+# Loads what the settings name, `None` for provider `none`; blocks. The seam at which a test puts its own embedder.
+LoadEmbedder = Callable[[EmbedderSettings, bool], Embedder | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What one embedder made of n experiences.
+
+    Attributes:
+        space: The embedder's name.
+        vectors: What search compares: the middle of lesson and request, (n, dim) float32, unit norm.
+        lessons: What deduplication compares: the lessons alone, the same shape.
+    """
+
+    space: str
+    vectors: Matrix
+    lessons: Matrix
+
+
+class Vectors:
+    """One embedder, from the moment that it is asked for to the last vector that it owes."""
+
+    def __init__(self, settings: EmbedderSettings, load: LoadEmbedder) -> None:
+        self.state = "loading"
+        self._settings = settings
+        self._profile = PROFILES.get(settings.model, Profile())
+        self._load = load
+        self._embedder: Embedder | None = None
+        self._told = False
+        self._filling = anyio.Lock()
+        if settings.provider == "none":
+            self.state = "none; recall goes by words"
+            self._told = True
+
+    @property
+    def space(self) -> str | None:
+        """The name of the embedder that answers now; `None` while there is none."""
+        return None if self._embedder is None else self._embedder.name
+
+    async def load(self, *, download: bool) -> None:
+        """Load the embedder in a thread; one that can't be had leaves its reason in `state`."""
+        try:
+            embedder = await in_daemon_thread(lambda: self._load(self._settings, download))
+        except EmbedderError as exc:
+            self._fail(exc)
+            return
+        if embedder is not None:
+            self._embedder = embedder
+            self.state = self._loaded()
+
+    @property
+    def min_similarity(self) -> float:
+        """The cosine from which on this model takes two texts for being about the same; 0 where it is not known."""
+        return self._profile.min_similarity
+
+    def reads(self, text: str) -> bool:
+        """Return whether the model knows the script that `text` is written in."""
+        return not self._profile.english_only or mostly_latin(text)
+
+    async def embed_query(self, query: str) -> Matrix | None:
+        """Return (dim,) float32, unit norm; `None` while there is no model, if it fails, or can't read the query."""
+        if not self.reads(query):
+            return None
+        # Quoted literals say little about what kind of task it is, but not nothing: the middle of with and without.
+        readings = dict.fromkeys((query, unquoted(query)))
+        embedded = await self._embed([self._profile.query_prefix + reading for reading in readings])
+        return None if embedded is None else unit(embedded.sum(axis=0, keepdims=True))[0]
+
+    async def embed_tasks(self, tasks: Sequence[str]) -> Matrix | None:
+        """Return (n, dim) float32, unit norm, to compare with each other; `None` while that can't be done."""
+        return await self._embed(tasks) if all(self.reads(task) for task in tasks) else None
+
+    async def embed_experiences(self, experiences: Sequence[Experience]) -> Embedded | None:
+        """Return the vectors of the experiences, in order; `None` while there is no model, or if it fails."""
+        if not experiences:
+            return None
+        texts = [lesson_text(one) for one in experiences] + [request_text(one) for one in experiences]
+        embedded = await self._embed(texts)
+        if embedded is None or self._embedder is None:
+            return None
+        lessons, requests = embedded[: len(experiences)], embedded[len(experiences) :]
+        return Embedded(self._embedder.name, unit(lessons + requests), lessons)
+
+    async def fill(self, store: Store) -> None:
+        """Give every experience that this embedder has not embedded yet its vectors, a chunk at a time."""
+        if self._embedder is None or self._filling.locked():
+            return
+        async with self._filling:
+            missing = await store.without_vector(self._embedder.name)
+            for start in range(0, len(missing), CHUNK):
+                experiences = await store.experiences_to_embed(missing[start : start + CHUNK])
+                embedded = await self.embed_experiences(experiences)
+                if embedded is None:
+                    return
+                async with store.writing() as writer:
+                    await writer.put_vectors(embedded.space, experiences, embedded.vectors, embedded.lessons)
+
+    async def _embed(self, texts: Sequence[str]) -> Matrix | None:
+        if self._embedder is None:
+            return None
+        try:
+            vectors = await anyio.to_thread.run_sync(self._embedder.embed, texts, abandon_on_cancel=True)
+        except EmbedderError as exc:
+            self._fail(exc)
+            return None
+        self.state = self._loaded()
+        return vectors
+
+    def tell_once(self) -> str:
+        """Return what the user should know about the model, the first time that there is something to know."""
+        if self._told or self.state == self._loaded():
+            return ""
+        if self.state == "loading":
+            return "The embedding model is still loading; this recall went by words only."
+        self._told = True
+        return BY_WORDS + self.state
+
+    def _loaded(self) -> str:
+        return "" if self._embedder is None else f"{self._embedder.name} is loaded"
+
+    def _fail(self, exc: EmbedderError) -> None:
+        # The user reads it in the next recall's note.
+        logger.info("%s", exc)
+        self._told = self._told and self.state == str(exc)
+        self.state = str(exc)

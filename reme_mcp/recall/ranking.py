@@ -1,0 +1,241 @@
+"""From hits to a ranking that a reader can recompute.
+
+In:  a query, experiences, and the hits that the two searches returned.
+Out: `Ranked` values, best first, or none where nothing in the pool is about the query. Pure functions.
+
+Source: the weights and the floor were tuned with `tests/benchmarks/retrieval.py` on the smallest of the pools that
+ReMe's authors published; the README tells how they do on the others.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from reme_mcp.config.settings import RecallSettings
+from reme_mcp.schema import Experience
+from reme_mcp.text.fields import search_text
+from reme_mcp.text.words import likeness, stems, telling, unquoted, words_needed
+
+# Words in common make up for this much cosine.
+WORDS_FOR_SIMILARITY = 0.12
+# Corrections move an experience by a few per cent, so that only those near the top can come to the top.
+SHORTLIST_FACTOR = 6
+NEIGHBOURS = 2
+# What a cross-encoder reads: as many as can be handed out at most.
+REREAD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What one search found, by experience id: BM25, or the cosine to the query.
+
+    Attributes:
+        values: The search's own measure, best first.
+        relative: The same from 1 (the best hit) to 0 (where the search's reach ends).
+    """
+
+    values: Mapping[str, float]
+    relative: Mapping[str, float]
+
+    @classmethod
+    def of_text(cls, pairs: Sequence[tuple[str, float]], *, reach: int) -> Hits:
+        """Make hits from BM25 values; a search that did not fill its `reach` goes down to 0 words in common."""
+        return cls._of(pairs, lowest=pairs[-1][1] if len(pairs) >= reach else 0.0)
+
+    @classmethod
+    def of_numbers(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
+        """Make hits from cosines, or from what a cross-encoder says: everything has one, the last is where it ends."""
+        return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
+
+    @classmethod
+    def _of(cls, pairs: Sequence[tuple[str, float]], *, lowest: float) -> Hits:
+        values = dict(pairs)
+        span = max(values.values(), default=0.0) - lowest
+        return cls(values, {id: (value - lowest) / span if span > 0 else 1.0 for id, value in pairs})
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """An experience in its place, with the numbers behind it.
+
+    Attributes:
+        text_relevance: 0 to 1, from full-text search.
+        vector_relevance: 0 to 1, from vector search; `None` if that did not answer.
+        neighbour_relevance: 0 to 1, what the two candidates that are most like it have of those two, on average.
+        reread_relevance: 0 to 1, from the cross-encoder; `None` where it did not read it.
+        similarity: Cosine to the query; `None` if it was not among the nearest.
+        relevance: 0 to 1, the weighted mean of the first three, or what the cross-encoder says.
+        ranking: `relevance` with the small corrections; the order goes by it.
+        age_days: Since the lesson was learned.
+        missing_tools: What it used and the agent said it lacks.
+    """
+
+    experience: Experience
+    text_relevance: float
+    vector_relevance: float | None
+    neighbour_relevance: float
+    reread_relevance: float | None
+    similarity: float | None
+    relevance: float
+    ranking: float
+    age_days: int
+    missing_tools: tuple[str, ...]
+
+
+def relevance(id: str, text: Hits, vector: Hits | None, settings: RecallSettings) -> float:
+    """Return how relevant an experience is to the query by the two searches, 0 to 1."""
+    by_text = text.relative.get(id, 0.0)
+    if vector is None:
+        return by_text
+    return (1 - settings.vector_weight) * by_text + settings.vector_weight * vector.relative.get(id, 0.0)
+
+
+def shortlist(text: Hits, vector: Hits | None, *, limit: int, settings: RecallSettings) -> list[str]:
+    """Return the ids that can come into the first `limit`, most relevant first."""
+    ids = {*text.values, *(vector.values if vector is not None else ())}
+    return sorted(ids, key=lambda id: (-relevance(id, text, vector, settings), id))[: SHORTLIST_FACTOR * limit]
+
+
+def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]) -> list[float]:
+    """Return for each experience what the two that are most like it, in their words, have on average.
+
+    Args:
+        experiences: n candidates.
+        own: How relevant each is by the two searches; one that is alone has its own for its neighbours'.
+    """
+    if len(experiences) < 2:
+        return list(own)
+    means = []
+    for row, alike in enumerate(likeness([search_text(experience) for experience in experiences]).tolist()):
+        # Without a word in common it is no neighbour, but its place stays empty.
+        others = [(-value, place) for place, value in enumerate(alike) if value and place != row]
+        nearest = heapq.nsmallest(NEIGHBOURS, others)
+        means.append(sum(own[place] for _, place in nearest) / min(NEIGHBOURS, len(experiences) - 1))
+    return means
+
+
+def about(
+    query: str, experiences: Sequence[Experience], vector: Hits | None, *, min_similarity: float
+) -> list[Experience]:
+    """Return the experiences that are about the query, in their order: the relevance floor.
+
+    None is, unless one of them clearly is: similar enough, or nearly so and with enough of the query's words. Then all
+    are that are nearly similar enough or share enough words. Without vectors the words decide alone: one clear answer
+    lets all others pass. Quoted literals in the query don't count as words.
+
+    Args:
+        query: As it was asked.
+        experiences: The candidates, best first.
+        vector: Hits of the vector search; `None` if it did not answer.
+        min_similarity: The least cosine that needs no words in common; 0 lets everything pass.
+    """
+    if vector is not None and min_similarity == 0:
+        return list(experiences)
+    # What is not among the nearest is at most as similar as the last of them.
+    lowest = min(vector.values.values(), default=0.0) if vector is not None else 0.0
+    asked = stems(telling(unquoted(query)))
+    near: list[Experience] = []
+    is_answered = False
+    for experience in experiences:
+        shares_words = bool(asked) and len(asked & stems(search_text(experience))) >= words_needed(len(asked))
+        if vector is None:
+            is_answered |= shares_words
+            near.append(experience)
+            continue
+        similarity = vector.values.get(experience.id, lowest)
+        is_near = similarity >= min_similarity - WORDS_FOR_SIMILARITY
+        is_answered |= similarity >= min_similarity or (is_near and shares_words)
+        if is_near or shares_words:
+            near.append(experience)
+    return near if is_answered else []
+
+
+def rank(
+    experiences: Sequence[Experience],
+    text: Hits,
+    vector: Hits | None,
+    *,
+    tools: Sequence[str],
+    settings: RecallSettings,
+    at: datetime,
+) -> list[Ranked]:
+    """Rank the experiences, best first.
+
+        own       = (1 - vector_weight) × text_relevance + vector_weight × vector_relevance
+        relevance = (1 - neighbour_weight) × own + neighbour_weight × neighbour_relevance
+        ranking   = relevance × (1 + helpfulness_weight × (2 (u + 1) / (f + 2) - 1)
+                                   + confidence_weight × (2 c - 1)
+                                   + freshness_weight × (2 × 0.5 ^ (age_days / half_life_days) - 1))
+                    × (1 - 0.5 × share of its tools that are missing)
+
+    Args:
+        experiences: The candidates.
+        text: Hits of the full-text search.
+        vector: Hits of the vector search; `None` if it did not answer.
+        tools: What the agent has; empty means unknown.
+        settings: The weights.
+        at: Now.
+    """
+    own = [relevance(experience.id, text, vector, settings) for experience in experiences]
+    ranked = []
+    for experience, alone, around in zip(experiences, own, neighbour_relevances(experiences, own), strict=True):
+        age_days = max(0, (at - experience.created_at).days)
+        missing = tuple(tool for tool in experience.tools_used if tool not in tools) if tools else ()
+        relevant = (1 - settings.neighbour_weight) * alone + settings.neighbour_weight * around
+        ranked.append(
+            Ranked(
+                experience=experience,
+                text_relevance=text.relative.get(experience.id, 0.0),
+                vector_relevance=None if vector is None else vector.relative.get(experience.id, 0.0),
+                neighbour_relevance=around,
+                reread_relevance=None,
+                similarity=None if vector is None else vector.values.get(experience.id),
+                relevance=relevant,
+                ranking=relevant * _correction(experience, age_days, missing, settings),
+                age_days=age_days,
+                missing_tools=missing,
+            )
+        )
+    return _in_order(ranked)
+
+
+def reread(ranked: Sequence[Ranked], numbers: Sequence[float], *, settings: RecallSettings) -> list[Ranked]:
+    """Rank anew by what a cross-encoder says, best first: from 1 for its best to 0 for its last.
+
+    Args:
+        ranked: n of them.
+        numbers: n, the higher the better; on any scale.
+        settings: The weights of the corrections, which are the same as before.
+    """
+    pairs = sorted(
+        ((item.experience.id, number) for item, number in zip(ranked, numbers, strict=True)),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
+    relevances = Hits.of_numbers(pairs).relative
+    again = []
+    for item in ranked:
+        relevant = relevances[item.experience.id]
+        correction = _correction(item.experience, item.age_days, item.missing_tools, settings)
+        again.append(replace(item, reread_relevance=relevant, relevance=relevant, ranking=relevant * correction))
+    return _in_order(again)
+
+
+def _correction(experience: Experience, age_days: int, missing: Sequence[str], settings: RecallSettings) -> float:
+    """Return what relevance is multiplied by."""
+    helpfulness = 2 * (experience.utility + 1) / (experience.frequency + 2) - 1
+    freshness = 2 * math.pow(0.5, age_days / settings.half_life_days) - 1
+    correction = (
+        settings.helpfulness_weight * helpfulness
+        + settings.confidence_weight * (2 * experience.confidence - 1)
+        + settings.freshness_weight * freshness
+    )
+    missing_share = len(missing) / len(experience.tools_used) if missing else 0.0
+    return (1 + correction) * (1 - 0.5 * missing_share)
+
+
+def _in_order(ranked: Iterable[Ranked]) -> list[Ranked]:
+    return sorted(ranked, key=lambda item: (-item.ranking, item.experience.id))

@@ -1,0 +1,143 @@
+"""From a task to the notes about it: both searches, the floor, the ranking, and whatever else is asked for its order.
+
+In:  a task, the pool; the models, as far as there are any.
+Out: `Notes`: guidance within its budget, the experiences in it, and which searches answered.
+Does not know: receipts, or who asks.
+
+A model that is away, or too slow, is no error: the notes are then those that were found without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import anyio
+from pydantic import BaseModel
+
+from reme_mcp.aio import both
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import EndpointError
+from reme_mcp.models.cross_encoder import Rereader
+from reme_mcp.models.question import Model, Question
+from reme_mcp.models.service import Vectors
+from reme_mcp.recall import ranking, rerank
+from reme_mcp.recall.notes import recall_guidance, with_advice
+from reme_mcp.recall.ranking import Hits, Ranked
+from reme_mcp.refine import ledger
+from reme_mcp.schema import SearchMode, now
+from reme_mcp.store.store import Store
+from reme_mcp.text.fields import search_text
+from reme_mcp.text.words import spell_out, unquoted
+
+# How many notes the model behind the server chooses from, where it orders them.
+RERANKED = 10
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a recall hands out.
+
+    Attributes:
+        guidance: What a reader reads of it.
+        shown: The experiences in it, best first.
+        modes: What their order comes from.
+        trouble: What the user should know about the models; empty where nothing.
+    """
+
+    guidance: str
+    shown: Sequence[Ranked]
+    modes: Sequence[SearchMode]
+    trouble: str
+
+
+class Search:
+    """The search of one pool, with the models that it may use."""
+
+    def __init__(self, vectors: Vectors, rereader: Rereader, model: Model | None, settings: Settings) -> None:
+        self._vectors = vectors
+        self._rereader = rereader
+        self._model = model
+        self._settings = settings.recall
+
+    async def notes(
+        self, store: Store, workspace: str, task: str, *, context: str, tools: Sequence[str], limit: int
+    ) -> Notes:
+        """Return the notes of a workspace about a task; the arguments are those of `Memory.recall`, checked.
+
+        Raises:
+            StoreError: The pool can't be read.
+        """
+        query = f"{task}\n{context}" if context else task
+        # Those of this very task are searched like active ones.
+        own = [one.id for one in await ledger.provisional_for(store, workspace, task)]
+        text, vector = await both(
+            partial(self._by_words, store, workspace, query, own),
+            partial(self._by_vectors, store, workspace, query, own),
+        )
+        modes: list[SearchMode] = ["text"] if vector is None else ["text", "vector"]
+        ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
+        found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
+        candidates = [found[id] for id in ids if id in found]
+        least = self._settings.min_similarity or self._vectors.min_similarity
+        if self._settings.floor:
+            candidates = ranking.about(query, candidates, vector, min_similarity=least)
+        ranked = ranking.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
+
+        texts = (search_text(one.experience) for one in ranked[: ranking.REREAD])
+        numbers = await self._rereader.compare(query, texts)
+        if numbers is not None:
+            ranked = ranking.reread(ranked[: ranking.REREAD], numbers, settings=self._settings)
+            modes.append("cross_encoder")
+        ranked, trouble = await self._reranked(task, ranked[: max(limit, RERANKED)])
+        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget)
+        words, more_trouble = await self._rewritten(task, words, shown)
+        told = (self._vectors.tell_once(), self._rereader.tell_once(), trouble or more_trouble)
+        return Notes(words, shown, modes, " ".join(note for note in told if note))
+
+    async def _by_words(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
+        reach = self._settings.candidates
+        words = spell_out(unquoted(query))
+        hits = await store.match_text(workspace, words, statuses=["active"], also=also, limit=reach)
+        return Hits.of_text(hits, reach=reach)
+
+    async def _by_vectors(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits | None:
+        embedded = await self._vectors.embed_query(query)
+        if embedded is None or (space := self._vectors.space) is None:
+            return None
+        reach = self._settings.candidates
+        hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=reach)
+        return Hits.of_numbers(hits)
+
+    async def _reranked(self, task: str, ranked: list[Ranked]) -> tuple[list[Ranked], str]:
+        """Return the notes as the model behind the server orders them, or as they were and why."""
+        if self._model is None or not self._settings.rerank or len(ranked) < 2:
+            return ranked, ""
+        notes = [item.experience for item in ranked]
+        order, trouble = await self._asked(rerank.rerank(task, notes, self._model.room(rerank.Order)), self._model)
+        if order is None:
+            return ranked, trouble
+        return [ranked[place] for place in rerank.ranks(order, len(ranked))], ""
+
+    async def _rewritten(self, task: str, words: str, shown: Sequence[Ranked]) -> tuple[str, str]:
+        """Return the guidance with the model's advice before it, or as it was and why."""
+        if self._model is None or not self._settings.rewrite or not shown:
+            return words, ""
+        notes = [item.experience for item in shown]
+        question = rerank.rewrite(task, notes, self._model.room(rerank.Rewriting))
+        advice, trouble = await self._asked(question, self._model)
+        return (words, trouble) if advice is None else (with_advice(advice.guidance, words), "")
+
+    async def _asked(self, question: Question[Answer], model: Model) -> tuple[Answer | None, str]:
+        """Return the model's answer; `None` and a sentence where it failed or took too long."""
+        deadline_s = self._settings.llm_deadline_s
+        try:
+            with anyio.move_on_after(deadline_s):
+                return await model.llm.answer(question.purpose, question.system, question.user, question.shape), ""
+        except EndpointError as exc:
+            return None, f"The notes are as they were found: {exc}"
+        return None, f"The notes are as they were found: the model took longer than {deadline_s:g} s."

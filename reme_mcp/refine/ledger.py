@@ -1,0 +1,199 @@
+"""Receipts and counters on the store: what was handed out, how it was settled, whom φ removes, who proved itself.
+
+In:  the store, receipt lines, a recorded trajectory, the `[refine]` numbers.
+Out: receipts and experiences brought up to date, for the caller to store.
+Does not know: what was recalled for, or what a trajectory taught.
+
+Counters are summed from the receipts each time, and retries counted in the trajectories, never incremented: settling
+twice, or after a crash in between, comes to the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reme_mcp.config.settings import RefineSettings
+from reme_mcp.errors import InvalidInput, NotFound
+from reme_mcp.refine import rules as rules_
+from reme_mcp.refine.rules import archive, is_outvoted, prune_reason, settle_by_outcome, voices_on
+from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Tally, Trajectory, now, task_key
+from reme_mcp.sources import may_speak_for
+from reme_mcp.store.store import Store
+from reme_mcp.text.clean import unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Experiences that are not what they were, by id, and the ids of those that are archived now; not yet stored."""
+
+    changed: dict[str, Experience]
+    pruned: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a known outcome makes of a receipt; not yet stored.
+
+    Attributes:
+        lines: Those that it settles, settled.
+        told: The same for the answer, with the counters that come of it.
+        counted: The experiences that it changes.
+    """
+
+    lines: list[ReceiptLine]
+    told: list[Settled]
+    counted: Counted
+
+
+def receipt_lines(
+    receipt: str, experiences: Sequence[Experience], workspace: str, task: str, source: str
+) -> list[ReceiptLine]:
+    """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt.
+
+    No line is older than what it is counted from: where the clock was set back in between, it would never count.
+    """
+    at = now()
+    handed_out = [(one.id, max(at, one.counted_since)) for one in experiences]
+    return [
+        ReceiptLine(
+            receipt=receipt,
+            experience_id=experience_id,
+            workspace=workspace,
+            task=task,
+            rank=place,
+            source=source,
+            created_at=created_at,
+            helped=None,
+            settled_by="",
+            settled_at=None,
+            reason="",
+        )
+        for place, (experience_id, created_at) in (enumerate(handed_out, start=1) if handed_out else [(0, ("", at))])
+    ]
+
+
+async def settle(
+    store: Store, trajectory: Trajectory, lines: Sequence[ReceiptLine], rules: RefineSettings
+) -> Settlement:
+    """Settle what nothing has settled yet of the trajectory's receipt; the caller stores it.
+
+    Args:
+        store: To read from.
+        trajectory: Its outcome is what helped or not.
+        lines: All of its receipt.
+        rules: The numbers of φ.
+    """
+    if not lines:
+        return Settlement([], [], Counted({}, []))
+    helped = trajectory.outcome == "success"
+    settled = settle_by_outcome(lines, helped=helped, at=now())
+    # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
+    ids = [line.experience_id for line in lines if line.experience_id]
+    experiences = await store.experiences(trajectory.workspace, ids)
+    counted = await count(store, list(experiences.values()), rules, settled=settled)
+    current = experiences | counted.changed
+    told = [
+        Settled(
+            id=line.experience_id,
+            helped=helped,
+            frequency=current[line.experience_id].frequency,
+            utility=current[line.experience_id].utility,
+        )
+        for line in settled
+        if line.experience_id in current
+    ]
+    return Settlement(settled, told, counted)
+
+
+async def count(
+    store: Store, experiences: Sequence[Experience], rules: RefineSettings, *, settled: Sequence[ReceiptLine]
+) -> Counted:
+    """Sum the counters from the receipts and apply φ; the caller stores what changed.
+
+    Args:
+        store: To read from.
+        experiences: Whose counters.
+        rules: The numbers of φ.
+        settled: Lines that are about to be written, and count as if they were.
+    """
+    tallies = await store.receipts.tally(experiences, settled=settled)
+    changed: dict[str, Experience] = {}
+    pruned: list[str] = []
+    for experience in experiences:
+        counted = rules_.count(experience, tallies[experience.id], at=now())
+        if counted is experience:
+            continue
+        if reason := reason_to_prune(counted, tallies[counted.id], rules):
+            counted = archive(counted, reason, at=now())
+            pruned.append(counted.id)
+        changed[counted.id] = counted
+    return Counted(changed, pruned)
+
+
+async def provisional_for(store: Store, workspace: str, task: str) -> list[Experience]:
+    """Return the provisional experiences that were learned from attempts at this very task."""
+    if not await store.has_provisional():
+        return []
+    return await _provisional(store, workspace, await store.outcomes(workspace, task_key(task)))
+
+
+async def prove(
+    store: Store, trajectory: Trajectory, changed: Mapping[str, Experience], rules: RefineSettings
+) -> Counted:
+    """Return what this attempt and those before make of their task's provisional experiences.
+
+    Args:
+        store: The pool; nothing is written here.
+        trajectory: The attempt, stored already or not.
+        changed: Experiences that are not yet stored as they are now, by id.
+        rules: The numbers.
+    """
+    if not await store.has_provisional():
+        return Counted({}, [])
+    stored = await store.outcomes(trajectory.workspace, trajectory.task_key)
+    earlier = [attempt for attempt in stored if attempt.id != trajectory.id]
+    this = Attempt(trajectory.id, trajectory.outcome, trajectory.created_at)
+    attempts = sorted([*earlier, this], key=lambda attempt: attempt.created_at)
+    proven: dict[str, Experience] = {}
+    for found in await _provisional(store, trajectory.workspace, earlier):
+        experience = changed.get(found.id, found)
+        if experience.status == "provisional":
+            after = rules_.prove(experience, attempts, max_failed_retries=rules.max_failed_retries, at=now())
+            if after is not experience:
+                proven[after.id] = after
+    return Counted(proven, [one.id for one in proven.values() if one.status == "archived"])
+
+
+async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]) -> list[Experience]:
+    # Only failures bring any.
+    return await store.provisional(workspace, [attempt.id for attempt in attempts if attempt.outcome == "failure"])
+
+
+def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
+    """Return why φ removes the experience, empty where it stays: only what is in recall, and nothing that is pinned."""
+    if experience.pinned or experience.status not in ("active", "provisional"):
+        return ""
+    voices = voices_on(experience, tally)
+    goes = is_outvoted(
+        voices,
+        min_frequency=rules.min_frequency,
+        max_utility_ratio=rules.max_utility_ratio,
+        outcomes_per_source=rules.outcomes_per_source,
+    )
+    return prune_reason(experience, voices) if goes else ""
+
+
+def own_receipt(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: str) -> None:
+    """Raise `NotFound` unless a receipt exists and a source may settle it; somebody else's is as unknown as none."""
+    if not lines or not may_speak_for(source, lines[0].source):
+        raise NotFound(unknown("receipt", receipt, workspace))
+
+
+def line_of(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: str, experience_id: str) -> ReceiptLine:
+    """Return the line of an experience on a receipt that a source may settle, or say why there is none."""
+    own_receipt(lines, receipt, workspace, source)
+    for line in lines:
+        if line.experience_id == experience_id:
+            return line
+    raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")

@@ -1,0 +1,179 @@
+"""Refinement: what a known outcome does to counters, when a lesson has to go, and which has to prove itself first.
+
+In:  receipt lines, tallies, attempts, experiences.
+Out: the same, changed. Pure functions over values; no table, no clock but the one handed in.
+
+Source: ReMe (arXiv 2512.10696, §3.3): eq. 1, selective addition, failure-aware reflection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from fractions import Fraction
+from typing import Literal
+
+from reme_mcp.schema import Attempt, Experience, Outcome, ReceiptLine, Tally, Voice
+from reme_mcp.sources import THIS_MACHINE
+
+UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
+
+
+def should_prune(frequency: int, utility: int, *, min_frequency: int, max_utility_ratio: float) -> bool:
+    """Return whether φ removes an experience: recalled often (≥ α), and helpful in at most β of it.
+
+    Equality removes, as in eq. 1.
+
+    Args:
+        frequency: Recalls with a known outcome.
+        utility: Those that helped.
+        min_frequency: α, at least 1.
+        max_utility_ratio: β, 0 to 1.
+    """
+    return frequency >= min_frequency and utility <= max_utility_ratio * frequency
+
+
+def is_outvoted(
+    voices: Sequence[Voice], *, min_frequency: int, max_utility_ratio: float, outcomes_per_source: int
+) -> bool:
+    """Return whether φ removes an experience, no single voice deciding against the others.
+
+    Where one knows outcomes, that is eq. 1. Where several do, α is compared with the outcomes of all, and β with the
+    mean of their own shares, in which a voice weighs as many outcomes as it knows, but `outcomes_per_source` at most,
+    and no more than all others together. Equality keeps it there: what one finds useful and another does not may be
+    either's mistake.
+
+    # Departs from the paper, eq. 1, in which all outcomes come from one benchmark driver: here anybody who may record
+    # could otherwise have removed what helps everybody else, or kept what harms them, by saying so often enough.
+
+    Args:
+        voices: Each with a known outcome.
+        min_frequency: α, at least 1.
+        max_utility_ratio: β, 0 to 1.
+        outcomes_per_source: At least 1; 0 lets every outcome weigh the same.
+    """
+    frequency = sum(voice.frequency for voice in voices)
+    utility = sum(voice.utility for voice in voices)
+    if len(voices) < 2 or outcomes_per_source == 0:
+        return should_prune(frequency, utility, min_frequency=min_frequency, max_utility_ratio=max_utility_ratio)
+    weights = [min(voice.frequency, outcomes_per_source, frequency - voice.frequency) for voice in voices]
+    helped = sum(
+        (Fraction(weight * voice.utility, voice.frequency) for weight, voice in zip(weights, voices, strict=True)),
+        Fraction(),
+    )
+    return frequency >= min_frequency and float(helped / sum(weights)) < max_utility_ratio
+
+
+def settle_by_outcome(lines: Sequence[ReceiptLine], *, helped: bool, at: datetime) -> list[ReceiptLine]:
+    """Return the lines that a known outcome settles, settled: those that nothing has settled before.
+
+    # Departs from the paper, §3.3: f rises when the outcome is known, not at every recall. A benchmark always knows it;
+    # a desktop client mostly does not, and counting silence as failure would empty the pool.
+    """
+    return [
+        replace(line, helped=helped, settled_by="trajectory", settled_at=at)
+        for line in lines
+        if line.experience_id and line.helped is None
+    ]
+
+
+def settle_by_rating(line: ReceiptLine, *, helped: bool, reason: str, at: datetime) -> ReceiptLine:
+    """Return the line as rated. A rating replaces whatever settled it before."""
+    return replace(line, helped=helped, settled_by="rating", settled_at=at, reason=reason)
+
+
+def count(experience: Experience, tally: Tally, *, at: datetime) -> Experience:
+    """Return the experience with its counters brought up to date from the receipts; the same one if nothing changed."""
+    frequency = experience.prior_frequency + tally.frequency
+    utility = experience.prior_utility + tally.utility
+    if (frequency, utility) == (experience.frequency, experience.utility):
+        return experience
+    return replace(experience, frequency=frequency, utility=utility, updated_at=at)
+
+
+def archive(experience: Experience, reason: str, *, at: datetime) -> Experience:
+    """Return the experience out of recall, with the reason."""
+    return replace(experience, status="archived", status_reason=reason, updated_at=at)
+
+
+def restore(experience: Experience, *, at: datetime) -> Experience:
+    """Return the experience back in recall, counting anew; otherwise the next miss would remove it again."""
+    return replace(
+        experience,
+        status="active",
+        status_reason="",
+        frequency=0,
+        utility=0,
+        prior_frequency=0,
+        prior_utility=0,
+        counted_since=at,
+        updated_at=at,
+    )
+
+
+def admit(experience: Experience, outcome: Outcome, *, add_from: Literal["all", "success"]) -> Experience:
+    """Return a new experience with the status that it starts with.
+
+    The outcome of the attempt that brought it decides, whatever kind its writer gives it: a comparison that comes with
+    a failure says what the better attempt did, and that this attempt could do it is still to be seen.
+
+    # Departs from the paper, §3.3, which keeps a failure's lessons out of the pool until a retry of the same run has
+    # succeeded: over MCP the retry may come days later, and from another client.
+
+    Args:
+        experience: Not yet stored.
+        outcome: Of the attempt that brought it.
+        add_from: Whose lessons are recalled at once.
+    """
+    if add_from == "all" or outcome == "success" or experience.status == "quarantined":
+        return experience
+    return replace(experience, status="provisional", status_reason=UNPROVEN)
+
+
+def activate(experience: Experience, *, at: datetime) -> Experience:
+    """Return the experience in recall for every task."""
+    return replace(experience, status="active", status_reason="", updated_at=at)
+
+
+def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_retries: int, at: datetime) -> Experience:
+    """Return a provisional experience active, archived or as it is: what the retries of its task make of it.
+
+    The first success makes it active, unless `max_failed_retries` failures came before. A pinned one is never archived.
+    Attempts from before the lesson was there, and the one that brought it, say nothing about it.
+
+    Args:
+        experience: Provisional.
+        attempts: All at one task that it was learned from, oldest first.
+        max_failed_retries: At least 1.
+        at: Now.
+    """
+    origin = next((attempt.created_at for attempt in attempts if attempt.id in experience.trajectory_ids), at)
+    learned_at = max(experience.created_at, origin)
+    failed = 0
+    for attempt in attempts:
+        if attempt.created_at <= learned_at:
+            continue
+        if attempt.outcome == "success":
+            return activate(experience, at=at)
+        failed += 1
+        if failed == max_failed_retries and not experience.pinned:
+            return archive(experience, f"{failed} later attempts at its task failed, too", at=at)
+    return experience
+
+
+def prune_reason(experience: Experience, voices: Sequence[Voice]) -> str:
+    """Return the sentence that an experience is archived with."""
+    reason = f"helped in {experience.utility} of {experience.frequency} recalls with a known outcome"
+    return reason if len(voices) < 2 else f"{reason}; {len(voices)} users were heard"
+
+
+def voices_on(experience: Experience, tally: Tally) -> tuple[Voice, ...]:
+    """Return who knows outcomes of an experience; the counters that it came with were brought from this machine."""
+    known = {voice.who: voice for voice in tally.voices}
+    if experience.prior_frequency:
+        own = known.get(THIS_MACHINE, Voice(THIS_MACHINE, 0, 0))
+        known[THIS_MACHINE] = Voice(
+            THIS_MACHINE, own.frequency + experience.prior_frequency, own.utility + experience.prior_utility
+        )
+    return tuple(known.values())

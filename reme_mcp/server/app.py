@@ -1,0 +1,98 @@
+"""The MCP server: tools, resources, prompts and subscriptions put together, and served over stdin and stdout.
+
+In:  settings, or a state that is open already.
+Out: a `Server` of the SDK.
+Does not know: what a tool or resource answers.
+
+The low-level `Server` is used because the input schemas are ours to keep small, an argument that doesn't exist must be
+named to the model, and subscriptions have to work in both eras. Nothing heavy is imported before `tools/list` has been
+answered.
+
+Source: the MCP specification, revisions 2025-11-25 and 2026-07-28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import anyio
+from mcp.server import NotificationOptions, Server
+from mcp.server.stdio import stdio_server
+
+from reme_mcp import __version__
+from reme_mcp.auth.access import Access
+from reme_mcp.config.settings import Settings
+from reme_mcp.memory.memory import Memory
+from reme_mcp.models.embedder import load_embedder
+from reme_mcp.models.service import LoadEmbedder
+from reme_mcp.server import prompts
+from reme_mcp.server.prompts import get_prompt, list_prompts
+from reme_mcp.server.resources import (
+    list_resource_templates,
+    list_resources,
+    listen_for_changes,
+    read_resource,
+    subscribe,
+    unsubscribe,
+)
+from reme_mcp.server.state import AccessOf, State
+from reme_mcp.server.subscriptions import Subscriptions
+from reme_mcp.server.tools import call_tool, list_tools, make_input_schema
+
+# --- the server ---
+
+
+def build_server(settings: Settings, *, load: LoadEmbedder = load_embedder) -> Server[State]:
+    """Return the server for these settings; it opens its memory when it is run. `load` loads the embedder.
+
+    Whoever can talk to it may do everything: it is for one person's own client, and for tests, which run it in memory:
+    `async with mcp.Client(build_server(settings)) as client`.
+    """
+    everything = Access.of_this_machine(settings.workspace)
+    return make_server(partial(open_state, settings, lambda _: everything, load=load))
+
+
+@asynccontextmanager
+async def open_state(
+    settings: Settings, access_of: AccessOf, *, load: LoadEmbedder = load_embedder
+) -> AsyncIterator[State]:
+    """Open the memory and what belongs to it for as long as a server runs."""
+    async with Memory.open(settings, load=load) as memory, anyio.create_task_group() as background:
+        yield State(memory, Subscriptions(background), access_of)
+        background.cancel_scope.cancel()
+
+
+def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Server[State]:
+    """Return a server that runs on the state which `state` opens."""
+
+    def lifespan(_: Server[State]) -> AbstractAsyncContextManager[State]:
+        return state()
+
+    return Server(
+        "reme-mcp",
+        version=__version__,
+        title="ReMe",
+        instructions=prompts.INSTRUCTIONS,
+        lifespan=lifespan,
+        get_tool_input_schema=make_input_schema,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_list_resource_templates=list_resource_templates,
+        on_read_resource=read_resource,
+        on_subscribe_resource=subscribe,
+        on_unsubscribe_resource=unsubscribe,
+        on_subscriptions_listen=listen_for_changes,
+        on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
+    )
+
+
+async def serve_stdio(settings: Settings) -> None:
+    """Serve one client over stdin and stdout until it closes them."""
+    server = build_server(settings)
+    options = server.create_initialization_options(NotificationOptions(resources_changed=True))
+    async with stdio_server() as (read_stream, write_stream):
+        await server.run(read_stream, write_stream, options)

@@ -1,0 +1,253 @@
+"""The pool as resources: the listing, one experience with its provenance, statistics; and subscriptions to them.
+
+In:  `resources/*` requests.
+Out: JSON.
+Does not know: how anything is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from mcp.server.connection import Connection
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INVALID_PARAMS,
+    EmptyResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    TextResourceContents,
+    UnsubscribeRequestParams,
+)
+
+from reme_mcp.auth.access import Access
+from reme_mcp.errors import InvalidInput, NotFound
+from reme_mcp.memory.memory import Memory
+from reme_mcp.recall import notes
+from reme_mcp.safety import quarantine
+from reme_mcp.schema import Experience
+from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access
+from reme_mcp.server.subscriptions import Target
+from reme_mcp.text import clean
+
+POOL_URI = "reme://experiences"
+STATS_URI = "reme://stats"
+PAGE_SIZE = 50
+HELD_BACK = "held back until a person has approved it"
+
+
+# --- resources ---
+
+
+async def list_resources(context: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
+    return ListResourcesResult(
+        resources=[
+            Resource(
+                uri=POOL_URI,
+                name="experiences",
+                title="Experience pool",
+                description="All experiences of the configured workspace, newest first, in pages",
+                mime_type="application/json",
+            ),
+            Resource(
+                uri=STATS_URI,
+                name="stats",
+                title="Pool statistics",
+                description="Counts of experiences, trajectories and receipts, and the state of the search",
+                mime_type="application/json",
+            ),
+        ]
+    )
+
+
+async def list_resource_templates(context: Context, _: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+    return ListResourceTemplatesResult(
+        resource_templates=[
+            ResourceTemplate(
+                uri_template=f"{POOL_URI}{{?workspace,page}}",
+                name="experiences-page",
+                title="Experience pool, one page",
+                mime_type="application/json",
+            ),
+            ResourceTemplate(
+                uri_template=f"{POOL_URI}/{{id}}{{?workspace}}",
+                name="experience",
+                title="One experience with its provenance",
+                mime_type="application/json",
+            ),
+            ResourceTemplate(
+                uri_template=f"{STATS_URI}{{?workspace}}",
+                name="stats-of-workspace",
+                title="Statistics of one workspace",
+                mime_type="application/json",
+            ),
+        ]
+    )
+
+
+async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+    uri = str(params.uri)
+    access = caller_access(context)
+    try:
+        content = await _resource(context.lifespan_context.memory, _named(uri, access), access)
+    except InvalidInput as exc:
+        raise MCPError(INVALID_PARAMS, str(exc), {"uri": uri}) from exc
+    text = json.dumps(content, ensure_ascii=False, indent=1, default=str)
+    return ReadResourceResult(contents=[TextResourceContents(uri=uri, text=text, mime_type="application/json")])
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a `reme://` URI names."""
+
+    workspace: str
+    kind: Literal["pool", "experience", "stats"]
+    id: str = ""
+    page: int = 1
+
+    @property
+    def target(self) -> Target:
+        """What a subscriber to it subscribes to."""
+        path = {"pool": POOL_URI, "experience": f"{POOL_URI}/{self.id}", "stats": STATS_URI}[self.kind]
+        return Target(self.workspace, path)
+
+
+def _named(uri: str, access: Access) -> _Named:
+    """Return what a URI names to a caller.
+
+    Raises:
+        NotFound: Nothing.
+        InvalidInput: Its page is no number.
+        Forbidden: It is in a workspace that the caller may not enter.
+    """
+    parts = urlsplit(uri)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    named = query.pop("workspace", None)
+    page = query.pop("page", "1") if not parts.path else "1"
+    if parts.scheme != "reme" or query or parts.fragment:
+        raise NotFound(_no_resource(uri))
+    workspace = clean.workspace(access.workspace(named))
+    if parts.netloc == "stats" and not parts.path:
+        return _Named(workspace, "stats")
+    if parts.netloc == "experiences" and not parts.path:
+        if not page.isdecimal() or not 1 <= int(page) <= 1_000_000:
+            raise InvalidInput(f"page is {page[:SHOWN_CHARS]!r}; it must be a whole number from 1")
+        return _Named(workspace, "pool", page=int(page))
+    if parts.netloc == "experiences" and parts.path.count("/") == 1:
+        return _Named(workspace, "experience", id=parts.path[1:])
+    raise NotFound(_no_resource(uri))
+
+
+async def _resource(memory: Memory, named: _Named, access: Access) -> object:
+    """Return what stands in a resource."""
+    if named.kind == "stats":
+        stats = asdict(await memory.pool.stats(workspace=named.workspace))
+        if access.allows("admin"):
+            return stats
+        # Where the pool is, and what all workspaces together have cost, is not a workspace's own.
+        return {name: value for name, value in stats.items() if name not in ("home", "llm")}
+    if named.kind == "pool":
+        return await _pool_page(memory, named)
+    experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
+    return asdict(_readable(experience)) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
+
+
+async def _pool_page(memory: Memory, named: _Named) -> object:
+    experiences = await memory.pool.page(
+        workspace=named.workspace, offset=(named.page - 1) * PAGE_SIZE, limit=PAGE_SIZE + 1
+    )
+    following = f"{POOL_URI}?workspace={named.workspace}&page={named.page + 1}"
+    return {
+        "workspace": named.workspace,
+        "page": named.page,
+        "next": following if len(experiences) > PAGE_SIZE else None,
+        "experiences": [_listed(_readable(experience)) for experience in experiences[:PAGE_SIZE]],
+    }
+
+
+def _readable(experience: Experience) -> Experience:
+    """Return the experience, without its texts if they are withheld: who reads a resource may be a model."""
+    if not quarantine.is_withheld(experience):
+        return experience
+    return replace(
+        experience,
+        when_to_use=HELD_BACK,
+        content=HELD_BACK,
+        keywords=(),
+        tools_used=(),
+        task=HELD_BACK,
+        generalized_task="",
+        source=notes.name(experience.source),
+    )
+
+
+def _listed(experience: Experience) -> dict[str, object]:
+    """Return what the pool listing shows of one experience; its own resource shows the rest."""
+    return {
+        "id": experience.id,
+        "when_to_use": experience.when_to_use,
+        "content": experience.content,
+        "kind": experience.kind,
+        "status": experience.status,
+        "frequency": experience.frequency,
+        "utility": experience.utility,
+        "pinned": experience.pinned,
+        "workspace": experience.workspace,
+        "source": experience.source,
+        "author": experience.author,
+        "trajectory_ids": experience.trajectory_ids,
+        "created_at": experience.created_at,
+    }
+
+
+def _no_resource(uri: str) -> str:
+    return f"no resource {uri[:SHOWN_CHARS]!r}; there are {POOL_URI}, {POOL_URI}/{{id}} and {STATS_URI}"
+
+
+def _connection(context: Context) -> Connection:
+    # A session is made anew for each request; the connection behind it is what ends one day.
+    return context.session._connection
+
+
+def _target(uri: str, access: Access) -> Target:
+    try:
+        return _named(uri, access).target
+    except InvalidInput as exc:
+        raise MCPError(INVALID_PARAMS, str(exc), {"uri": uri}) from exc
+
+
+async def subscribe(context: Context, params: SubscribeRequestParams) -> EmptyResult:
+    uri = str(params.uri)
+    context.lifespan_context.subscriptions.add(_connection(context), uri, _target(uri, caller_access(context)))
+    return EmptyResult()
+
+
+async def unsubscribe(context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+    context.lifespan_context.subscriptions.remove(_connection(context), str(params.uri))
+    return EmptyResult()
+
+
+async def listen_for_changes(context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+    access = caller_access(context)
+    wanted: dict[Target, list[str]] = {}
+    for uri in params.notifications.resource_subscriptions or ():
+        wanted.setdefault(_target(str(uri), access), []).append(str(uri))
+    return await context.lifespan_context.subscriptions.listen(context, params, access, wanted)
+
+
+def announce_change(state: State, workspace: str | None, ids: list[str], *, new: bool) -> None:
+    """Tell subscribers of either era which resources are no longer what they read."""
+    if ids and workspace is not None:
+        paths = [POOL_URI, STATS_URI, *(f"{POOL_URI}/{id}" for id in ids)]
+        state.subscriptions.announce(workspace, paths, new=new)

@@ -1,0 +1,84 @@
+"""What every request of the server needs: the open memory, the subscribers, and who asks.
+
+In:  a request's context.
+Out: the caller's access, and the source that is stored with what it writes.
+Does not know: tools, resources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS
+
+from reme_mcp.auth.access import Access
+from reme_mcp.errors import Forbidden
+from reme_mcp.memory.memory import Memory, Tell
+from reme_mcp.server.subscriptions import Subscriptions
+from reme_mcp.sources import source_of
+
+# Long enough for the answer to `tools/list` to be on the wire before imports take the processor.
+WARM_UP_DELAY_S = 0.05
+SHOWN_CHARS = 60
+
+Context = ServerRequestContext["State", Any]
+# What the caller of a request may do; raises `Forbidden` where that can't be told.
+AccessOf = Callable[[Context], Access]
+
+
+@dataclass(slots=True)
+class State:
+    """What one running server holds: the memory, who wants to hear of changes, and who is who.
+
+    Attributes:
+        memory: The open memory.
+        subscriptions: Who wants to hear of changes.
+        access_of: What the caller of a request may do.
+        warm: Whether loading has begun.
+    """
+
+    memory: Memory
+    subscriptions: Subscriptions
+    access_of: AccessOf
+    warm: bool = False
+
+    def warm_up(self) -> None:
+        """Start loading store and model in the background, once."""
+        if not self.warm:
+            self.warm = True
+            self.memory.start_warm_up(delay_s=WARM_UP_DELAY_S)
+
+
+# --- tools ---
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and what they may do."""
+
+    source: str
+    access: Access
+    tell: Tell
+
+
+def caller_source(context: Context, access: Access) -> str:
+    """Return who calls; a record can't set it."""
+    client = context.session.client_params
+    name = client.client_info.name if client is not None else "mcp"
+    return source_of(name, access.holder)
+
+
+def caller_access(context: Context) -> Access:
+    """Return what the caller may do.
+
+    Raises:
+        MCPError: It can't be told.
+    """
+    try:
+        return context.lifespan_context.access_of(context)
+    except Forbidden as exc:
+        raise MCPError(INVALID_PARAMS, str(exc)) from exc

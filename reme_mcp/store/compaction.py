@@ -1,0 +1,142 @@
+"""The upkeep of the tables: small files merged, indexes brought up to date, old versions dropped.
+
+In:  the open tables of a store, and how often each was written.
+Out: tables that stay small and fast; nothing in them changes.
+Does not know: what stands in them, when is a quiet moment for it (`memory.py` does).
+
+A compaction rewrites the whole table, so that the larger one is, the rarer it is due. One process at a time does it,
+and calls go on meanwhile: where one of them writes, it comes first and the table stays as it was; the next time,
+writers wait.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from reme_mcp.store.tables import index_vectors, mapped, write_anew
+
+if TYPE_CHECKING:
+    import lancedb
+
+EVERY_WRITES = 20
+BYTES_PER_WRITE = 5 * 2**20
+# Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
+KEEP_VERSIONS = timedelta(minutes=1)
+# The same where old versions must not stay.
+READERS_S = 1.0
+
+
+class Upkeep:
+    """Which tables of one store are due, and their compaction."""
+
+    def __init__(
+        self,
+        tables: Callable[[], Mapping[str, lancedb.AsyncTable]],
+        check: Callable[[], Awaitable[None]],
+        *,
+        turn: AbstractAsyncContextManager[None],
+        writing: AbstractAsyncContextManager[None],
+        receipts: AbstractAsyncContextManager[None],
+        rows_without_index: int,
+    ) -> None:
+        """Make one.
+
+        Args:
+            tables: The open ones, by name.
+            check: Raises where they are not the home's any more.
+            turn: Who holds it does the upkeep.
+            writing: Who holds it writes, to any table but `receipts`.
+            receipts: Who holds it writes to that one.
+            rows_without_index: How many vectors are searched without an index.
+        """
+        self._tables = tables
+        self._check = check
+        self._turn = turn
+        self._writing = writing
+        self._receipts = receipts
+        self._rows_without_index = rows_without_index
+        self._writes: Counter[str] = Counter()
+        self._preempted: set[str] = set()
+
+    def wrote(self, table: str) -> None:
+        """Count a write."""
+        self._writes[table] += 1
+
+    @property
+    def writes(self) -> int:
+        """How many writes by this process the table that had most of them has had since it was compacted."""
+        return max(self._writes.values(), default=0)
+
+    async def count_leftovers(self) -> None:
+        """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
+        with anyio.CancelScope(shield=True), mapped("look at the tables"):
+            for name, table in self._tables().items():
+                # Annotated as an object, it is a dictionary.
+                stats: Any = await table.stats()
+                self._writes[name] += stats["fragment_stats"]["num_small_fragments"]
+
+    async def run(self) -> None:
+        """Compact the tables that were written often enough."""
+        if self.writes < EVERY_WRITES:
+            return
+        async with self._turn:
+            await self._check()
+            for name, table in self._tables().items():
+                if self._writes[name] < await _writes_until_due(table):
+                    continue
+                if name not in self._preempted:
+                    await self._compact(name, table, alone=False)
+                else:
+                    async with self._receipts if name == "receipts" else self._writing:
+                        await self._compact(name, table, alone=True)
+
+    async def index_experiences(self) -> None:
+        """Put what was just added into the full-text index: what is not in it yet is read through by every search."""
+        async with self._turn, self._writing:
+            await self._check()
+            await self._compact("experiences", self._tables()["experiences"], alone=True)
+
+    async def forget(self) -> None:
+        """Remove what was deleted from the disk, too: every table is written anew, and all old versions go.
+
+        Whoever reads an old version at this moment, in another process, may have to ask again.
+        """
+        async with self._turn, self._writing, self._receipts:
+            await self._check()
+            with anyio.CancelScope(shield=True):
+                for name, table in self._tables().items():
+                    with mapped(f"write {name} anew"):
+                        await write_anew(table)
+                await anyio.sleep(READERS_S)
+                for name, table in self._tables().items():
+                    with mapped(f"compact {name}"):
+                        await table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+                    self._writes[name] = 0
+
+    async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
+        """Compact one table; `alone`, also remove what a compaction that was preempted left behind."""
+        writes = self._writes[name]
+        with anyio.CancelScope(shield=True), mapped(f"compact {name}"):
+            try:
+                await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
+                if "vector" in (await table.schema()).names and await table.count_rows() > self._rows_without_index:
+                    await index_vectors(table)
+            except RuntimeError as exc:
+                if alone or "commit conflict" not in str(exc):
+                    raise
+                self._preempted.add(name)
+                return
+        self._preempted.discard(name)
+        self._writes[name] -= writes
+
+
+async def _writes_until_due(table: lancedb.AsyncTable) -> int:
+    with mapped("look at the tables"):
+        stats: Any = await table.stats()
+    return max(EVERY_WRITES, int(stats["total_bytes"]) // BYTES_PER_WRITE)

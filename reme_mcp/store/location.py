@@ -1,0 +1,186 @@
+"""Where a home is: a folder of this machine, or a place on object storage that several machines share.
+
+In:  the address in the settings.
+Out: the mark of the home, its locks, and a connection to its tables.
+Does not know: what is in the tables.
+
+The two offer the same, so that the rest of the package need not know which one it has. In a folder a lock is a file
+lock, and the operating system lets go of it for the dead; on object storage it is a lease. A folder's mark is read at
+every call, that of a bucket at every write, and for reading every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from reme_mcp.config.settings import StorageSettings, is_remote
+from reme_mcp.errors import InvalidInput, StoreError
+from reme_mcp.store import folder
+from reme_mcp.store.lease import Lease
+from reme_mcp.store.lock import ProcessLock
+from reme_mcp.store.object_store import Objects
+from reme_mcp.store.tables import connect
+
+if TYPE_CHECKING:
+    import lancedb
+
+LockName = Literal["pool", "pool-receipts", "pool-upkeep", "pool-queue"]
+# How old what is known of a bucket's mark may be for a reader.
+MARK_AGE_S = 5.0
+
+
+class Folder:
+    """A home in a folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        """Return its path."""
+        return str(self.path)
+
+    def lock(self, name: LockName) -> ProcessLock:
+        """Return the lock of this name."""
+        return ProcessLock(self.path / f"{name}.lock")
+
+    async def prepare(self, *, schema: int) -> folder.Mark:
+        """Make the folder and its mark, or check that this version can read what is there."""
+        return folder.prepare(self.path, schema=schema)
+
+    async def read_mark(self, *, schema: int) -> folder.Mark:
+        """Return the mark of an existing home."""
+        return folder.read_mark(self.path, schema=schema)
+
+    async def glance_at_mark(self, *, schema: int) -> folder.Mark:
+        """Return the mark, as it is now."""
+        return folder.read_mark(self.path, schema=schema)
+
+    async def write_mark(self, mark: folder.Mark) -> None:
+        """Replace the mark."""
+        folder.write_mark(self.path, mark)
+
+    async def connect(self, mark: folder.Mark) -> lancedb.AsyncConnection:
+        """Return a connection to the tables."""
+        return await connect(str(self.path / mark.pool))
+
+
+class Bucket:
+    """A home on object storage.
+
+        home.json            the mark
+        pool/                LanceDB's tables
+        locks/<name>.json    the leases
+
+    It keeps no backups: versioning or replication of the storage itself does that.
+    """
+
+    def __init__(self, address: str, storage: StorageSettings) -> None:
+        self.address = address
+        self._options = options(address, storage)
+        self._objects = Objects(address, self._options)
+        self._glanced: tuple[folder.Mark, float] | None = None
+
+    def __str__(self) -> str:
+        """Return its address."""
+        return self.address
+
+    def lock(self, name: LockName) -> Lease:
+        """Return the lease of this name."""
+        return Lease(self._objects, name)
+
+    async def prepare(self, *, schema: int) -> folder.Mark:
+        """Make the mark, or check that this version can read what is there.
+
+        Raises:
+            StoreError: The place can't be read or written, is not a home, or was written with a schema above `schema`.
+        """
+        if await self.is_free():
+            # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
+            new = folder.Mark(1 if "pool" in await self._objects.names() else schema)
+            await self._objects.create(folder.MARK, new.to_json().encode())
+        return await self.read_mark(schema=schema)
+
+    async def is_free(self) -> bool:
+        """Return whether it may become a home: it is empty, or holds nothing but what was left of one.
+
+        Raises:
+            StoreError: It holds something else, or can't be read.
+        """
+        if await self._objects.read(folder.MARK) is not None:
+            return False
+        names = await self._objects.names()
+        if strangers := sorted(name for name in names if name != "locks" and not folder.HOME_FILES.fullmatch(name)):
+            raise StoreError(
+                f"{self.address} is not empty and not a home of reme-mcp (it holds {strangers[0]!r}); "
+                "choose another with --home"
+            )
+        return True
+
+    async def read_mark(self, *, schema: int) -> folder.Mark:
+        """Return the mark as it is now.
+
+        Raises:
+            StoreError: There is none, it is damaged, or written with a schema above `schema`.
+        """
+        at = time.monotonic()
+        found = await self._objects.read(folder.MARK)
+        if found is None:
+            raise StoreError(f"{self.address}/{folder.MARK} is gone; was the home removed?")
+        mark = folder.Mark.from_json(found[0], self.address, schema=schema)
+        self._glanced = mark, at
+        return mark
+
+    async def glance_at_mark(self, *, schema: int) -> folder.Mark:
+        """Return the mark as it was a few seconds ago at the earliest."""
+        if self._glanced is None or time.monotonic() - self._glanced[1] > MARK_AGE_S:
+            return await self.read_mark(schema=schema)
+        return self._glanced[0]
+
+    async def write_mark(self, mark: folder.Mark) -> None:
+        """Replace the mark; only who holds all locks may."""
+        found = await self._objects.read(folder.MARK)
+        if found is None or await self._objects.replace(folder.MARK, mark.to_json().encode(), found[1]) is None:
+            raise StoreError(f"{self.address}/{folder.MARK} was changed by somebody else meanwhile; try again")
+
+    async def connect(self, mark: folder.Mark) -> lancedb.AsyncConnection:
+        """Return a connection to the tables."""
+        return await connect(f"{self.address}/{mark.pool}", self._options)
+
+
+Site = Folder | Bucket
+
+
+def site_of(address: str, storage: StorageSettings) -> Site:
+    """Return the site that an address in the settings names."""
+    return Bucket(address, storage) if is_remote(address) else Folder(Path(address))
+
+
+def folder_of(address: str) -> Path:
+    """Return the folder that an address in the settings names.
+
+    Raises:
+        InvalidInput: It is on object storage, where no backups are made.
+    """
+    if is_remote(address):
+        raise InvalidInput(
+            f"{address} is on object storage, and backups are for a home in a folder; "
+            "turn on versioning there, or copy what is under that address with the tools of the storage"
+        )
+    return Path(address)
+
+
+def options(address: str, storage: StorageSettings) -> Mapping[str, str]:
+    """Return what the storage has to be told, in the words that LanceDB and obstore share; the rest is environment."""
+    if not address.startswith("s3://"):
+        return {}
+    said = {
+        "aws_endpoint": storage.endpoint,
+        "aws_region": storage.region,
+        "aws_access_key_id": storage.access_key_id,
+        "aws_secret_access_key": storage.secret_access_key.get_secret_value(),
+        "allow_http": "true" if storage.endpoint.startswith("http://") else "",
+    }
+    return {name: value for name, value in said.items() if value}

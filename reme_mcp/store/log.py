@@ -1,0 +1,166 @@
+"""What stays of changes: the log, and experiences that a person deleted.
+
+In:  the open tables of a store.
+Out: entries of the log, with the trajectories among them; deleted experiences as they were.
+Does not know: who may see it. `store.Writer` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from reme_mcp.schema import Deed, Entry, Experience, ReceiptLine, Recorded, RecordResult, Trajectory, new_id, now
+from reme_mcp.store.tables import among, at_or_after, contains, equals, every, read_rows
+
+if TYPE_CHECKING:
+    import lancedb
+
+
+class Trail:
+    """The tables `log` and `trash` of one store, and what `trajectories` say of who recorded what."""
+
+    def __init__(self, tables: Mapping[str, lancedb.AsyncTable]) -> None:
+        self._tables = tables
+
+    async def entries(self, workspace: str, *, since: datetime | None, about: str, limit: int) -> list[Entry]:
+        """Return the latest entries of a workspace and of what concerns all of the home, newest first.
+
+        Args:
+            workspace: Whose.
+            since: None from before; `None` for all.
+            about: Only those about this id; empty for all.
+            limit: How many.
+        """
+        later = None if since is None else at_or_after("created_at", since)
+        where = every(among("workspace", [workspace, ""]), later, equals("about", about) if about else None)
+        found = await read_rows(self._tables["log"], Entry, where, newest_by="created_at", limit=limit)
+        later = None if since is None else at_or_after("updated_at", since)
+        named = equals("id", about) | contains("answer", about) if about else None
+        where = every(equals("workspace", workspace), later, named)
+        attempts = await read_rows(self._tables["trajectories"], Recorded, where, newest_by="updated_at", limit=limit)
+        found += [one for attempt in attempts for one in recorded(attempt)]
+        return newest([one for one in found if _is_wanted(one, since, about)], limit=limit)
+
+    async def every_entry(self) -> list[Entry]:
+        """Return all that stands in the log, of every workspace."""
+        return await read_rows(self._tables["log"], Entry, None)
+
+    async def deleted(self, workspace: str, *, offset: int, limit: int) -> list[Experience]:
+        """Return deleted experiences of a workspace as they were, newest first, from `offset` on."""
+        where = equals("workspace", workspace)
+        trash = self._tables["trash"]
+        return await read_rows(trash, Experience, where, newest_by="created_at", offset=offset, limit=limit)
+
+    async def attempts_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
+        """Return the trajectories among `ids`, and those with a draft that was refused because of an experience."""
+        refused = contains("rejected", experience_id)
+        where = every(equals("workspace", workspace), refused | among("id", ids) if ids else refused)
+        return await read_rows(self._tables["trajectories"], Trajectory, where)
+
+    async def deleted_experience(self, workspace: str, experience_id: str) -> Experience | None:
+        """Return the deleted experience of a workspace with this id as it was, or `None`."""
+        where = every(equals("workspace", workspace), equals("id", experience_id))
+        return next(iter(await read_rows(self._tables["trash"], Experience, where)), None)
+
+
+def _is_wanted(entry: Entry, since: datetime | None, about: str) -> bool:
+    return (since is None or entry.created_at >= since) and about in ("", entry.about)
+
+
+# Who acts where nobody asked for it: the rules of `refine.py`.
+REFINE = "refine"
+# Who looks after the pool by hand.
+BY_HAND = "cli"
+MAX_REASON_CHARS = 200
+
+
+def entry(did: Deed, about: str, *, workspace: str, source: str, reason: str = "", id: str = "") -> Entry:
+    """Return an entry of now."""
+    return Entry(id or new_id("l"), workspace, source, did, about, _brief(reason), now())
+
+
+def entries_of(did: Deed, experiences: Iterable[Experience], *, source: str) -> list[Entry]:
+    """Return an entry of now for each experience, as it is afterwards; its reason is that of a status that it got."""
+    says_why = did not in ("pinned", "unpinned", "deleted")
+    return [
+        entry(did, one.id, workspace=one.workspace, source=source, reason=one.status_reason if says_why else "")
+        for one in experiences
+    ]
+
+
+def of_rules(trajectory: Trajectory, *, pruned: Sequence[Experience], activated: Sequence[Experience]) -> list[Entry]:
+    """Return what the rules did to other experiences, now that it is known how an attempt ended; ids as above."""
+    after = f"after {trajectory.id} of {trajectory.source}"
+    entries = [_of_trajectory(trajectory, "pruned", one.id, REFINE, f"{one.status_reason}; {after}") for one in pruned]
+    return entries + [_of_trajectory(trajectory, "activated", one.id, REFINE, after) for one in activated]
+
+
+def of_import(added: Sequence[Experience], merged: Sequence[Experience], *, source: str) -> list[Entry]:
+    """Return what records of a file did to the pool."""
+    held = [one for one in added if one.status == "quarantined"]
+    taken = [one for one in added if one.status != "quarantined"]
+    return [
+        *entries_of("imported", taken, source=source),
+        *entries_of("quarantined", held, source=source),
+        *(entry("merged", one.id, workspace=one.workspace, source=source) for one in merged),
+    ]
+
+
+def of_rating(rated: ReceiptLine, experience: Experience, *, source: str, pruned: bool) -> tuple[Entry, list[Entry]]:
+    """Return the entry of a rating, and what the rules did to the experience because of it.
+
+    Args:
+        rated: The line of the receipt, as it is now.
+        experience: Rated, as it is now.
+        source: Who rated.
+        pruned: Whether the rules took it out of recall.
+    """
+    said = f"{'helpful' if rated.helped else 'not helpful'}, {rated.receipt}"
+    after = f"{experience.status_reason}; after a rating of {source}"
+    return (
+        entry("rated", experience.id, workspace=experience.workspace, source=source, reason=said),
+        [entry("pruned", experience.id, workspace=experience.workspace, source=REFINE, reason=after)] if pruned else [],
+    )
+
+
+def recorded(one: Recorded) -> list[Entry]:
+    """Return the entries that a stored trajectory stands for: itself, and what its lessons did to the pool."""
+    first = Entry(one.id, one.workspace, one.source, "recorded", one.id, one.outcome, one.created_at)
+    if not one.answer:
+        return [first]
+    answer = RecordResult.model_validate_json(one.answer)
+    done: list[tuple[Deed, str, str]] = [
+        *(("added", id, f"from {one.id}") for id in answer.added),
+        *(("merged", merged.id, f"{one.id} says the same") for merged in answer.merged),
+        *(("quarantined", held.id, f"from {one.id}; {held.reason}") for held in answer.quarantined),
+    ]
+    return [
+        first,
+        *(
+            Entry(f"{one.id} {did} {id}", one.workspace, one.source, did, id, _brief(reason), one.updated_at)
+            for did, id, reason in done
+        ),
+    ]
+
+
+def of_earlier_answer(trajectory: Trajectory) -> list[Entry]:
+    """Return what would no longer follow from a trajectory once it has another answer."""
+    values = {name: getattr(trajectory, name) for name in Recorded.__dataclass_fields__}
+    return recorded(Recorded(**values))[1:]
+
+
+def _of_trajectory(trajectory: Trajectory, did: Deed, about: str, source: str, reason: str) -> Entry:
+    id = f"{trajectory.id} {did} {about}"
+    return entry(did, about, workspace=trajectory.workspace, source=source, reason=reason, id=id)
+
+
+def newest(entries: Iterable[Entry], *, limit: int) -> list[Entry]:
+    """Return the `limit` newest entries, newest first."""
+    return sorted(entries, key=lambda one: (one.created_at, one.id), reverse=True)[:limit]
+
+
+def _brief(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 1]}…"

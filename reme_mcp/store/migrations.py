@@ -1,0 +1,112 @@
+"""The upgrades: what has to be done to tables of an older schema.
+
+In:  a home of an older schema.
+Out: tables of the schema that the dataclasses of `schema.py` describe, and a backup of what they were.
+Does not know: what the tables hold.
+
+An upgrade may be repeated: a process that is killed over it leaves some of it done, and the next one starts it anew.
+A table that is new altogether needs none, but is made where it is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from reme_mcp.store import archive, folder
+from reme_mcp.store.location import Folder, Site
+from reme_mcp.store.tables import count_rows, mapped, schemas
+
+if TYPE_CHECKING:
+    import lancedb
+
+
+if TYPE_CHECKING:
+    Upgrade = Callable[[lancedb.AsyncConnection], Awaitable[None]]
+
+
+def new_column(table: str, column: str, default: str) -> Upgrade:
+    """Return the upgrade that gives each row of `table` a new column.
+
+    Args:
+        table: Its name.
+        column: Of the new column.
+        default: What the rows have there, in SQL and with its type: `''`, `cast(0 as bigint)`; `null` for none.
+    """
+
+    async def step(connection: lancedb.AsyncConnection) -> None:
+        if table not in ((await connection.list_tables()).tables or []):
+            # Whoever made the home died over it; the table will be made with all its columns.
+            return
+        opened = await connection.open_table(table)
+        if column in (await opened.schema()).names:
+            return
+        if default == "null":
+            # SQL has no words for every type of ours.
+            await opened.add_columns(schemas()[table].field(column))
+        else:
+            await opened.add_columns({column: default})
+
+    return step
+
+
+# The first leads from schema 1 to 2, and so on: add a line at the end, never change one that was released.
+UPGRADES: Sequence[Upgrade] = (
+    new_column("trajectories", "tries", "cast(0 as bigint)"),
+    new_column("trajectories", "retry_at", "null"),
+    new_column("trajectories", "trouble", "''"),
+    new_column("experiences", "origins", "arrow_cast(make_array(), 'List(Utf8)')"),
+)
+SCHEMA_VERSION = 1 + len(UPGRADES)
+
+
+async def upgrade(site: Site, upgrades: Sequence[Upgrade]) -> folder.Mark:
+    """Bring the tables up to the newest schema, unless another process just has, and return the mark.
+
+    The mark is rewritten last. It names the backup first, so that a repetition makes no second one. On object storage
+    there is no backup: a step adds to the tables, and the storage's own versioning keeps what was there.
+    """
+    newest = 1 + len(upgrades)
+    async with all_still(site):
+        mark = await site.read_mark(schema=newest)
+        if mark.schema == newest:
+            return mark
+        with anyio.CancelScope(shield=True), mapped(f"upgrade {site} from schema {mark.schema} to {newest}"):
+            if isinstance(site, Folder):
+                mark = await _backed_up(site.path, mark)
+            connection = await site.connect(mark)
+            for step in upgrades[mark.schema - 1 :]:
+                await step(connection)
+            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+            mark = dataclasses.replace(mark, schema=newest, backup="")
+            await site.write_mark(mark)
+    return mark
+
+
+async def _backed_up(home: Path, mark: folder.Mark) -> folder.Mark:
+    """Make a backup of the tables, unless an upgrade that was cut short has, and return the mark that names it."""
+    backups = home / folder.BACKUPS
+    if mark.backup and (backups / mark.backup).exists():
+        return mark
+    name = folder.new_name(backups, f"schema-{mark.schema}-", ".zip")
+    tables = await count_rows(home / mark.pool)
+    pack = partial(archive.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
+    await anyio.to_thread.run_sync(pack)
+    mark = dataclasses.replace(mark, backup=name)
+    folder.write_mark(home, mark)
+    return mark
+
+
+@asynccontextmanager
+async def all_still(site: Site) -> AsyncIterator[None]:
+    """Hold all locks of the pool: nobody writes or compacts anything meanwhile."""
+    # In the order in which upkeep takes them.
+    async with site.lock("pool-upkeep"), site.lock("pool"), site.lock("pool-receipts"):
+        yield

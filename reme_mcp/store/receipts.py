@@ -1,0 +1,109 @@
+"""What recalls handed out and how it went, as the table `receipts` of a store holds it: the ledger of all counters.
+
+In:  the open tables of a store.
+Out: lines of receipts, and the sums over them. `store.Writer` writes it.
+Does not know: what a sum decides (`refine.py` does).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from reme_mcp.schema import Experience, ReceiptLine, Tally, Voice
+from reme_mcp.sources import voice_of
+from reme_mcp.store.tables import among, equals, every, mapped, read_rows
+
+if TYPE_CHECKING:
+    import lancedb
+
+
+if TYPE_CHECKING:
+    Recall = tuple[datetime, bool | None, str]
+
+
+class Receipts:
+    """The receipts of one store."""
+
+    def __init__(self, tables: Mapping[str, lancedb.AsyncTable]) -> None:
+        self._tables = tables
+
+    async def lines(self, workspace: str, receipt: str) -> list[ReceiptLine]:
+        """Return the lines of one receipt of `workspace` in rank order; none where there is no such receipt."""
+        if not receipt:
+            return []
+        where = every(equals("workspace", workspace), equals("receipt", receipt))
+        return sorted(await read_rows(self._tables["receipts"], ReceiptLine, where), key=lambda line: line.rank)
+
+    async def latest_line(self, workspace: str, experience_id: str, source: str) -> ReceiptLine | None:
+        """Return the newest line that handed `experience_id` to `source`, or `None`."""
+        where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
+        newest = await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at", limit=1)
+        return next(iter(newest), None)
+
+    async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
+        """Return the recalls of an experience that somebody has rated, newest first."""
+        where = every(
+            equals("workspace", workspace), equals("experience_id", experience_id), equals("settled_by", "rating")
+        )
+        return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at")
+
+    async def tally(
+        self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
+    ) -> dict[str, Tally]:
+        """Return what the receipts since each experience's `counted_since` say, by experience id.
+
+        Args:
+            experiences: Which of them.
+            settled: Lines that are about to be written, and count as if they were.
+        """
+        if not experiences:
+            return {}
+        with mapped("count receipts"):
+            rows = await (
+                self._tables["receipts"]
+                .query()
+                .where(among("experience_id", [experience.id for experience in experiences]))
+                .select(["receipt", "experience_id", "helped", "created_at", "source"])
+                .to_list()
+            )
+        recalls: dict[str, dict[str, Recall]] = defaultdict(dict)
+        for row in rows:
+            recalls[row["experience_id"]][row["receipt"]] = row["created_at"], row["helped"], row["source"]
+        for line in settled:
+            recalls[line.experience_id][line.receipt] = line.created_at, line.helped, line.source
+        return {
+            one.id: _sum([recall for recall in recalls[one.id].values() if recall[0] >= one.counted_since])
+            for one in experiences
+        }
+
+    async def count(self, workspace: str) -> dict[str, int]:
+        """Return how many recalls, recalled experiences and settled ones `workspace` has had."""
+        with mapped("count receipts"):
+            query = self._tables["receipts"].query().where(equals("workspace", workspace))
+            rows = await query.select(["receipt", "experience_id", "helped"]).to_list()
+        handed_out = [row for row in rows if row["experience_id"]]
+        return {
+            "recalls": len({row["receipt"] for row in rows}),
+            "recalled": len(handed_out),
+            "settled": sum(row["helped"] is not None for row in handed_out),
+            "helped": sum(row["helped"] is True for row in handed_out),
+        }
+
+
+def _sum(recalls: Sequence[Recall]) -> Tally:
+    """Return what the recalls of one experience come to."""
+    known: dict[str, list[bool]] = defaultdict(list)
+    for _, helped, source in recalls:
+        if helped is not None:
+            known[voice_of(source)].append(helped)
+    voices = tuple(Voice(who, len(outcomes), sum(outcomes)) for who, outcomes in sorted(known.items()))
+    return Tally(
+        recalled=len(recalls),
+        frequency=sum(voice.frequency for voice in voices),
+        utility=sum(voice.utility for voice in voices),
+        last_recalled_at=max((created_at for created_at, _, _ in recalls), default=None),
+        voices=voices,
+    )

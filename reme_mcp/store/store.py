@@ -1,0 +1,741 @@
+"""The pool on disk: LanceDB tables in one home folder, shared by any number of processes.
+
+In:  values of `schema.py`, and vectors that somebody else made.
+Out: the same values, and hits as `(id, number)` pairs in rank order.
+Does not know: what makes a lesson good, how hits are fused, which model made a vector.
+
+Tables:
+    experiences         one row per experience; full-text index over `search_text`
+    trajectories        what was recorded, whether worked off or not
+    receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
+    costs               one row per question to the model behind the server
+    log                 one row per change that somebody made; rows are only ever added
+    trash               experiences that a person deleted, as they were
+    vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, a change of
+                        embedder loses nothing, and a settled counter does not rewrite vectors
+
+Reading needs no lock. All writing but appending a receipt goes through `Store.writing()`, which holds a lock across
+tasks and processes: LanceDB's own optimistic commits fail under contention. Receipts have a lock of their own, so that
+a recall never waits for somebody who records or compacts. LanceDB is imported on `open`, in a thread.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from reme_mcp.aio import Gathering
+from reme_mcp.errors import StoreError
+from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Spent, Status, Trajectory
+from reme_mcp.store import folder
+from reme_mcp.store.cache import Directory, Place
+from reme_mcp.store.compaction import Upkeep
+from reme_mcp.store.location import Folder, Site
+from reme_mcp.store.log import Trail
+from reme_mcp.store.migrations import UPGRADES, upgrade
+from reme_mcp.store.receipts import Receipts
+from reme_mcp.store.tables import (
+    Row,
+    among,
+    at_or_after,
+    columns_of,
+    create_table,
+    equals,
+    every,
+    from_newest,
+    from_row,
+    mapped,
+    of_status,
+    read_rows,
+    schemas,
+    space_name,
+    to_arrow,
+    to_row,
+    vector_schema,
+)
+from reme_mcp.text.fields import search_text
+from reme_mcp.tracing import span, timed
+
+if TYPE_CHECKING:
+    import lancedb
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+    from lancedb.expr import Expr
+
+    from reme_mcp.store.cache import Matrix
+    from reme_mcp.store.migrations import Upgrade
+
+
+if TYPE_CHECKING:
+    Vectors = npt.NDArray[np.float32]
+
+# More searches at once than these are no faster, and each holds some megabytes while it lasts.
+READS_AT_ONCE = 8
+# Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
+ROWS_IN_MEMORY = 100_000
+# Up to this many are read with all their columns, before anybody asks for them.
+ROWS_READ_AHEAD = 20_000
+
+
+@dataclass(slots=True)
+class _Space:
+    """The vector table of one embedder, and what of it is in memory: all rows up to `version` of the table."""
+
+    table: lancedb.AsyncTable
+    matrix: Matrix | None = None
+    version: int = 0
+
+
+class Store:
+    """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
+
+    def __init__(
+        self,
+        site: Site,
+        mark: folder.Mark,
+        connection: lancedb.AsyncConnection,
+        tables: dict[str, lancedb.AsyncTable],
+    ) -> None:
+        self.site = site
+        self._mark = mark
+        self._connection = connection
+        self._tables = tables
+        self._spaces: dict[str, _Space] = {}
+        self._directory = Directory()
+        self._refreshing = anyio.Lock()
+        self._new_places: Gathering[None] = Gathering(lambda: self._refreshing, self._refresh_places)
+        self._pool_lock = site.lock("pool")
+        self._receipts_lock = site.lock("pool-receipts")
+        self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
+        self.queue_lock = site.lock("pool-queue")
+        self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
+        self.trail = Trail(tables)
+        self.receipts = Receipts(tables)
+        self.upkeep = Upkeep(
+            self._open_tables,
+            self._check_mark,
+            turn=site.lock("pool-upkeep"),
+            writing=self._pool_lock,
+            receipts=self._receipts_lock,
+            rows_without_index=ROWS_IN_MEMORY,
+        )
+
+    @classmethod
+    async def open(cls, home: Path | Site, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
+        """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
+
+        Tables of an older version are upgraded; a backup of them, `schema-<number>-<time>`, is in the home then. A home
+        that needs none of this is only read.
+
+        Args:
+            home: The folder, or where else it is.
+            upgrades: What leads from schema 1 to 2, and so on to the one that is asked for.
+
+        Raises:
+            StoreError: The folder can't be made, read or written, or was written by a newer version.
+        """
+        newest = 1 + len(upgrades)
+        site = Folder(home) if isinstance(home, Path) else home
+        mark = await site.prepare(schema=newest)
+        if mark.schema < newest:
+            try:
+                mark = await upgrade(site, upgrades)
+            except StoreError as exc:
+                raise StoreError(f"can't upgrade {site} from schema {mark.schema} to {newest}: {exc}") from exc
+        with mapped(f"open the pool in {site}"):
+            connection = await site.connect(mark)
+            store = cls(site, mark, connection, {})
+            wanted = schemas()
+            present = set((await connection.list_tables()).tables or [])
+            if missing := [name for name in wanted if name not in present]:
+                async with store._pool_lock:
+                    for name in missing:
+                        await create_table(connection, name, wanted[name])
+            for name in wanted:
+                store._tables[name] = await connection.open_table(name)
+        return store
+
+    def close(self) -> None:
+        """Close the tables and the connection."""
+        for table in self._open_tables().values():
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        self._connection.close()  # type: ignore[no-untyped-call]  # likewise
+
+    async def is_current(self) -> bool:
+        """Return whether the home still has these tables: another process may have upgraded or replaced them.
+
+        Raises:
+            StoreError: The home is gone.
+        """
+        return await self.site.glance_at_mark(schema=sys.maxsize) == self._mark
+
+    # --- experiences ---
+
+    @timed("store: read experiences")
+    async def experiences(
+        self, workspace: str, ids: Sequence[str], *, statuses: Sequence[Status] | None = None
+    ) -> dict[str, Experience]:
+        """Return the experiences of `workspace` among `ids`, by id; those of other statuses are left out."""
+        if not ids:
+            return {}
+        places = await self._places()
+        if places is None:
+            where = every(equals("workspace", workspace), among("id", ids), of_status(statuses))
+            return {one.id: one for one in await self._rows("experiences", Experience, where)}
+        directory = self._directory
+        rows = directory.shelf.rows(ids)
+        if missing := [places[id].row for id in ids if id in places and id not in rows]:
+            version = directory.version
+            taken = await self._take(missing)
+            if directory.version == version:
+                # Otherwise somebody has changed them meanwhile, maybe after they were read.
+                for batch in taken:
+                    directory.shelf.put(batch)
+            rows |= {row["id"]: row for batch in taken for row in batch.to_pylist()}
+        found = [from_row(Experience, rows[id]) for id in ids if id in rows]
+        return {
+            one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
+        }
+
+    @timed("store: read page")
+    async def page(
+        self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
+    ) -> list[Experience]:
+        """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
+        where = every(equals("workspace", workspace), of_status(statuses))
+        return await self._rows("experiences", Experience, where, newest_first=True, offset=offset, limit=limit)
+
+    async def count(self, workspace: str) -> dict[Status, int]:
+        """Return how many experiences of each status `workspace` holds."""
+        with mapped("count experiences"):
+            query = self._tables["experiences"].query().where(equals("workspace", workspace)).select(["status"])
+            statuses: list[Status] = (await query.to_arrow()).column("status").to_pylist()
+        return {status: statuses.count(status) for status in sorted(set(statuses))}
+
+    async def workspaces(self) -> list[str]:
+        """Return the names of all workspaces that hold an experience, sorted."""
+        with mapped("list workspaces"):
+            names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
+            return sorted(names.unique().to_pylist())
+
+    async def has_provisional(self) -> bool:
+        """Return whether any experience of any workspace may be provisional; mostly none is, and this is quick."""
+        return await self._places() is None or bool(self._directory.provisional)
+
+    async def provisional(self, workspace: str, trajectory_ids: Sequence[str]) -> list[Experience]:
+        """Return the provisional experiences of `workspace` that were learned from any of these trajectories."""
+        return await self.learned_from(workspace, trajectory_ids, statuses=["provisional"])
+
+    async def learned_from(
+        self, workspace: str, trajectory_ids: Sequence[str], *, statuses: Sequence[Status] | None = None
+    ) -> list[Experience]:
+        """Return the experiences of `workspace` that were learned from any of these trajectories."""
+        if not trajectory_ids:
+            return []
+        from lancedb import lit
+
+        # LanceDB's expressions know no lists, its SQL does.
+        where = every(equals("workspace", workspace), of_status(statuses)).to_sql()
+        listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
+        return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
+
+    async def known_origins(self, workspace: str, origins: Sequence[str]) -> set[str]:
+        """Return those of `origins` that `workspace` has an experience of: as its own id, or as that of its origin."""
+        if not origins:
+            return set()
+        from lancedb import lit
+
+        listed = ", ".join(lit(id).to_sql() for id in origins)
+        where = f"{equals('workspace', workspace).to_sql()} AND array_has_any(origins, [{listed}])"
+        found = await self._rows("experiences", Experience, where)
+        known = set(await self.experiences(workspace, origins))
+        return known.union(*(one.origins for one in found)) & set(origins)
+
+    @timed("store: match text")
+    async def match_text(
+        self, workspace: str, query: str, *, statuses: Sequence[Status], also: Sequence[str] = (), limit: int
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` `(id, BM25)` pairs, best first, for the words of `query`.
+
+        Those of other statuses are not searched, but for the ids in `also`.
+        """
+        if await self._places() is None:
+            return await self._matching(query, every(equals("workspace", workspace), of_status(statuses, also)), limit)
+        # To filter what was found costs less than a search that filters.
+        where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
+        return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
+
+    async def _matching(self, query: str, where: Expr | None, limit: int) -> list[tuple[str, float]]:
+        has_ids = not self._directory.is_too_large
+        with mapped("search the text"):
+            search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
+            if where is not None:
+                search = search.where(where)
+            # The ids of a hundred rows would take as long to read as the search itself.
+            search = search.select(["_score"]).with_row_id() if has_ids else search.select(["id", "_score"])
+            async with self._reading:
+                found = await search.limit(limit).to_arrow()
+        values: list[float] = found.column("_score").to_pylist()
+        if not has_ids:
+            return list(zip(found.column("id").to_pylist(), values, strict=True))
+        await self._places()
+        ids = (self._directory.ids.get(row) for row in found.column("_rowid").to_pylist())
+        return [(id, value) for id, value in zip(ids, values, strict=True) if id is not None]
+
+    async def _reach(
+        self,
+        search: Callable[[int], Awaitable[list[tuple[str, float]]]],
+        workspace: str,
+        statuses: Sequence[Status],
+        also: Sequence[str],
+        limit: int,
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` of a search's hits that have one of the statuses, or are in `also`."""
+        reach = 2 * limit
+        while True:
+            hits = await search(reach)
+            found = await self._with_status(workspace, hits, statuses, also)
+            if len(found) >= limit or len(hits) < reach:
+                return found[:limit]
+            # What is archived stands in front of what is not.
+            reach *= 4
+
+    # --- vectors ---
+
+    @timed("store: match vectors")
+    async def match_vector(
+        self,
+        embedder: str,
+        workspace: str,
+        vector: Vectors,
+        *,
+        statuses: Sequence[Status] | None = None,
+        also: Sequence[str] = (),
+        limit: int,
+    ) -> list[tuple[str, float]]:
+        """Return up to `limit` `(id, cosine)` pairs, best first.
+
+        Args:
+            embedder: The name of the model that made `vector`.
+            workspace: Whose experiences are searched.
+            vector: (dim,) float32, unit norm.
+            statuses: Which of them; all where `None`.
+            also: Ids that are searched whatever their status.
+            limit: How many.
+        """
+        if statuses is None:
+            return await self._nearest(embedder, workspace, vector, limit)
+        return await self._reach(partial(self._nearest, embedder, workspace, vector), workspace, statuses, also, limit)
+
+    async def _nearest(self, embedder: str, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]]:
+        space = await self._space(embedder)
+        if space is None:
+            return []
+        with mapped("search the vectors"):
+            matrix = await self._matrix(space)
+            if matrix is not None:
+                return matrix.nearest(workspace, vector, limit)
+            query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
+            hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
+        return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
+
+    async def _with_status(
+        self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status], also: Sequence[str]
+    ) -> list[tuple[str, float]]:
+        places = await self._places()
+        if places is not None:
+            known = [(id, value) for id, value in hits if id in places and places[id].workspace == workspace]
+            return [(id, value) for id, value in known if places[id].status in statuses or id in also]
+        where = every(equals("workspace", workspace), among("id", [id for id, _ in hits]), of_status(statuses, also))
+        with mapped("search the vectors"):
+            rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
+        ids = set(rows.column("id").to_pylist())
+        return [(id, cosine) for id, cosine in hits if id in ids]
+
+    async def lesson_vectors(self, embedder: str, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""
+        space = await self._space(embedder)
+        if space is None or not ids:
+            return {}
+        with mapped("read the vectors"):
+            matrix = await self._matrix(space)
+            if matrix is None:
+                rows = await space.table.query().where(among("id", ids)).select(["id", "lesson"]).to_arrow()
+            else:
+                rows = await space.table.take_row_ids(matrix.places(ids)).select(["id", "lesson"]).to_arrow()
+        lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
+
+    async def without_vector(self, embedder: str) -> list[str]:
+        """Return the ids of all experiences, of every workspace, that `embedder` has not embedded yet."""
+        space = await self._space(embedder)
+        with mapped("look for missing vectors"):
+            experiences = self._tables["experiences"]
+            if space is not None and await space.table.count_rows() >= await experiences.count_rows():
+                return []
+            ids: list[str] = (await experiences.query().select(["id"]).to_arrow()).column("id").to_pylist()
+            done: list[str] = (
+                (await space.table.query().select(["id"]).to_arrow()).column("id").to_pylist()
+                if space is not None
+                else []
+            )
+        return sorted(set(ids) - set(done))
+
+    async def experiences_to_embed(self, ids: Sequence[str]) -> list[Experience]:
+        """Return the experiences among `ids`, whatever their workspace: the only read that crosses workspaces."""
+        return await self._rows("experiences", Experience, among("id", ids))
+
+    # --- trajectories ---
+
+    @timed("store: read trajectory")
+    async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
+        """Return one trajectory of `workspace`, or `None`."""
+        where = every(equals("workspace", workspace), equals("id", trajectory_id))
+        return next(iter(await self._rows("trajectories", Trajectory, where)), None)
+
+    async def trajectories(self, workspace: str, ids: Sequence[str]) -> list[Trajectory]:
+        """Return those of `workspace` among `ids`, newest first."""
+        where = every(equals("workspace", workspace), among("id", ids))
+        return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
+
+    async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
+        """Return the trajectory that was recorded from exactly the same call, or `None`."""
+        where = every(equals("workspace", workspace), equals("digest", digest))
+        return next(iter(await self._rows("trajectories", Trajectory, where)), None)
+
+    async def attempts(self, workspace: str, key: str, *, limit: int) -> list[Trajectory]:
+        """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
+        where = every(equals("workspace", workspace), equals("task_key", key))
+        return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
+
+    async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
+        """Return how all attempts at the task with this `task_key` ended, oldest first."""
+        where = every(equals("workspace", workspace), equals("task_key", key))
+        return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
+
+    async def pending(self) -> list[Trajectory]:
+        """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
+        return await self._rows("trajectories", Trajectory, equals("status", "pending"))
+
+    async def queued(self, workspace: str | None = None) -> list[Trajectory]:
+        """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
+        where = equals("status", "queued")
+        if workspace is not None:
+            where = every(where, equals("workspace", workspace))
+        return (await self._rows("trajectories", Trajectory, where, newest_first=True))[::-1]
+
+    async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
+        """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
+        with mapped("read trajectories"):
+            query = self._tables["trajectories"].query().where(equals("workspace", workspace)).select(["id", "task"])
+            rows = await query.order_by(from_newest("id")).limit(limit).to_list()
+        return [(row["id"], row["task"]) for row in rows]
+
+    async def count_trajectories(self, workspace: str) -> dict[str, int]:
+        """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""
+        with mapped("count trajectories"):
+            query = self._tables["trajectories"].query().where(equals("workspace", workspace))
+            rows = await query.select(["outcome", "status"]).to_list()
+        undistilled = sum(row["status"] in ("pending", "queued", "awaiting_experiences") for row in rows)
+        outcomes = [row["outcome"] for row in rows]
+        return {"success": outcomes.count("success"), "failure": outcomes.count("failure"), "undistilled": undistilled}
+
+    # --- costs ---
+
+    async def spent(self, since: datetime | None = None) -> list[Spent]:
+        """Return what the questions to the model behind the server have cost, all or those since a moment."""
+        return await self._rows("costs", Spent, None if since is None else at_or_after("at", since))
+
+    # --- writing ---
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Writer]:
+        """Hold the pool for writing: nobody else, in this process or another, writes meanwhile.
+
+        What happens inside is shielded from cancellation, because a cancelled write may still commit.
+        """
+        with span("store: write"):
+            async with self._pool_lock:
+                await self._check_mark()
+                with anyio.CancelScope(shield=True):
+                    yield Writer(self)
+
+    @timed("store: add receipt")
+    async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
+        """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool.
+
+        Those that come while others are written are written together.
+        """
+        await self._new_lines.join(lines)
+
+    async def _add_lines(self, lines: list[ReceiptLine]) -> None:
+        await self._check_mark()
+        rows = [to_row(line) for line in lines]
+        with anyio.CancelScope(shield=True), mapped("write the receipt"):
+            await self._tables["receipts"].add(to_arrow(rows, schemas()["receipts"]))
+        self.upkeep.wrote("receipts")
+
+    async def versions(self) -> dict[str, int]:
+        """Return the version of each table: as long as none changes, nobody writes."""
+        with mapped("look at the tables"):
+            return {name: await table.version() for name, table in self._open_tables().items()}
+
+    async def forget(self) -> None:
+        """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
+        with mapped("open the vectors"):
+            for name in (await self._connection.list_tables()).tables or []:
+                if name.startswith("vectors_") and name not in self._spaces:
+                    self._spaces[name] = _Space(await self._connection.open_table(name))
+        await self.upkeep.forget()
+
+    async def _check_mark(self) -> None:
+        """Refuse to write into tables that are not the home's any more."""
+        if await self.site.read_mark(schema=sys.maxsize) != self._mark:
+            raise StoreError(f"{self.site} was upgraded or restored from a backup by another process; try again")
+
+    def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
+        return self._tables | {name: space.table for name, space in self._spaces.items()}
+
+    async def _rows(
+        self,
+        table: str,
+        kind: type[Row],
+        where: Expr | str | None,
+        *,
+        newest_first: bool = False,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> list[Row]:
+        opened = self._tables[table]
+        by = "created_at" if newest_first else None
+        return await read_rows(opened, kind, where, newest_by=by, offset=offset, limit=limit)
+
+    async def _take(self, rows: Sequence[int]) -> list[pa.RecordBatch]:
+        """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
+        with mapped("read experiences"):
+            async with self._reading:
+                taken = self._tables["experiences"].take_row_ids(list(rows)).select(columns_of(Experience))
+                batches: list[pa.RecordBatch] = (await taken.to_arrow()).to_batches()
+        return batches
+
+    async def _places(self) -> dict[str, Place] | None:
+        """Return where every experience stands, as any process has left it; `None` where there are too many."""
+        await self._new_places.join()
+        return None if self._directory.is_too_large else self._directory.places
+
+    async def _refresh_places(self, _: list[None]) -> None:
+        """Bring the directory up to date."""
+        table, directory = self._tables["experiences"], self._directory
+        with mapped("read experiences"):
+            version = await table.version()
+            if version == directory.version:
+                return
+            rows = await table.count_rows()
+            was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
+            if was_too_large or directory.is_too_large:
+                directory.clear()
+            if not directory.is_too_large:
+                await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
+                if len(directory.places) > rows:
+                    # Rows that are gone don't show up as fresh.
+                    directory.clear()
+                    await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
+            directory.version = version
+
+    async def _read_places(self, *, with_rows: bool) -> None:
+        """Take in the experiences that were written after the version that the directory knows."""
+        columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
+        query = self._tables["experiences"].query().select(columns).with_row_id()
+        fresh = await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_batches()
+        async for batch in fresh:
+            ids, workspaces, statuses, rows = (
+                batch.column(name).to_pylist() for name in ("id", "workspace", "status", "_rowid")
+            )
+            for id, workspace, status, row in zip(ids, workspaces, statuses, rows, strict=True):
+                self._directory.put(id, Place(row, sys.intern(workspace), status))
+            if with_rows:
+                self._directory.shelf.put(batch.drop_columns(["_rowid"]))
+
+    async def _space(self, embedder: str) -> _Space | None:
+        """Return the vectors of `embedder`, or `None` while nobody has made any."""
+        name = space_name(embedder)
+        if name not in self._spaces:
+            with mapped("open the vectors"):
+                if name not in ((await self._connection.list_tables()).tables or []):
+                    return None
+                self._spaces[name] = _Space(await self._connection.open_table(name))
+        return self._spaces[name]
+
+    async def _matrix(self, space: _Space) -> Matrix | None:
+        """Return the matrix of a space with all that any process has added; `None` where it would be too large."""
+        async with self._refreshing:
+            version = await space.table.version()
+            if version == space.version:
+                return space.matrix
+            rows = await space.table.count_rows()
+            if rows > ROWS_IN_MEMORY:
+                space.matrix = None
+            else:
+                await _read_vectors(space)
+                if space.matrix is not None and len(space.matrix) > rows:
+                    # Rows that are gone don't show up as fresh.
+                    space.matrix = None
+                    await _read_vectors(space)
+            space.version = version
+            return space.matrix
+
+
+class Writer:
+    """The right to write, held from `Store.writing()` until its block ends. What puts may be repeated safely."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
+        """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster."""
+        rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in experiences]
+        await self._put("experiences", rows, are_new=are_new)
+
+    async def put_vectors(
+        self,
+        embedder: str,
+        experiences: Sequence[Experience],
+        vectors: Vectors,
+        lessons: Vectors,
+        *,
+        are_new: bool = False,
+    ) -> None:
+        """Store what `embedder` made of the experiences, in their order.
+
+        Args:
+            embedder: Its name.
+            experiences: n of them.
+            vectors: What search compares, (n, dim) float32, unit norm.
+            lessons: What deduplication compares, the same shape.
+            are_new: None of them has any yet, which is faster.
+        """
+        if not experiences:
+            return
+        name = space_name(embedder)
+        if await self._store._space(embedder) is None:
+            with mapped("make the vectors"):
+                table = await create_table(self._store._connection, name, vector_schema(vectors.shape[1]))
+                self._store._spaces[name] = _Space(table)
+        rows = [
+            {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
+            for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
+        ]
+        await self._put(name, rows, are_new=are_new)
+
+    async def add_log(self, entries: Sequence[Entry], *, are_new: bool = True) -> None:
+        """Append entries to the log; where they may be there already (`are_new` off), none stands there twice."""
+        await self._put("log", [to_row(one) for one in entries], are_new=are_new)
+
+    async def put_deleted(self, experience: Experience) -> None:
+        """Keep an experience that is about to be deleted."""
+        await self._put("trash", [to_row(experience)], are_new=False)
+
+    async def drop_deleted(self, workspace: str, experience_id: str) -> None:
+        """Keep a deleted experience no longer."""
+        self._left()
+        with mapped("write trash"):
+            where = every(equals("workspace", workspace), equals("id", experience_id))
+            await self._store._tables["trash"].delete(where)
+        self._store.upkeep.wrote("trash")
+
+    async def delete_experience(self, workspace: str, experience_id: str) -> None:
+        """Remove one experience and its vectors; its receipts stay."""
+        self._left()
+        where = every(equals("workspace", workspace), equals("id", experience_id))
+        with mapped("delete the experience"):
+            await self._store._tables["experiences"].delete(where)
+            for name in (await self._store._connection.list_tables()).tables or []:
+                if name.startswith("vectors_"):
+                    await (await self._store._connection.open_table(name)).delete(where)
+        self._store.upkeep.wrote("experiences")
+
+    async def add_trajectory(self, trajectory: Trajectory) -> None:
+        """Append a trajectory whose id is new."""
+        await self._put("trajectories", [to_row(trajectory)], are_new=True)
+
+    async def put_trajectory(self, trajectory: Trajectory) -> None:
+        """Insert the trajectory, or replace the one with its id."""
+        await self._put("trajectories", [to_row(trajectory)], are_new=False)
+
+    async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
+        """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
+        about = equals("experience_id", experience_id)
+        where = every(equals("workspace", workspace), about | among("task", tasks) if tasks else about)
+        async with self._store._receipts_lock:
+            self._left()
+            with mapped("write receipts"):
+                await self._store._tables["receipts"].update({"task": "", "reason": ""}, where=where.to_sql())
+            self._store.upkeep.wrote("receipts")
+
+    async def add_spent(self, spent: Sequence[Spent]) -> None:
+        """Append what questions to the model behind the server have cost."""
+        await self._put("costs", [to_row(one) for one in spent], are_new=True)
+
+    async def settle(self, lines: Sequence[ReceiptLine]) -> None:
+        """Replace these lines, each found by its receipt and experience."""
+        async with self._store._receipts_lock:
+            await self._upsert("receipts", ["receipt", "experience_id"], [to_row(line) for line in lines])
+
+    def _left(self) -> timedelta | None:
+        """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
+
+        Raises:
+            StoreError: The turn to write is over already.
+        """
+        left = self._store._pool_lock.left()
+        return None if left == math.inf else timedelta(seconds=left)
+
+    async def _put(self, table: str, rows: list[dict[str, Any]], *, are_new: bool) -> None:
+        """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
+        if not are_new:
+            await self._upsert(table, "id", rows)
+        elif rows:
+            self._left()
+            target = self._store._open_tables()[table]
+            with mapped(f"write {table}"):
+                await target.add(to_arrow(rows, await target.schema()))
+            self._store.upkeep.wrote(table)
+
+    async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        target = self._store._open_tables()[table]
+        with mapped(f"write {table}"):
+            # Not through an index: one on the key would hide rows of other processes and double them.
+            merge = target.merge_insert(on).use_index(False)
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
+        self._store.upkeep.wrote(table)
+
+
+async def _read_vectors(space: _Space) -> None:
+    """Take in the vectors that were written after the version of the matrix; all of them where there is none."""
+    from reme_mcp.store.cache import Matrix
+
+    since = 0 if space.matrix is None else space.version
+    query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
+    # Batch by batch: all of them at once would stand in memory twice more.
+    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_batches()
+    dim = fresh.schema.field("vector").type.list_size
+    matrix = space.matrix or Matrix(dim)
+    async for batch in fresh:
+        vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+        ids, workspaces, places = (batch.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
+        matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
+    space.matrix = matrix

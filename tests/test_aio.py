@@ -1,0 +1,165 @@
+"""What is asked for by many at once is done once for all of them, and nobody is left out when something goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from reme_mcp.aio import Gathering
+from reme_mcp.errors import StoreError
+from reme_mcp.store.lock import ProcessLock
+from reme_mcp.store.store import Store
+from tests.fakes import line
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 30
+
+
+class Done:
+    """What is done, as a list of the items that came together; fails or waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.rounds: list[list[int]] = []
+        self.turn = anyio.Lock()
+        self.goes_on = anyio.Event()
+        self.goes_on.set()
+        self.failure: Exception | None = None
+        self.gathering = Gathering[int](lambda: self.turn, self._do)
+
+    async def _do(self, items: list[int]) -> None:
+        self.rounds.append(items)
+        await self.goes_on.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(DEADLINE_S):
+        while not condition():
+            await checkpoint()
+
+
+async def settled() -> None:
+    """Let every task that can run do so."""
+    for _ in range(20):
+        await checkpoint()
+
+
+async def test_one_that_comes_alone_is_served_at_once() -> None:
+    done = Done()
+    await done.gathering.join([1])
+    await done.gathering.join([2])
+    await done.gathering.join()
+    assert done.rounds == [[1], [2], []]
+
+
+async def test_those_who_wait_for_the_same_turn_are_served_together() -> None:
+    done = Done()
+    async with anyio.create_task_group() as tasks, done.turn:
+        for number in range(10):
+            tasks.start_soon(done.gathering.join, [number])
+        await settled()
+    assert done.rounds == [list(range(10))]
+
+
+async def test_who_comes_when_it_has_begun_is_served_afterwards() -> None:
+    done = Done()
+    done.goes_on = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(done.gathering.join, [1])
+        await until(lambda: done.rounds == [[1]])
+        tasks.start_soon(done.gathering.join, [2])
+        tasks.start_soon(done.gathering.join, [3])
+        await settled()
+        assert done.rounds == [[1]]
+        done.goes_on.set()
+    assert done.rounds == [[1], [2, 3]]
+
+
+async def test_a_failure_reaches_all_of_its_round_and_none_of_the_next() -> None:
+    done = Done()
+    done.failure = StoreError("the disk is full")
+    failures: list[str] = []
+
+    async def join(number: int) -> None:
+        try:
+            await done.gathering.join([number])
+        except StoreError as exc:
+            failures.append(str(exc))
+
+    async with anyio.create_task_group() as tasks, done.turn:
+        for number in range(3):
+            tasks.start_soon(join, number)
+        await settled()
+    assert failures == ["the disk is full"] * 3
+    done.failure = None
+    await done.gathering.join([7])
+    assert done.rounds == [[0, 1, 2], [7]]
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_the_others_go_on_when_the_one_that_was_to_do_it_is_cancelled(has_begun: bool) -> None:
+    done = Done()
+    done.goes_on = anyio.Event()
+    cancelled = anyio.CancelScope()
+
+    async def first() -> None:
+        with cancelled:
+            await done.gathering.join([1])
+
+    async with anyio.create_task_group() as tasks:
+        await done.turn.acquire()
+        tasks.start_soon(first)
+        await settled()
+        tasks.start_soon(done.gathering.join, [2])
+        tasks.start_soon(done.gathering.join, [3])
+        await settled()
+        if has_begun:
+            done.turn.release()
+            await until(lambda: done.rounds == [[1, 2, 3]])
+        cancelled.cancel()
+        await settled()
+        if not has_begun:
+            done.turn.release()
+        done.goes_on.set()
+    assert done.rounds == ([[1, 2, 3], [2, 3]] if has_begun else [[2, 3]])
+
+
+async def test_an_error_of_another_kind_is_for_who_met_it_and_the_others_try_themselves() -> None:
+    done = Done()
+    done.failure = ValueError("a bug")
+    met: list[Exception] = []
+
+    async def join(number: int) -> None:
+        try:
+            await done.gathering.join([number])
+        except ValueError as exc:
+            met.append(exc)
+            done.failure = None
+
+    async with anyio.create_task_group() as tasks, done.turn:
+        for number in range(3):
+            tasks.start_soon(join, number)
+        await settled()
+    assert len(met) == 1
+    assert done.rounds == [[0, 1, 2], [1, 2]]
+
+
+async def test_receipts_of_recalls_at_the_same_time_are_one_write(home: Path) -> None:
+    store = await Store.open(home)
+    before = (await store.versions())["receipts"]
+    async with anyio.create_task_group() as tasks, ProcessLock(home / "pool-receipts.lock"):
+        for number in range(12):
+            tasks.start_soon(store.add_receipt, [line(f"r-{number}")])
+        await settled()
+        assert (await store.versions())["receipts"] == before
+    assert (await store.versions())["receipts"] == before + 1
+    assert [len(await store.receipts.lines("default", f"r-{number}")) for number in range(12)] == [1] * 12
+    await store.add_receipt([line("r-alone")])
+    assert (await store.versions())["receipts"] == before + 2
+    store.close()

@@ -109,6 +109,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def settings_of(choice: Choice) -> Settings:
+    """Return the settings that were chosen, and set up the log; a bad one ends the command."""
     try:
         settings = choice.settings(os.environ)
     except ConfigError as exc:
@@ -122,4 +123,5 @@ def settings_of(choice: Choice) -> Settings:
 
 
 def redactor_of(settings: Settings) -> Redact:
+    """Return what cuts secrets out, as the settings say."""
     return redactor(settings.redaction.also, enabled=settings.redaction.enabled)

@@ -26,9 +26,10 @@ def bundle(file: Path, as_json: bool) -> None:
     machine that has this program already; don't do both.
     """
     from reme_mcp.clients import bundle as bundles
+    from reme_mcp.server.tools import TOOLS
 
     try:
-        content = bundles.bundle()
+        content = bundles.bundle({tool.name: tool.description for tool in TOOLS})
         with file.open("xb") as written:
             written.write(content)
     except InvalidInput as exc:

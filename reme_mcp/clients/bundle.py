@@ -18,13 +18,14 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import reme_mcp
 from reme_mcp import __version__
 from reme_mcp.errors import InvalidInput
-from reme_mcp.server.tools import TOOLS
 
 PACKAGE = "reme-mcp"
 PYTHON = ">=3.11"
@@ -65,13 +66,13 @@ for name in {names}:
     if os.environ.get(name, "").startswith("${{") or not os.environ.get(name):
         os.environ.pop(name, None)
 
-from reme_mcp.cli import main
+from reme_mcp.cli.main import main
 
 main()
 '''
 
 
-def manifest() -> dict[str, object]:
+def manifest(tools: Mapping[str, str]) -> dict[str, object]:
     """Return the bundle's `manifest.json`."""
     return {
         "manifest_version": MANIFEST_VERSION,
@@ -91,7 +92,7 @@ def manifest() -> dict[str, object]:
                 "env": {variable: f"${{user_config.{_field(variable)}}}" for variable, *_ in FIELDS},
             },
         },
-        "tools": [{"name": tool.name, "description": tool.description} for tool in TOOLS],
+        "tools": [{"name": name, "description": text} for name, text in tools.items()],
         "prompts_generated": True,
         "compatibility": {"platforms": ["darwin", "linux", "win32"], "runtimes": {"python": PYTHON}},
         "user_config": {
@@ -102,15 +103,15 @@ def manifest() -> dict[str, object]:
     }
 
 
-def bundle() -> bytes:
+def bundle(tools: Mapping[str, str]) -> bytes:
     """Return the bundle, a zip file; the same sources make the same bytes.
 
     Raises:
         InvalidInput: This program was not installed as a package, so that its requirements are not known.
     """
-    folder = Path(__file__).parent
+    folder = Path(reme_mcp.__file__).parent
     parts = {
-        "manifest.json": json.dumps(manifest(), indent=2, ensure_ascii=False).encode(),
+        "manifest.json": json.dumps(manifest(tools), indent=2, ensure_ascii=False).encode(),
         "pyproject.toml": _project().encode(),
         "server/main.py": MAIN.format(names=tuple(variable for variable, *_ in FIELDS)).encode(),
     }

@@ -41,6 +41,7 @@ def _between(low: float, high: float) -> FieldInfo:
 
 
 def machine_folder(find: Callable[..., Path], *inside: str) -> str:
+    """Return a folder of this user for this program; below `~` where the system names none."""
     try:
         return str(find(APP_NAME, appauthor=False).joinpath(*inside))
     except RuntimeError:  # a user without a home folder, as in a container
@@ -114,6 +115,8 @@ def _pattern(pattern: str) -> str:
 
 
 class Section(BaseModel):
+    """A section of the settings: frozen, without unknown keys; a message never shows a value."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 

@@ -111,6 +111,7 @@ def sift(raw: Sequence[dict[str, object]], sources: Sequence[Sequence[Transcript
 
 
 def rejected_for(draft: ExperienceDraft, reason: str) -> Rejected:
+    """Return the draft as rejected for this reason."""
     # Whole, as it is kept with its trajectory only.
     return Rejected(when_to_use=draft.when_to_use, reason=reason, content=draft.content)
 

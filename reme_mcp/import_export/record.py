@@ -65,6 +65,7 @@ def make_experience(
     origins: tuple[str, ...],
     at: datetime,
 ) -> Experience:
+    """Return the experience of these values; its counters are imported ones."""
     return Experience(
         id=id,
         workspace=workspace,
@@ -95,10 +96,12 @@ def make_experience(
 
 
 def check_counters(frequency: int, utility: int) -> None:
+    """Raise `InvalidInput` unless 0 ≤ utility ≤ frequency."""
     if not 0 <= utility <= frequency < 2**31:
         raise InvalidInput(f"utility is {utility} and frequency {frequency}; allowed: 0 ≤ utility ≤ frequency")
 
 
 def shown(value: object) -> str:
+    """Return a value as a message shows it, on one line and shortened."""
     text = clean_text(repr(value))
     return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"

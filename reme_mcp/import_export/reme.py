@@ -33,6 +33,7 @@ _ID_FIELDS = ("memory_id", "experience_id", "unique_id", "vector_id")
 
 
 def read_upstream(value: Mapping[str, object], *, workspace: str, source: str, kind: Kind, at: datetime) -> Experience:
+    """Return the experience that a record of ReMe holds; raise `InvalidInput` where it is none."""
     memory = _memory(value)
     metadata = _object(memory, "metadata")
     extra = metadata | _object(metadata, "extra_info")

@@ -31,6 +31,7 @@ from reme_mcp.distill.drafts import read_drafts, to_json
 from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
+from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.pool import Pool
 from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
 from reme_mcp.models.cross_encoder import LoadCrossEncoder, Rereader, load_cross_encoder
@@ -96,6 +97,7 @@ class Memory:
         self._replaced: list[Store] = []
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
+        self._missing_vectors = MissingVectors(self._vectors)
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
         self._redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
@@ -196,7 +198,7 @@ class Memory:
         await self._vectors.load(download=download)
         await self._rereader.load(download=download)
         with _put_off_unwritable():
-            await self._vectors.fill(store)
+            await self._missing_vectors.fill(store)
             await store.upkeep.count_leftovers()
         self._look_after_pool()
         if work:
@@ -505,7 +507,7 @@ class Memory:
                     break
             await self._store_costs(store)
             await store.upkeep.run()
-            await self._vectors.fill(store)
+            await self._missing_vectors.fill(store)
         finally:
             self._looking_after = False
 

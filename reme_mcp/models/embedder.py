@@ -196,6 +196,7 @@ def ignore_progress() -> None:
 
 
 def check_known(name: str, known: Sequence[str], hint: str) -> None:
+    """Raise `EmbedderError`, with the names that are near, unless `name` is among `known`."""
     lower = [one.lower() for one in known]
     if name.lower() not in lower:
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.3)
@@ -205,6 +206,7 @@ def check_known(name: str, known: Sequence[str], hint: str) -> None:
 def load_local(
     load: Callable[..., Model], name: str, settings: EmbedderSettings, *, path: str = "", download: bool, instead: str
 ) -> Model:
+    """Load a model of fastembed, from its cache or a folder, or fetch it where that is allowed."""
     from loguru import logger as fastembed_log
 
     # It reports every cache lookup; what matters comes as an exception.

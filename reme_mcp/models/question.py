@@ -41,6 +41,8 @@ class Model:
 
 
 class Form(BaseModel):
+    """The form of an answer."""
+
     # No defaults in any form: a model has to fill in all of it.
     model_config = ConfigDict(extra="forbid", frozen=True)
 

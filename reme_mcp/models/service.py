@@ -1,6 +1,6 @@
-"""The vector side of the pool: the model, how it is doing, and the vectors that are still missing.
+"""The embedding model, from the moment that it is asked for: whether it is there, and what it makes of texts.
 
-In:  texts to embed, the store to fill.
+In:  texts to embed.
 Out: unit vectors, or `None` while there is no model; a sentence about it for the user.
 Does not know: what is recalled or recorded.
 
@@ -21,10 +21,8 @@ import anyio.to_thread
 from reme_mcp.aio import in_daemon_thread
 from reme_mcp.config.settings import EmbedderSettings
 from reme_mcp.errors import EmbedderError
-from reme_mcp.memory.background import CHUNK
 from reme_mcp.models.embedder import PROFILES, Embedder, Profile, unit
 from reme_mcp.schema import Experience
-from reme_mcp.store.store import Store
 from reme_mcp.text.fields import lesson_text, request_text
 from reme_mcp.text.words import mostly_latin, unquoted
 
@@ -59,7 +57,7 @@ class Embedded:
 
 
 class Vectors:
-    """One embedder, from the moment that it is asked for to the last vector that it owes."""
+    """One embedder, from the moment that it is asked for."""
 
     def __init__(self, settings: EmbedderSettings, load: LoadEmbedder) -> None:
         self.state = "loading"
@@ -68,7 +66,6 @@ class Vectors:
         self._load = load
         self._embedder: Embedder | None = None
         self._told = False
-        self._filling = anyio.Lock()
         if settings.provider == "none":
             self.state = "none; recall goes by words"
             self._told = True
@@ -121,20 +118,6 @@ class Vectors:
             return None
         lessons, requests = embedded[: len(experiences)], embedded[len(experiences) :]
         return Embedded(self._embedder.name, unit(lessons + requests), lessons)
-
-    async def fill(self, store: Store) -> None:
-        """Give every experience that this embedder has not embedded yet its vectors, a chunk at a time."""
-        if self._embedder is None or self._filling.locked():
-            return
-        async with self._filling:
-            missing = await store.without_vector(self._embedder.name)
-            for start in range(0, len(missing), CHUNK):
-                experiences = await store.experiences_to_embed(missing[start : start + CHUNK])
-                embedded = await self.embed_experiences(experiences)
-                if embedded is None:
-                    return
-                async with store.writing() as writer:
-                    await writer.put_vectors(embedded.space, experiences, embedded.vectors, embedded.lessons)
 
     async def _embed(self, texts: Sequence[str]) -> Matrix | None:
         if self._embedder is None:

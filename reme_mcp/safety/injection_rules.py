@@ -69,6 +69,7 @@ _NAME = r"\b\w+(?:[_.:/-]\w+|(?<=[a-z])[A-Z]\w*)+"
 
 
 def texts_of(texts: Iterable[str], tools: Sequence[str]) -> Texts:
+    """Return the texts in the readings that the rules look at."""
     raw = "\n".join([*texts, *tools])
     seen = raw if raw.isascii() else "".join(char for char in raw if not is_hidden(char))
     lower = unicodedata.normalize("NFKC", seen).lower()

@@ -48,6 +48,7 @@ _HIDDEN = _BIDI | _MARKS | _JOINERS | _SELECTORS | _TAGS | _INVISIBLE
 
 
 def is_hidden(char: str) -> bool:
+    """Return whether a reader can't see the character."""
     return ord(char) in _HIDDEN
 
 

@@ -44,10 +44,12 @@ PROMPTS = (
 
 
 async def list_prompts(context: Context, _: PaginatedRequestParams | None) -> ListPromptsResult:
+    """Answer `prompts/list`."""
     return ListPromptsResult(prompts=list(PROMPTS))
 
 
 async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
+    """Answer `prompts/get`."""
     task = (params.arguments or {}).get("task", "")
     access = caller_access(context)
     try:

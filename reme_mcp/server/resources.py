@@ -51,6 +51,7 @@ HELD_BACK = "held back until a person has approved it"
 
 
 async def list_resources(context: Context, _: PaginatedRequestParams | None) -> ListResourcesResult:
+    """Answer `resources/list`."""
     return ListResourcesResult(
         resources=[
             Resource(
@@ -72,6 +73,7 @@ async def list_resources(context: Context, _: PaginatedRequestParams | None) -> 
 
 
 async def list_resource_templates(context: Context, _: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+    """Answer `resources/templates/list`."""
     return ListResourceTemplatesResult(
         resource_templates=[
             ResourceTemplate(
@@ -97,6 +99,7 @@ async def list_resource_templates(context: Context, _: PaginatedRequestParams | 
 
 
 async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+    """Answer `resources/read`."""
     uri = str(params.uri)
     access = caller_access(context)
     try:
@@ -228,17 +231,20 @@ def _target(uri: str, access: Access) -> Target:
 
 
 async def subscribe(context: Context, params: SubscribeRequestParams) -> EmptyResult:
+    """Answer `resources/subscribe`."""
     uri = str(params.uri)
     context.lifespan_context.subscriptions.add(_connection(context), uri, _target(uri, caller_access(context)))
     return EmptyResult()
 
 
 async def unsubscribe(context: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+    """Answer `resources/unsubscribe`."""
     context.lifespan_context.subscriptions.remove(_connection(context), str(params.uri))
     return EmptyResult()
 
 
 async def listen_for_changes(context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+    """Answer `subscriptions/listen`, for as long as the client listens."""
     access = caller_access(context)
     wanted: dict[Target, list[str]] = {}
     for uri in params.notifications.resource_subscriptions or ():

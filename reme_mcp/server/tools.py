@@ -146,6 +146,7 @@ def make_input_schema(name: str) -> dict[str, Any] | None:
 
 
 async def list_tools(context: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
+    """Answer `tools/list`."""
     state = context.lifespan_context
     access = caller_access(context)
     state.warm_up()
@@ -153,6 +154,7 @@ async def list_tools(context: Context, _: PaginatedRequestParams | None) -> List
 
 
 async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
+    """Answer `tools/call`."""
     state = context.lifespan_context
     tool = _TOOL_BY_NAME.get(params.name)
     if tool is None:

@@ -193,6 +193,7 @@ def _unusable(home: Path, exc: OSError) -> StoreError:
 
 
 def reason_of(exc: OSError) -> str:
+    """Return in words why the system refused."""
     # What copies a folder collects errors, each with the text of its own.
     if exc.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(exc):
         return "there is no room left on the disk"

@@ -90,6 +90,7 @@ def block(step: Step) -> str:
 
 
 def compact_json(value: object) -> str:
+    """Return the value as JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from reme_mcp import schema
 from reme_mcp.auth.access import ROLES, Access, Role
 from reme_mcp.auth.tokens import Tokens, duration
 from reme_mcp.errors import Forbidden, InvalidInput, NotFound, StoreError
@@ -65,7 +64,7 @@ async def test_a_token_holds_until_the_moment_it_expires(tokens: Tokens, monkeyp
         at = made.expires_at + timedelta(seconds=offset_s)
         assert made.holds(at) is holds
         assert made.state(at) == ("valid" if holds else "expired")
-        monkeypatch.setattr(schema, "now", lambda at=at: at)
+        monkeypatch.setattr("reme_mcp.auth.tokens.now", lambda at=at: at)
         assert (tokens.find(text) is not None) is holds
 
 

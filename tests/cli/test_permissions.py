@@ -142,7 +142,7 @@ def test_nothing_is_connected_to_while_the_loop_runs(tmp_path: Path) -> None:
 
 def test_libraries_are_told_not_to_talk_of_their_use(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
-        "from reme_mcp.config import EmbedderSettings; from reme_mcp.embed import load_embedder\n"
+        "from reme_mcp.config.settings import EmbedderSettings; from reme_mcp.models.embedder import load_embedder\n"
         "from reme_mcp.errors import EmbedderError\n"
         "try: load_embedder(EmbedderSettings(download=False), False)\n"
         "except EmbedderError: pass\n"

@@ -20,7 +20,10 @@ from reme_mcp import __version__
 from reme_mcp.cli.main import cli
 from reme_mcp.clients import bundle
 from reme_mcp.errors import InvalidInput
+from reme_mcp.server.tools import TOOLS
 from tests.npm import npm_program, run_npm
+
+DESCRIPTIONS = {tool.name: tool.description for tool in TOOLS}
 
 NAME = "io.github.you/reme-mcp"
 PACKAGE = Path(bundle.__file__).parent
@@ -51,7 +54,7 @@ def test_the_bundle_holds_every_source_what_it_needs_and_nothing_else(tmp_path: 
         for file in PACKAGE.rglob("*")
         if file.is_file() and file.parent.name != "__pycache__"
     }
-    assert "server/reme_mcp/server.py" in sources
+    assert "server/reme_mcp/server/tools.py" in sources
     assert files == sources | {"manifest.json", "pyproject.toml", "server/main.py"}
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = metadata.requires("reme-mcp") or []
@@ -61,7 +64,7 @@ def test_the_bundle_holds_every_source_what_it_needs_and_nothing_else(tmp_path: 
 
 
 def test_the_same_sources_make_the_same_bundle_and_a_file_is_not_overwritten(tmp_path: Path) -> None:
-    assert bundle.bundle() == packed(tmp_path).read_bytes()
+    assert bundle.bundle(DESCRIPTIONS) == packed(tmp_path).read_bytes()
     done = CliRunner().invoke(cli, ["bundle", str(tmp_path / "reme.mcpb")])
     assert done.exit_code == 1
     assert "exists already; name another file" in done.stderr
@@ -71,7 +74,7 @@ def test_the_same_sources_make_the_same_bundle_and_a_file_is_not_overwritten(tmp
 
 
 def test_each_field_that_a_person_fills_in_reaches_the_server_and_secrets_are_marked() -> None:
-    manifest: Any = bundle.manifest()
+    manifest: Any = bundle.manifest(DESCRIPTIONS)
     fields = manifest["user_config"]
     assert manifest["server"]["mcp_config"]["env"] == {
         f"REME_MCP_{name.upper()}": f"${{user_config.{name}}}" for name in fields
@@ -90,7 +93,7 @@ async def test_the_unpacked_bundle_starts_and_takes_an_empty_field_for_no_choice
     folder = unpacked(tmp_path)
     # Proof that these sources run, and not those of the tests.
     (folder / "server" / "reme_mcp" / "__init__.py").write_text('__version__ = "9.9.9"\n', encoding="utf-8")
-    config: Any = bundle.manifest()["server"]
+    config: Any = bundle.manifest(DESCRIPTIONS)["server"]
     config = config["mcp_config"]
     program = config["args"][config["args"].index("${__dirname}") + 1]
     left_empty = {"REME_MCP_WORKSPACE": "", "REME_MCP_LLM_MODEL": "", "REME_MCP_LLM_BASE_URL": ""}
@@ -113,7 +116,7 @@ def test_the_formats_own_validator_accepts_the_bundle(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = run_npm([mcpb, "validate", str(tmp_path / "out" / "manifest.json")], tmp_path, {})
     assert done.returncode == 0, done.stdout + done.stderr
-    broken = bundle.manifest() | {"server": {"type": "snake"}}
+    broken = bundle.manifest(DESCRIPTIONS) | {"server": {"type": "snake"}}
     (tmp_path / "out" / "manifest.json").write_text(json.dumps(broken), encoding="utf-8")
     assert run_npm([mcpb, "validate", str(tmp_path / "out" / "manifest.json")], tmp_path, {}).returncode == 1
 
@@ -124,7 +127,7 @@ def test_a_program_that_is_no_package_says_so(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(metadata, "requires", missing)
     with pytest.raises(InvalidInput, match="not installed as a package here"):
-        bundle.bundle()
+        bundle.bundle(DESCRIPTIONS)
 
 
 # --- the registry ---

@@ -655,7 +655,7 @@ def test_a_user_without_a_home_folder_is_told_which_folders_to_set() -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root can become a user that the system doesn't know")
     code = (
-        "import os; from reme_mcp.config import load_settings; from reme_mcp.errors import ConfigError\n"
+        "import os; from reme_mcp.config.load import load_settings; from reme_mcp.errors import ConfigError\n"
         "os.setuid(54321)\n"
         "try: load_settings(environ={})\n"
         "except ConfigError as exc: print(exc)\n"

@@ -28,8 +28,8 @@ ROUNDS = 6
 CHILD = """
 import hashlib, json, sys
 import anyio
-from reme_mcp.config import EmbedderSettings, RefineSettings, Settings
-from reme_mcp.memory import Memory
+from reme_mcp.config.settings import EmbedderSettings, RefineSettings, Settings
+from reme_mcp.memory.memory import Memory
 
 home, name, operations = sys.argv[1], sys.argv[2], int(sys.argv[3])
 

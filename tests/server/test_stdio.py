@@ -148,10 +148,10 @@ def test_characters_that_are_none_do_not_stop_it(pipes: Pipes, escape: str) -> N
 def test_nothing_heavy_is_imported_before_the_tools_are_listed(tmp_path: Path) -> None:
     code = """
         import sys
-        import reme_mcp.cli, reme_mcp.server
-        from reme_mcp.config import load_settings
-        reme_mcp.server.build_server(load_settings(environ={}))
-        [tool.listing() for tool in reme_mcp.server.TOOLS]
+        import reme_mcp.cli.main, reme_mcp.server.app, reme_mcp.server.tools
+        from reme_mcp.config.load import load_settings
+        reme_mcp.server.app.build_server(load_settings(environ={}))
+        [tool.listing() for tool in reme_mcp.server.tools.TOOLS]
         heavy = {"lancedb", "pyarrow", "numpy", "fastembed", "onnxruntime", "openai", "rich"}
         heavy |= {"prometheus_client", "jwt"}  # uvicorn and starlette come with mcp
         print(sorted(heavy & set(sys.modules)))

@@ -42,8 +42,8 @@ TASKS_AT_ONCE = 3
 REPLICA = """
 import hashlib, json, os, sys
 import anyio
-from reme_mcp.config import load_settings
-from reme_mcp.memory import Memory
+from reme_mcp.config.load import load_settings
+from reme_mcp.memory.memory import Memory
 
 name, operations, tasks_at_once, shared = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 

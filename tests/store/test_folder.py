@@ -227,10 +227,10 @@ async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(o
 HALF_UPGRADE = """
 import sys, anyio
 from pathlib import Path
-from reme_mcp.memory import Memory
+from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import now
-from reme_mcp.store import Store
-from reme_mcp.upgrades import new_column
+from reme_mcp.store.store import Store
+from reme_mcp.store.migrations import new_column
 
 async def stop_here(connection):
     print("half", flush=True)
@@ -257,10 +257,10 @@ async def test_an_upgrade_that_is_killed_is_done_at_the_next_start_with_one_back
 UPGRADE = """
 import sys, anyio
 from pathlib import Path
-from reme_mcp.memory import Memory
+from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import now
-from reme_mcp.store import Store
-from reme_mcp.upgrades import new_column
+from reme_mcp.store.store import Store
+from reme_mcp.store.migrations import new_column
 
 async def once(connection):
     with open(sys.argv[2], "a") as file:
@@ -508,7 +508,7 @@ async def test_a_place_that_no_file_can_have_is_one_clear_error(old_home: Path, 
 FAILING_RESTORE = """
 import sys, anyio
 from pathlib import Path
-from reme_mcp import backup, home
+from reme_mcp.store import backup, folder as home
 
 write_mark = home.write_mark
 def write_and_die(*arguments):
@@ -563,7 +563,7 @@ async def test_tables_that_cant_be_read_are_replaced_by_force_only(old_home: Pat
 WRITER = """
 import sys, anyio
 from pathlib import Path
-from reme_mcp import store as stores
+from reme_mcp.store import store as stores
 from tests.fakes import experience, line
 
 async def main():
@@ -601,7 +601,7 @@ async def test_a_backup_holds_all_that_was_acknowledged_while_others_write(home:
 HALF_RESTORE = """
 import sys, anyio
 from pathlib import Path
-from reme_mcp import backup, home
+from reme_mcp.store import backup, folder as home
 
 def stop_here(*_):
     print("half", flush=True)
@@ -634,11 +634,11 @@ MOUNTED = """
 import subprocess, sys
 import anyio
 from pathlib import Path
-from reme_mcp.config import EmbedderSettings, Settings
+from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
-from reme_mcp.memory import Memory
-from reme_mcp.store import Store
-from reme_mcp.upgrades import UPGRADES, new_column
+from reme_mcp.memory.memory import Memory
+from reme_mcp.store.store import Store
+from reme_mcp.store.migrations import UPGRADES, new_column
 from tests.fakes import draft, experience
 
 home, place = sys.argv[1:]

@@ -26,9 +26,9 @@ DEADLINE_S = 60
 HOLDER = """
 import sys
 import anyio, anyio.to_thread
-from reme_mcp import lease as leases
+from reme_mcp.store import lease as leases
 from reme_mcp.errors import StoreError
-from reme_mcp.objects import Objects
+from reme_mcp.store.object_store import Objects
 from tests.store.test_lease import hasten, options
 
 async def main():

@@ -15,9 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from reme_mcp.schema import Status
 from reme_mcp.store.tables import joined
 
@@ -133,63 +130,3 @@ class Directory:
         self.workspaces.clear()
         self.shelf.clear()
         self.version = 0
-
-
-class Matrix:
-    """A growing (n, dim) float32 matrix with a label for each row."""
-
-    def __init__(self, dim: int) -> None:
-        self._rows: dict[str, int] = {}
-        self._ids: list[str] = []
-        self._workspaces: dict[str, int] = {}
-        self._vectors = np.empty((0, dim), dtype=np.float32)
-        self._owners = np.empty(0, dtype=np.int32)
-        self._places = np.empty(0, dtype=np.int64)
-
-    def __len__(self) -> int:
-        """Return how many vectors it holds."""
-        return len(self._ids)
-
-    def put(
-        self, ids: Sequence[str], workspaces: Sequence[str], places: Sequence[int], vectors: npt.NDArray[np.float32]
-    ) -> None:
-        """Add the vectors, (n, dim) float32, unit norm; an id that is there already gets the new one.
-
-        Args:
-            ids: n of them.
-            workspaces: Who owns each.
-            places: Where each stands in its table.
-            vectors: In their order.
-        """
-        self._reserve(len(self._ids) + len(ids))
-        for id, workspace, place, vector in zip(ids, workspaces, places, vectors, strict=True):
-            row = self._rows.get(id)
-            if row is None:
-                row = self._rows[id] = len(self._ids)
-                self._ids.append(id)
-            self._vectors[row] = vector
-            self._owners[row] = self._workspaces.setdefault(workspace, len(self._workspaces))
-            self._places[row] = place
-
-    def places(self, ids: Sequence[str]) -> list[int]:
-        """Return the places of those among `ids` that are here."""
-        return [int(self._places[self._rows[id]]) for id in ids if id in self._rows]
-
-    def nearest(self, workspace: str, vector: npt.NDArray[np.float32], limit: int) -> list[tuple[str, float]]:
-        """Return up to `limit` ids of `workspace` with their cosine to `vector`, best first."""
-        owner = self._workspaces.get(workspace)
-        if owner is None:
-            return []
-        cosines = self._vectors[: len(self._ids)] @ vector
-        cosines[self._owners[: len(self._ids)] != owner] = -np.inf
-        top = np.argpartition(-cosines, limit)[:limit] if limit < len(cosines) else np.arange(len(cosines))
-        top = top[np.argsort(-cosines[top], kind="stable")]
-        return [(self._ids[row], float(cosines[row])) for row in top if cosines[row] != -np.inf]
-
-    def _reserve(self, rows: int) -> None:
-        """Make room for `rows` rows, by doubling: single additions then cost no copy."""
-        if rows > len(self._vectors):
-            more = max(rows, 2 * len(self._vectors)) - len(self._vectors)
-            self._vectors = np.concatenate([self._vectors, np.empty((more, self._vectors.shape[1]), dtype=np.float32)])
-            self._owners = np.concatenate([self._owners, np.empty(more, dtype=np.int32)])
-            self._places = np.concatenate([self._places, np.empty(more, dtype=np.int64)])

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.expr import Expr
 
-    from reme_mcp.store.cache import Matrix
+    from reme_mcp.store.matrix import Matrix
     from reme_mcp.store.migrations import Upgrade
 
 
@@ -726,7 +726,7 @@ class Writer:
 
 async def _read_vectors(space: _Space) -> None:
     """Take in the vectors that were written after the version of the matrix; all of them where there is none."""
-    from reme_mcp.store.cache import Matrix
+    from reme_mcp.store.matrix import Matrix
 
     since = 0 if space.matrix is None else space.version
     query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from mcp import Client, StdioServerParameters
 
+import reme_mcp
 from reme_mcp import __version__
 from reme_mcp.cli.main import cli
 from reme_mcp.clients import bundle
@@ -26,7 +27,7 @@ from tests.npm import npm_program, run_npm
 DESCRIPTIONS = {tool.name: tool.description for tool in TOOLS}
 
 NAME = "io.github.you/reme-mcp"
-PACKAGE = Path(bundle.__file__).parent
+PACKAGE = Path(reme_mcp.__file__).parent
 # Read before a test's guard cleans the environment.
 REGISTRY_SCHEMA = os.environ.get("REME_TEST_REGISTRY_SCHEMA", "")
 

@@ -14,7 +14,7 @@ import pytest
 
 from reme_mcp.errors import StoreError
 from reme_mcp.store import lease as leases
-from reme_mcp.store.lease import HELD_S, LEASE_S, RENEW_EVERY_S, Lease
+from reme_mcp.store.lease import Lease
 from reme_mcp.store.object_store import Objects, Version
 from tests.s3_server import KEY, KEY_ID, s3_server
 
@@ -177,14 +177,14 @@ async def test_the_lease_of_a_killed_process_is_taken_over_once_it_is_old(server
     with holder(server, place) as process:
         process.kill()
         process.wait(DEADLINE_S)
-        assert await taken_after(lease(server, place)) >= LEASE_S
+        assert await taken_after(lease(server, place)) >= leases.LEASE_S
 
 
 @pytest.mark.usefixtures("quick")
 async def test_a_process_that_lives_keeps_it_for_as_long_as_it_wants(server: str, place: str) -> None:
     other = lease(server, place)
     with holder(server, place) as process:
-        until = time.monotonic() + 2 * LEASE_S
+        until = time.monotonic() + 2 * leases.LEASE_S
         while time.monotonic() < until:
             async with other.unless_held() as ours:
                 assert not ours
@@ -217,7 +217,7 @@ async def test_whoever_holds_nothing_may_not_write(server: str, place: str) -> N
     with pytest.raises(StoreError, match="held up"):
         one.left()
     async with one:
-        assert 0 < one.left() <= HELD_S < LEASE_S
+        assert 0 < one.left() <= leases.HELD_S < leases.LEASE_S
     with pytest.raises(StoreError, match="held up"):
         one.left()
 
@@ -246,7 +246,7 @@ async def test_an_error_inside_lets_go_of_it_and_stays_what_it_is(server: str, p
 @pytest.mark.usefixtures("quick")
 async def test_what_cannot_be_read_is_held_by_somebody_until_it_is_old(server: str, place: str) -> None:
     assert await Objects(place, options(server)).create("locks/pool.json", b"\xff no JSON") is not None
-    assert await taken_after(lease(server, place)) >= LEASE_S
+    assert await taken_after(lease(server, place)) >= leases.LEASE_S
 
 
 async def test_of_two_that_replace_the_same_version_one_is_refused(server: str, place: str) -> None:
@@ -269,5 +269,5 @@ async def test_a_storage_that_refuses_is_an_error_that_says_where(server: str) -
 
 
 def test_the_holder_gives_up_before_others_take_over() -> None:
-    assert RENEW_EVERY_S * 2 < HELD_S
-    assert LEASE_S - HELD_S >= 5
+    assert leases.RENEW_EVERY_S * 2 < leases.HELD_S
+    assert leases.LEASE_S - leases.HELD_S >= 5

@@ -24,7 +24,9 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 
 
-async def both(first: Callable[[], Awaitable[First]], second: Callable[[], Awaitable[Second]]) -> tuple[First, Second]:
+async def gather(
+    first: Callable[[], Awaitable[First]], second: Callable[[], Awaitable[Second]]
+) -> tuple[First, Second]:
     """Await both at the same time; when one fails, the other is cancelled."""
     left: list[First] = []
     right: list[Second] = []
@@ -57,7 +59,7 @@ class _Round(Generic[Item]):
     failure: StoreError | None = None
 
 
-class Gathering(Generic[Item]):
+class Batcher(Generic[Item]):
     """One thing to do, for as many at once as wait for it."""
 
     def __init__(
@@ -73,7 +75,7 @@ class Gathering(Generic[Item]):
         self._do = do
         self._next: _Round[Item] | None = None
 
-    async def join(self, items: Sequence[Item] = ()) -> None:
+    async def submit(self, items: Sequence[Item] = ()) -> None:
         """Have it done with these items among others.
 
         Raises:

@@ -186,7 +186,7 @@ class ReceiptLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class Rater:
     """In how many recalls of `who` the outcome of an experience is known, and how many of those helped."""
 
     who: str
@@ -210,7 +210,7 @@ class Tally:
     frequency: int = 0
     utility: int = 0
     last_recalled_at: datetime | None = None
-    voices: tuple[Voice, ...] = ()
+    voices: tuple[Rater, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def _written(holder: str) -> str:
 THIS_MACHINE = ""
 
 
-def voice_of(source: str) -> str:
+def rater_of(source: str) -> str:
     """Return who speaks through a source: the holder of a token, through whatever client, or `THIS_MACHINE`."""
     holder, slash, _ = source.partition("/")
     # No holder has a colon; what a client without a token calls itself may have a slash, and so may a file.
@@ -60,4 +60,4 @@ def voice_of(source: str) -> str:
 
 def may_speak_for(source: str, other: str) -> bool:
     """Return whether a source may go on with what another one has begun: the holder of a token with its own only."""
-    return voice_of(source) in (THIS_MACHINE, voice_of(other))
+    return rater_of(source) in (THIS_MACHINE, rater_of(other))

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from reme_mcp.aio import Gathering
+from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.store import Store
@@ -29,7 +29,7 @@ class Done:
         self.goes_on = anyio.Event()
         self.goes_on.set()
         self.failure: Exception | None = None
-        self.gathering = Gathering[int](lambda: self.turn, self._do)
+        self.gathering = Batcher[int](lambda: self.turn, self._do)
 
     async def _do(self, items: list[int]) -> None:
         self.rounds.append(items)
@@ -52,9 +52,9 @@ async def settled() -> None:
 
 async def test_one_that_comes_alone_is_served_at_once() -> None:
     done = Done()
-    await done.gathering.join([1])
-    await done.gathering.join([2])
-    await done.gathering.join()
+    await done.gathering.submit([1])
+    await done.gathering.submit([2])
+    await done.gathering.submit()
     assert done.rounds == [[1], [2], []]
 
 
@@ -62,7 +62,7 @@ async def test_those_who_wait_for_the_same_turn_are_served_together() -> None:
     done = Done()
     async with anyio.create_task_group() as tasks, done.turn:
         for number in range(10):
-            tasks.start_soon(done.gathering.join, [number])
+            tasks.start_soon(done.gathering.submit, [number])
         await settled()
     assert done.rounds == [list(range(10))]
 
@@ -71,10 +71,10 @@ async def test_who_comes_when_it_has_begun_is_served_afterwards() -> None:
     done = Done()
     done.goes_on = anyio.Event()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(done.gathering.join, [1])
+        tasks.start_soon(done.gathering.submit, [1])
         await until(lambda: done.rounds == [[1]])
-        tasks.start_soon(done.gathering.join, [2])
-        tasks.start_soon(done.gathering.join, [3])
+        tasks.start_soon(done.gathering.submit, [2])
+        tasks.start_soon(done.gathering.submit, [3])
         await settled()
         assert done.rounds == [[1]]
         done.goes_on.set()
@@ -86,19 +86,19 @@ async def test_a_failure_reaches_all_of_its_round_and_none_of_the_next() -> None
     done.failure = StoreError("the disk is full")
     failures: list[str] = []
 
-    async def join(number: int) -> None:
+    async def submit(number: int) -> None:
         try:
-            await done.gathering.join([number])
+            await done.gathering.submit([number])
         except StoreError as exc:
             failures.append(str(exc))
 
     async with anyio.create_task_group() as tasks, done.turn:
         for number in range(3):
-            tasks.start_soon(join, number)
+            tasks.start_soon(submit, number)
         await settled()
     assert failures == ["the disk is full"] * 3
     done.failure = None
-    await done.gathering.join([7])
+    await done.gathering.submit([7])
     assert done.rounds == [[0, 1, 2], [7]]
 
 
@@ -110,14 +110,14 @@ async def test_the_others_go_on_when_the_one_that_was_to_do_it_is_cancelled(has_
 
     async def first() -> None:
         with cancelled:
-            await done.gathering.join([1])
+            await done.gathering.submit([1])
 
     async with anyio.create_task_group() as tasks:
         await done.turn.acquire()
         tasks.start_soon(first)
         await settled()
-        tasks.start_soon(done.gathering.join, [2])
-        tasks.start_soon(done.gathering.join, [3])
+        tasks.start_soon(done.gathering.submit, [2])
+        tasks.start_soon(done.gathering.submit, [3])
         await settled()
         if has_begun:
             done.turn.release()
@@ -135,16 +135,16 @@ async def test_an_error_of_another_kind_is_for_who_met_it_and_the_others_try_the
     done.failure = ValueError("a bug")
     met: list[Exception] = []
 
-    async def join(number: int) -> None:
+    async def submit(number: int) -> None:
         try:
-            await done.gathering.join([number])
+            await done.gathering.submit([number])
         except ValueError as exc:
             met.append(exc)
             done.failure = None
 
     async with anyio.create_task_group() as tasks, done.turn:
         for number in range(3):
-            tasks.start_soon(join, number)
+            tasks.start_soon(submit, number)
         await settled()
     assert len(met) == 1
     assert done.rounds == [[0, 1, 2], [1, 2]]

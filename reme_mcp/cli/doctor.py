@@ -32,7 +32,7 @@ from reme_mcp.models.llm import EndpointLLM
 from reme_mcp.models.usage import Allowance
 from reme_mcp.schema import Spent, Status
 from reme_mcp.store import folder
-from reme_mcp.store.location import Bucket, Folder, site_of
+from reme_mcp.store.location import Bucket, Folder, location_of
 from reme_mcp.store.migrations import SCHEMA_VERSION
 from reme_mcp.store.store import Store
 
@@ -123,8 +123,8 @@ async def examine(
         yield Finding("settings", "ok", str(file) if file.exists() else f"the defaults ({file} is not there)")
         for one in exposed(settings, file):
             yield Finding("files", "note", f"{one.path} {one.why}, and other users can read it", one.do)
-        site = site_of(settings.home, settings.storage)
-        async for finding in _of_home(site.path) if isinstance(site, Folder) else _of_bucket(site):
+        location = location_of(settings.home, settings.storage)
+        async for finding in _of_home(location.path) if isinstance(location, Folder) else _of_bucket(location):
             yield finding
         yield await _of_embedder(settings.embedder)
         async for finding in _of_llm(settings.llm, ask_model=ask_model):
@@ -143,7 +143,7 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
         if folder.is_free(home):
             yield Finding("home", "note", f"{home} holds no pool yet; the first start makes it")
             return
-        mark = folder.read_mark(home, schema=SCHEMA_VERSION)
+        mark = folder.read_marker(home, schema=SCHEMA_VERSION)
         said = f"{home}, {_size(home)}, {_backups(home)}"
         if os.access(home, os.W_OK):
             yield Finding("home", "ok", said)
@@ -177,7 +177,7 @@ async def _of_bucket(bucket: Bucket) -> AsyncIterator[Finding]:
         if await bucket.is_free():
             yield Finding("home", "note", f"{bucket} holds no pool yet; the first start makes it")
             return
-        mark = await bucket.read_mark(schema=SCHEMA_VERSION)
+        mark = await bucket.read_marker(schema=SCHEMA_VERSION)
         yield Finding("home", "ok", f"{bucket}, shared by all who have its address; no backups are made of it")
         if mark.schema < SCHEMA_VERSION:
             yield Finding("pool", "note", f"its schema is {mark.schema}; the next start brings it to {SCHEMA_VERSION}")

@@ -74,7 +74,7 @@ def import_files(
                     unread.append(f"{file}: can't be read: {exc.strerror}")
                     continue
                 tell = partial(_show, progress, progress.add_task(name, total=None))
-                done.append(await memory.pool.bring_in(name, data, kind=kind, dry_run=dry_run, tell=tell))
+                done.append(await memory.pool.import_file(name, data, kind=kind, dry_run=dry_run, tell=tell))
         return done
 
     imported = with_memory(settings, run)
@@ -126,7 +126,7 @@ def export(
     if by_task and not skills:
         raise click.UsageError("--by-task goes with --skills")
     found = with_memory(
-        settings, lambda memory: memory.pool.every(statuses=statuses or (("active",) if skills else None))
+        settings, lambda memory: memory.pool.all_of(statuses=statuses or (("active",) if skills else None))
     )
     if skills:
         from reme_mcp.import_export.skills import one_each, one_per_task

@@ -181,7 +181,7 @@ def archive(
     async def run(memory: Memory) -> list[Experience]:
         ids = experience_ids
         if brought_by is not None:
-            held = await memory.pool.every(statuses=("active", "provisional"))
+            held = await memory.pool.all_of(statuses=("active", "provisional"))
             ids = tuple(one.id for one in held if one.source == brought_by)
         # All of them are looked at before one is changed.
         looked_at = [await memory.pool.archive(id, reason, dry_run=True) for id in ids]

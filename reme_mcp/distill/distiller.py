@@ -76,12 +76,12 @@ async def distil(
         form = await _answer(model, lambda records: prompts.failure(task, records[0]), [record])
     raw = output_schemas.to_drafts(form, trajectory.outcome, record.tools_used)
     sources = [[record]] * len(raw)
-    both = [_learnable(attempt, recalled) for attempt in to_compare(trajectory, attempts) or ()]
-    if both and not any(map(_is_mute, both)):
-        form = await _answer(model, lambda records: prompts.comparative(task, records[0], records[1]), both)
-        more = output_schemas.to_drafts(form, "comparative", (*both[0].tools_used, *both[1].tools_used))
+    gather = [_learnable(attempt, recalled) for attempt in to_compare(trajectory, attempts) or ()]
+    if gather and not any(map(_is_mute, gather)):
+        form = await _answer(model, lambda records: prompts.comparative(task, records[0], records[1]), gather)
+        more = output_schemas.to_drafts(form, "comparative", (*gather[0].tools_used, *gather[1].tools_used))
         raw += more
-        sources += [both] * len(more)
+        sources += [gather] * len(more)
     sieved = sift(raw, sources, trajectory.task)
     judged = await judge(model, sieved.drafts, trajectory, attempts, neighbours, settings, recalled=recalled)
     return Distilled(judged.drafts, sieved.rejected + judged.rejected)

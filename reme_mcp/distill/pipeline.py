@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from reme_mcp.aio import both
+from reme_mcp.aio import gather
 from reme_mcp.config.settings import DedupSettings, Settings
 from reme_mcp.distill import brief as briefs
 from reme_mcp.distill import dedup, drafts
@@ -94,7 +94,7 @@ async def embed(candidates: Sequence[Experience], vectors: Vectors) -> Batch:
     return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable)
 
 
-async def work_off(
+async def process(
     prepared: Prepared,
     lines: Sequence[ReceiptLine],
     store: Store,
@@ -120,7 +120,7 @@ async def work_off(
     if put is None:
         work = await plan()
     else:
-        work, _ = await both(plan, put)
+        work, _ = await gather(plan, put)
     await _carry_out(work, prepared, writer, is_new=put is not None)
     return work.answer
 
@@ -166,7 +166,7 @@ async def _plan(
     trajectory = prepared.trajectory
     settle = partial(ledger.settle, store, trajectory, lines, settings.refine)
     settlement, near = (
-        (await settle(), []) if to_model else await both(settle, partial(neighbours, prepared.batch, store))
+        (await settle(), []) if to_model else await gather(settle, partial(neighbours, prepared.batch, store))
     )
     counted = settlement.counted
     proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
@@ -242,10 +242,10 @@ async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new:
     pruned, activated = ([one for one in work.changed if one.id in ids] for ids in (work.answer.pruned, work.activated))
     # Done again, the rules would find nothing left to do.
     await writer.add_log(log.of_rules(work.trajectory, pruned=pruned, activated=activated), are_new=is_new)
-    await both(
+    await gather(
         partial(writer.settle, work.settled),
         partial(
-            both,
+            gather,
             partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
             partial(put_vectors, prepared.batch, writer, work.added, are_new=is_new),
         ),
@@ -300,7 +300,7 @@ async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None =
     for row in range(len(batch.candidates)) if rows is None else rows:
         candidate = batch.candidates[row]
         words = _telling_words(lesson_text(candidate))
-        cosines, similar = await both(
+        cosines, similar = await gather(
             partial(_cosines, batch, row, store),
             partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
         )

@@ -75,7 +75,7 @@ class Queue:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def worked_off(self, trajectory: Trajectory, tell: Callable[[str], Awaitable[None]]) -> Trajectory:
+    async def processed(self, trajectory: Trajectory, tell: Callable[[str], Awaitable[None]]) -> Trajectory:
         """Wait until the model has worked off a queued trajectory, or has to put it off, and return it as it is then.
 
         Args:
@@ -158,15 +158,15 @@ class Queue:
     async def _work_off_or_keep(self, trajectory: Trajectory) -> None:
         """Work a trajectory off; whatever goes wrong, it stays queued and the others go on."""
         try:
-            await self._work_off_or_put_off(trajectory)
+            await self._process_or_retry_later(trajectory)
         except StoreError as exc:
             logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
             # At once, the model would be asked, and paid, for what can't be stored over and over.
             self._pause(now() + timedelta(seconds=LOOK_AGAIN_S), str(exc))
 
-    async def _work_off_or_put_off(self, trajectory: Trajectory) -> None:
+    async def _process_or_retry_later(self, trajectory: Trajectory) -> None:
         try:
-            await self._work_off(trajectory)
+            await self._process(trajectory)
         except EndpointError as exc:
             logger.warning("%s is not distilled yet: %s", trajectory.id, exc)
             await self._put_off(trajectory, exc)
@@ -179,7 +179,7 @@ class Queue:
             logger.exception("%s could not be distilled", trajectory.id)
             await self._put_off(trajectory, AnswerError("it failed inside the server; its log (stderr) says why"))
 
-    async def _work_off(self, trajectory: Trajectory) -> None:
+    async def _process(self, trajectory: Trajectory) -> None:
         judged = await self._judged(trajectory)
         prepared = await pipeline.prepare(judged, self._vectors)
         async with self._store.writing() as writer:

@@ -55,7 +55,7 @@ PATHS: dict[Transport, str] = {"http": "/mcp", "sse": "/sse"}
 NAMES = frozenset((*(tool.name for tool in TOOLS), *(prompt.name for prompt in PROMPTS)))
 READY_DEADLINE_S = 2.0
 # Answers on their way through a stream get this long before it is ended.
-LAST_WORDS_S = 0.2
+STREAM_FLUSH_S = 0.2
 
 
 class Host:
@@ -106,7 +106,7 @@ class Host:
             logger.warning("%d calls were not finished in time", self._calls)
         if self._state is not None:
             self._state.subscriptions.close()
-        await anyio.sleep(LAST_WORDS_S)
+        await anyio.sleep(STREAM_FLUSH_S)
         self.gate.end_streams()
 
     # --- routes ---

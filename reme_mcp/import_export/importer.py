@@ -72,7 +72,7 @@ class _Tally:
     known: int = 0
 
 
-async def bring_in(
+async def import_file(
     file: str,
     records: Sequence[Record],
     workspace: str,
@@ -122,11 +122,11 @@ async def bring_in(
                 await pipeline.put_vectors(batch, writer, added, are_new=True)
             unindexed += len(added)
             if unindexed >= INDEX_AFTER:
-                await store.upkeep.index_experiences()
+                await store.compaction.index_experiences()
                 unindexed = 0
         tell(len(part))
     if unindexed:
-        await store.upkeep.index_experiences()
+        await store.compaction.index_experiences()
     return Imported(
         file=file,
         read=len(records),

@@ -24,7 +24,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp.aio import both
+from reme_mcp.aio import gather
 from reme_mcp.config.settings import LLMSettings, Settings
 from reme_mcp.distill import pipeline
 from reme_mcp.distill.drafts import read_drafts, to_json
@@ -34,7 +34,7 @@ from reme_mcp.memory import record as records
 from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.pool import Pool
 from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
-from reme_mcp.models.cross_encoder import LoadCrossEncoder, Rereader, load_cross_encoder
+from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.question import Model
@@ -44,7 +44,7 @@ from reme_mcp.recall import ranking
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Search
 from reme_mcp.refine import ledger, rules
-from reme_mcp.safety.redaction import every_text, redactor
+from reme_mcp.safety.redaction import redact_json, redactor
 from reme_mcp.schema import (
     Outcome,
     RateResult,
@@ -60,7 +60,7 @@ from reme_mcp.schema import (
 )
 from reme_mcp.sources import may_speak_for
 from reme_mcp.store import log
-from reme_mcp.store.location import site_of
+from reme_mcp.store.location import location_of
 from reme_mcp.store.store import Store, Writer
 from reme_mcp.text import clean
 
@@ -68,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 # The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
-MAX_WRITES_WITHOUT_UPKEEP = 60
+MAX_WRITES_WITHOUT_COMPACTION = 60
 
 
 # Makes the model that the settings name. The seam at which a test puts its own.
@@ -76,7 +76,7 @@ ConnectLLM = Callable[[LLMSettings, Allowance, Callable[[Spent], None]], LLM]
 Tell = Callable[[str], Awaitable[None]]
 
 
-async def tell_nobody(what: str) -> None:
+async def ignore_progress(what: str) -> None:
     """Tell nobody."""
 
 
@@ -111,7 +111,7 @@ class Memory:
             if self._llm is not None
             else None
         )
-        self._rereader = Rereader(settings, load_cross)
+        self._rereader = CrossEncoderModel(settings, load_cross)
         self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
         self._search = Search(self._vectors, self._rereader, self._model, settings)
         self._queue: Queue | None = None
@@ -199,7 +199,7 @@ class Memory:
         await self._rereader.load(download=download)
         with _put_off_unwritable():
             await self._missing_vectors.fill(store)
-            await store.upkeep.count_leftovers()
+            await store.compaction.count_leftovers()
         self._look_after_pool()
         if work:
             self._run_queue()
@@ -273,7 +273,7 @@ class Memory:
         trajectory_id: str | None = None,
         workspace: str | None = None,
         source: str,
-        tell: Tell = tell_nobody,
+        tell: Tell = ignore_progress,
     ) -> RecordResult:
         """Store what was tried and how it ended, settle the receipt, and learn from it.
 
@@ -303,7 +303,7 @@ class Memory:
         # A recall that could not write its receipt has handed out an empty one.
         receipt = clean.label(receipt) if receipt else None
         if experiences is not None:
-            experiences = [every_text(one, self._redact) for one in experiences]
+            experiences = [redact_json(one, self._redact) for one in experiences]
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = clean.label(trajectory_id)
@@ -346,7 +346,7 @@ class Memory:
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
         async with store.writing() as writer:
-            known, lines = await both(
+            known, lines = await gather(
                 partial(store.trajectory_by_digest, workspace, digest),
                 partial(store.receipts.lines, workspace, receipt or ""),
             )
@@ -354,7 +354,7 @@ class Memory:
                 ledger.own_receipt(lines, receipt, workspace, source)
             if known is None:
                 put = partial(writer.add_trajectory, trajectory)
-                result = await self._work_off(prepared, lines, store, writer, put=put)
+                result = await self._process(prepared, lines, store, writer, put=put)
         if known is not None:
             result = await self._resume(store, known)
         return await self._after_recording(store, workspace, result, tell)
@@ -404,8 +404,8 @@ class Memory:
             rated, by_rule = log.of_rating(settled[0], experience, source=source, pruned=bool(counted.pruned))
             await writer.add_log(by_rule)
             # Should only one of them be written: counters are summed anew at the next settlement.
-            await both(
-                partial(both, partial(writer.settle, settled), partial(writer.add_log, [rated])),
+            await gather(
+                partial(gather, partial(writer.settle, settled), partial(writer.add_log, [rated])),
                 partial(writer.put_experiences, list(counted.changed.values())),
             )
         self._look_after_pool()
@@ -450,7 +450,7 @@ class Memory:
                 self._replaced.append(self._store)
                 self._store = None
             if self._store is None:
-                store = await Store.open(site_of(self.settings.home, self.settings.storage))
+                store = await Store.open(location_of(self.settings.home, self.settings.storage))
                 if self._model is not None:
                     # What earlier processes have spent today; of its own spending this one knows.
                     for spent in [] if self._queue else await store.spent(since=now() - timedelta(days=1)):
@@ -500,13 +500,13 @@ class Memory:
     async def _look_after_pool_now(self) -> None:
         try:
             store = await self._open_store()
-            while store.upkeep.writes < MAX_WRITES_WITHOUT_UPKEEP:
+            while store.compaction.writes < MAX_WRITES_WITHOUT_COMPACTION:
                 seen = self._last_call, await store.versions()
                 await anyio.sleep(QUIET_S)
                 if seen == (self._last_call, await store.versions()):
                     break
             await self._store_costs(store)
-            await store.upkeep.run()
+            await store.compaction.run()
             await self._missing_vectors.fill(store)
         finally:
             self._looking_after = False
@@ -567,7 +567,7 @@ class Memory:
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
         async with store.writing() as writer:
-            known, lines = await both(
+            known, lines = await gather(
                 partial(store.trajectory, workspace, trajectory_id),
                 partial(store.receipts.lines, workspace, trajectory.receipt),
             )
@@ -577,12 +577,12 @@ class Memory:
             if not same:
                 await writer.add_log(log.of_earlier_answer(known or trajectory))
                 put = partial(writer.put_trajectory, trajectory)
-                result = await self._work_off(prepared, lines, store, writer, put=put)
+                result = await self._process(prepared, lines, store, writer, put=put)
         if known is not None and same:
             return await self._resume(store, known)
         return result
 
-    async def _work_off(
+    async def _process(
         self,
         prepared: pipeline.Prepared,
         lines: Sequence[ReceiptLine],
@@ -592,7 +592,7 @@ class Memory:
         put: Callable[[], Awaitable[None]] | None,
     ) -> RecordResult:
         to_model = self._model is not None and pipeline.is_for_model(prepared.trajectory)
-        return await pipeline.work_off(prepared, lines, store, writer, self.settings, to_model=to_model, put=put)
+        return await pipeline.process(prepared, lines, store, writer, self.settings, to_model=to_model, put=put)
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""
@@ -606,7 +606,7 @@ class Memory:
         trajectory = await store.trajectory(workspace, result.trajectory_id)
         if trajectory is None:
             return result
-        return RecordResult.model_validate_json((await self._queue.worked_off(trajectory, tell)).answer)
+        return RecordResult.model_validate_json((await self._queue.processed(trajectory, tell)).answer)
 
     async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
         """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""
@@ -616,7 +616,7 @@ class Memory:
                 trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
                 if not trajectory.answer:
                     lines = await store.receipts.lines(trajectory.workspace, trajectory.receipt)
-                    return await self._work_off(prepared, lines, store, writer, put=None)
+                    return await self._process(prepared, lines, store, writer, put=None)
         return RecordResult.model_validate_json(trajectory.answer)
 
 

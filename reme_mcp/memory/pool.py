@@ -105,7 +105,7 @@ class Pool:
         space = self._vectors.space
         return PoolStats(
             workspace=workspace,
-            home=str(store.site),
+            home=str(store.location),
             experiences=await store.count(workspace),
             trajectories=await store.count_trajectories(workspace),
             receipts=await store.receipts.count(workspace),
@@ -136,7 +136,7 @@ class Pool:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 100000")
         store = await self._open_store()
         about = clean.label(about) if about else ""
-        return await store.trail.entries(self._workspace(workspace), since=since, about=about, limit=limit)
+        return await store.activity_log.entries(self._workspace(workspace), since=since, about=about, limit=limit)
 
     async def trajectory(self, trajectory_id: str, *, workspace: str | None = None) -> Trajectory:
         """Return one trajectory.
@@ -169,7 +169,7 @@ class Pool:
         """
         _check_page(offset, limit)
         store = await self._open_store()
-        return await store.trail.deleted(self._workspace(workspace), offset=offset, limit=limit)
+        return await store.activity_log.deleted(self._workspace(workspace), offset=offset, limit=limit)
 
     async def prune(
         self, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
@@ -206,7 +206,7 @@ class Pool:
             InvalidInput: It is neither archived nor deleted.
         """
         store = await self._open_store()
-        deleted = await store.trail.deleted_experience(self._workspace(workspace), clean.label(experience_id))
+        deleted = await store.activity_log.deleted_experience(self._workspace(workspace), clean.label(experience_id))
         if deleted is not None and not await store.experiences(deleted.workspace, [deleted.id]):
             return await self._undelete(store, deleted, source=source, dry_run=dry_run)
         _, tally = await self.experience(experience_id, workspace=workspace)
@@ -351,7 +351,7 @@ class Pool:
             await erasure.carry_out(store, found, source=source)
         return found
 
-    async def bring_in(
+    async def import_file(
         self,
         file: str,
         data: bytes,
@@ -379,7 +379,7 @@ class Pool:
         read = partial(jsonl.read, data, workspace=workspace, source=source, kind=kind, redact=self._redact, at=now())
         found = await anyio.to_thread.run_sync(read)
         tell(0, len(found))
-        return await importer.bring_in(
+        return await importer.import_file(
             file,
             found,
             workspace,
@@ -390,7 +390,7 @@ class Pool:
             tell=lambda done: tell(done, len(found)),
         )
 
-    async def every(
+    async def all_of(
         self, *, workspace: str | None = None, statuses: Sequence[Status] | None = None
     ) -> list[Experience]:
         """Return all experiences of a workspace, oldest first."""
@@ -452,9 +452,9 @@ class Pool:
         try:
             if folder.is_free(home):
                 return []
-            if folder.read_mark(home, schema=SCHEMA_VERSION).schema < SCHEMA_VERSION:
+            if folder.read_marker(home, schema=SCHEMA_VERSION).schema < SCHEMA_VERSION:
                 return None
-            return await (await self._open_store()).trail.every_entry()
+            return await (await self._open_store()).activity_log.every_entry()
         except StoreError as exc:
             logger.warning("the log can't be taken over: %s", exc)
             return None

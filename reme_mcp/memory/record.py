@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reme_mcp.errors import InvalidInput
-from reme_mcp.safety.redaction import Redact, every_one
+from reme_mcp.safety.redaction import Redact, redact_all
 from reme_mcp.schema import Outcome
 from reme_mcp.transcripts import transcript
 from reme_mcp.transcripts.messages import parse_messages, parse_steps
@@ -68,6 +68,6 @@ def transcript_text(steps: str | None, messages: Sequence[object] | None, *, max
 
 
 def _redacted(read: transcript.Transcript, redact: Redact) -> transcript.Transcript:
-    texts = every_one([*(step.text for step in read.steps), *read.marks], redact)
+    texts = redact_all([*(step.text for step in read.steps), *read.marks], redact)
     steps = tuple(replace(step, text=text) for step, text in zip(read.steps, texts, strict=False))
     return replace(read, steps=steps, marks=tuple(texts[len(steps) :]))

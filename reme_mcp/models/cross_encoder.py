@@ -96,7 +96,7 @@ ENGLISH_ONLY = ("xenova/ms-marco-", "jinaai/jina-reranker-v1-")
 LoadCrossEncoder = Callable[[str, EmbedderSettings, bool], CrossEncoder]
 
 
-class Rereader:
+class CrossEncoderModel:
     """One cross-encoder, from the moment that it is asked for."""
 
     def __init__(self, settings: Settings, load: LoadCrossEncoder) -> None:

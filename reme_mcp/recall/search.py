@@ -17,10 +17,10 @@ from typing import TypeVar
 import anyio
 from pydantic import BaseModel
 
-from reme_mcp.aio import both
+from reme_mcp.aio import gather
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import EndpointError
-from reme_mcp.models.cross_encoder import Rereader
+from reme_mcp.models.cross_encoder import CrossEncoderModel
 from reme_mcp.models.question import Model, Question
 from reme_mcp.models.service import Vectors
 from reme_mcp.recall import ranking, rerank
@@ -58,7 +58,7 @@ class Notes:
 class Search:
     """The search of one pool, with the models that it may use."""
 
-    def __init__(self, vectors: Vectors, rereader: Rereader, model: Model | None, settings: Settings) -> None:
+    def __init__(self, vectors: Vectors, rereader: CrossEncoderModel, model: Model | None, settings: Settings) -> None:
         self._vectors = vectors
         self._rereader = rereader
         self._model = model
@@ -75,7 +75,7 @@ class Search:
         query = f"{task}\n{context}" if context else task
         # Those of this very task are searched like active ones.
         own = [one.id for one in await ledger.provisional_for(store, workspace, task)]
-        text, vector = await both(
+        text, vector = await gather(
             partial(self._by_words, store, workspace, query, own),
             partial(self._by_vectors, store, workspace, query, own),
         )

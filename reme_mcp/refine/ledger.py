@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
-from reme_mcp.refine.rules import archive, is_outvoted, prune_reason, settle_by_outcome, voices_on
+from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
 from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Tally, Trajectory, now, task_key
 from reme_mcp.sources import may_speak_for
 from reme_mcp.store.store import Store
@@ -175,7 +175,7 @@ def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings)
     if experience.pinned or experience.status not in ("active", "provisional"):
         return ""
     voices = voices_on(experience, tally)
-    goes = is_outvoted(
+    goes = should_prune_by_raters(
         voices,
         min_frequency=rules.min_frequency,
         max_utility_ratio=rules.max_utility_ratio,

@@ -14,7 +14,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Literal
 
-from reme_mcp.schema import Attempt, Experience, Outcome, ReceiptLine, Tally, Voice
+from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally
 from reme_mcp.sources import THIS_MACHINE
 
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
@@ -34,8 +34,8 @@ def should_prune(frequency: int, utility: int, *, min_frequency: int, max_utilit
     return frequency >= min_frequency and utility <= max_utility_ratio * frequency
 
 
-def is_outvoted(
-    voices: Sequence[Voice], *, min_frequency: int, max_utility_ratio: float, outcomes_per_source: int
+def should_prune_by_raters(
+    voices: Sequence[Rater], *, min_frequency: int, max_utility_ratio: float, outcomes_per_source: int
 ) -> bool:
     """Return whether φ removes an experience, no single voice deciding against the others.
 
@@ -53,13 +53,13 @@ def is_outvoted(
         max_utility_ratio: β, 0 to 1.
         outcomes_per_source: At least 1; 0 lets every outcome weigh the same.
     """
-    frequency = sum(voice.frequency for voice in voices)
-    utility = sum(voice.utility for voice in voices)
+    frequency = sum(rater.frequency for rater in voices)
+    utility = sum(rater.utility for rater in voices)
     if len(voices) < 2 or outcomes_per_source == 0:
         return should_prune(frequency, utility, min_frequency=min_frequency, max_utility_ratio=max_utility_ratio)
-    weights = [min(voice.frequency, outcomes_per_source, frequency - voice.frequency) for voice in voices]
+    weights = [min(rater.frequency, outcomes_per_source, frequency - rater.frequency) for rater in voices]
     helped = sum(
-        (Fraction(weight * voice.utility, voice.frequency) for weight, voice in zip(weights, voices, strict=True)),
+        (Fraction(weight * rater.utility, rater.frequency) for weight, rater in zip(weights, voices, strict=True)),
         Fraction(),
     )
     return frequency >= min_frequency and float(helped / sum(weights)) < max_utility_ratio
@@ -162,18 +162,18 @@ def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_ret
     return experience
 
 
-def prune_reason(experience: Experience, voices: Sequence[Voice]) -> str:
+def prune_reason(experience: Experience, voices: Sequence[Rater]) -> str:
     """Return the sentence that an experience is archived with."""
     reason = f"helped in {experience.utility} of {experience.frequency} recalls with a known outcome"
     return reason if len(voices) < 2 else f"{reason}; {len(voices)} users were heard"
 
 
-def voices_on(experience: Experience, tally: Tally) -> tuple[Voice, ...]:
+def voices_on(experience: Experience, tally: Tally) -> tuple[Rater, ...]:
     """Return who knows outcomes of an experience; the counters that it came with were brought from this machine."""
-    known = {voice.who: voice for voice in tally.voices}
+    known = {rater.who: rater for rater in tally.voices}
     if experience.prior_frequency:
-        own = known.get(THIS_MACHINE, Voice(THIS_MACHINE, 0, 0))
-        known[THIS_MACHINE] = Voice(
+        own = known.get(THIS_MACHINE, Rater(THIS_MACHINE, 0, 0))
+        known[THIS_MACHINE] = Rater(
             THIS_MACHINE, own.frequency + experience.prior_frequency, own.utility + experience.prior_utility
         )
     return tuple(known.values())

@@ -50,18 +50,18 @@ def redactor(also: str = "", *, enabled: bool = True) -> Redact:
     return redact
 
 
-def every_text(value: object, redact: Redact) -> object:
+def redact_json(value: object, redact: Redact) -> object:
     """Return a JSON value with every text in it cleaned and redacted, the keys of its objects, too."""
     if isinstance(value, str):
         return redact(clean_text(value))
     if isinstance(value, list | tuple):
-        return [every_text(item, redact) for item in value]
+        return [redact_json(item, redact) for item in value]
     if isinstance(value, dict):
-        return {every_text(key, redact): every_text(item, redact) for key, item in value.items()}
+        return {redact_json(key, redact): redact_json(item, redact) for key, item in value.items()}
     return value
 
 
-def every_one(texts: Sequence[str], redact: Redact) -> list[str]:
+def redact_all(texts: Sequence[str], redact: Redact) -> list[str]:
     """Return texts redacted, in order; all at once, as a conversation of short ones takes ten times as long singly.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from reme_mcp.errors import InvalidInput
-from reme_mcp.memory.memory import Memory, Tell, tell_nobody
+from reme_mcp.memory.memory import Memory, Tell, ignore_progress
 from reme_mcp.schema import ExperienceDraft, Outcome, RateResult, RecallResult, RecordResult
 
 SHOWN_CHARS = 60
@@ -107,7 +107,7 @@ class RecordArguments(Arguments):
     trajectory_id: Annotated[str | None, Field(description="With experiences only: the recorded trajectory")] = None
     workspace: Workspace = None
 
-    async def run(self, memory: Memory, *, source: str, tell: Tell = tell_nobody) -> RecordResult:
+    async def run(self, memory: Memory, *, source: str, tell: Tell = ignore_progress) -> RecordResult:
         """Record."""
         return await memory.record(
             self.task,

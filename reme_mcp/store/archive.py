@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from reme_mcp.errors import InvalidInput, StoreError
-from reme_mcp.store.folder import BACKUPS, MARK, Mark, new_name, reason_of
+from reme_mcp.store.folder import BACKUPS, MARK, HomeMarker, new_name, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Contents:
 
 
 @contextmanager
-def snapshot(home: Path, mark: Mark) -> Iterator[Path]:
+def snapshot(home: Path, mark: HomeMarker) -> Iterator[Path]:
     """Give a folder with the tables as they are now, for as long as the block lasts, at the cost of their names.
 
     Hard links are enough here: LanceDB never writes into a file that has its name, it replaces or deletes it.

@@ -25,7 +25,7 @@ from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import archive, folder
 from reme_mcp.store.location import Folder
 from reme_mcp.store.lock import ProcessLock
-from reme_mcp.store.migrations import SCHEMA_VERSION, all_still
+from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
 from reme_mcp.store.tables import count_rows
 
 
@@ -76,12 +76,12 @@ async def make(home: Path, target: Path | None = None) -> Backup:
     Raises:
         StoreError: The home can't be read, or the file not be written; nothing is left of it.
     """
-    folder.read_mark(home, schema=SCHEMA_VERSION)
+    folder.read_marker(home, schema=SCHEMA_VERSION)
     file = _new_file(home, target)
     async with ProcessLock(home / "backups.lock"):
         with ExitStack() as stack:
-            async with all_still(Folder(home)):
-                mark = folder.read_mark(home, schema=SCHEMA_VERSION)
+            async with exclusive(Folder(home)):
+                mark = folder.read_marker(home, schema=SCHEMA_VERSION)
                 folder.clear_leftovers(home, mark)
                 snapshot = stack.enter_context(archive.snapshot(home, mark))
             tables = await count_rows(snapshot)
@@ -110,7 +110,7 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         return Restored(file, contents.schema, contents.tables, held, None)
     folder.prepare(home, schema=SCHEMA_VERSION)
     async with ProcessLock(home / "backups.lock"):
-        folder.clear_leftovers(home, folder.read_mark(home, schema=SCHEMA_VERSION))
+        folder.clear_leftovers(home, folder.read_marker(home, schema=SCHEMA_VERSION))
         into = home / folder.new_name(home, "pool-")
         undo = None
         try:
@@ -118,18 +118,18 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
             tables = await count_rows(into)
             if contents.tables and tables != contents.tables:
                 raise InvalidInput(f"{file} is damaged: it should hold {contents.tables}, and holds {tables}")
-            async with all_still(Folder(home)):
+            async with exclusive(Folder(home)):
                 # Somebody may have written meanwhile.
                 held = await _held(home, force=force)
-                mark = folder.read_mark(home, schema=SCHEMA_VERSION)
+                mark = folder.read_marker(home, schema=SCHEMA_VERSION)
                 if held is None or any(held.values()):
                     undo = home / folder.BACKUPS / folder.new_name(home / folder.BACKUPS, "replaced-", ".zip")
                     pack = partial(archive.pack, home / mark.pool, undo, schema=mark.schema, tables=held or {})
                     await anyio.to_thread.run_sync(pack)
-                folder.write_mark(home, folder.Mark(contents.schema, into.name))
+                folder.write_marker(home, folder.HomeMarker(contents.schema, into.name))
         finally:
             # By the mark: whatever happened, it names the tables that are in use.
-            folder.clear_leftovers(home, folder.read_mark(home, schema=SCHEMA_VERSION))
+            folder.clear_leftovers(home, folder.read_marker(home, schema=SCHEMA_VERSION))
     return Restored(file, contents.schema, tables, held, undo)
 
 
@@ -145,7 +145,7 @@ async def _held(home: Path, *, force: bool) -> Mapping[str, int] | None:
     """Return how many rows each table of the home has, `None` where they can't be read, if they may be replaced."""
     if folder.is_free(home):
         return {}
-    pool = home / folder.read_mark(home, schema=SCHEMA_VERSION).pool
+    pool = home / folder.read_marker(home, schema=SCHEMA_VERSION).pool
     held: Mapping[str, int] | None
     try:
         held = await count_rows(pool) if pool.is_dir() else {}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from reme_mcp.store.tables import index_vectors, mapped, write_anew
+from reme_mcp.store.tables import index_vectors, mapped, rewrite_table
 
 if TYPE_CHECKING:
     import lancedb
@@ -32,7 +32,7 @@ KEEP_VERSIONS = timedelta(minutes=1)
 READERS_S = 1.0
 
 
-class Upkeep:
+class Compaction:
     """Which tables of one store are due, and their compaction."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Upkeep:
             await self._check()
             await self._compact("experiences", self._tables()["experiences"], alone=True)
 
-    async def forget(self) -> None:
+    async def purge_deleted(self) -> None:
         """Remove what was deleted from the disk, too: every table is written anew, and all old versions go.
 
         Whoever reads an old version at this moment, in another process, may have to ask again.
@@ -112,7 +112,7 @@ class Upkeep:
             with anyio.CancelScope(shield=True):
                 for name, table in self._tables().items():
                     with mapped(f"write {name} anew"):
-                        await write_anew(table)
+                        await rewrite_table(table)
                 await anyio.sleep(READERS_S)
                 for name, table in self._tables().items():
                     with mapped(f"compact {name}"):

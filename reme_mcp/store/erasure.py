@@ -6,7 +6,7 @@ Does not know: who may, terminals.
 
 An attempt keeps its row, without its texts: sent again, it gets the answer that it got, and teaches nothing anew. The
 rows of receipts stay for the books, without the task and what a rater wrote. Deleted rows would stand in the files of
-the tables until some compaction, so that all of them are written anew (`Upkeep.forget`).
+the tables until some compaction, so that all of them are written anew (`Compaction.forget`).
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ async def plan(store: Store, workspace: str, id: str) -> Erasure:
         NotFound: There is nothing of this id, and there never was anything that was erased.
     """
     found = (await store.experiences(workspace, [id])).get(id)
-    experience = found or await store.trail.deleted_experience(workspace, id)
+    experience = found or await store.activity_log.deleted_experience(workspace, id)
     if experience is None:
         trajectories = await store.trajectories(workspace, [id])
     else:
-        trajectories = await store.trail.attempts_about(workspace, experience.id, experience.trajectory_ids)
+        trajectories = await store.activity_log.attempts_about(workspace, experience.id, experience.trajectory_ids)
     if experience is None and not trajectories:
-        entries = await store.trail.entries(workspace, since=None, about=id, limit=1_000)
+        entries = await store.activity_log.entries(workspace, since=None, about=id, limit=1_000)
         # Whoever was interrupted between the change and the files may ask again.
         if not any(one.did == "erased" for one in entries):
             raise NotFound(f"no experience or trajectory {id!r} in workspace {workspace!r}; check the id")
@@ -76,7 +76,7 @@ async def carry_out(store: Store, erasure: Erasure, *, source: str) -> None:
         for trajectory in erasure.trajectories:
             await writer.put_trajectory(_emptied(trajectory))
         await writer.empty_receipts(erasure.workspace, erasure.id, sorted(tasks - {""}))
-    await store.forget()
+    await store.purge_deleted()
 
 
 def _emptied(trajectory: Trajectory) -> Trajectory:

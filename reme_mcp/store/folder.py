@@ -42,7 +42,7 @@ HOME_FILES = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class HomeMarker:
     """What `home.json` says.
 
     Attributes:
@@ -61,7 +61,7 @@ class Mark:
         return json.dumps({"schema": self.schema, **{name: value for name, value in named.items() if value}})
 
     @classmethod
-    def from_json(cls, content: bytes, home: str, *, schema: int) -> Mark:
+    def from_json(cls, content: bytes, home: str, *, schema: int) -> HomeMarker:
         """Return what the `home.json` of `home` says.
 
         Raises:
@@ -88,7 +88,7 @@ class Mark:
 # --- the mark ---
 
 
-def prepare(home: Path, *, schema: int) -> Mark:
+def prepare(home: Path, *, schema: int) -> HomeMarker:
     """Make the folder (private, 0700) and its mark, or check that this version can read what is there.
 
     An existing home is only read.
@@ -101,10 +101,10 @@ def prepare(home: Path, *, schema: int) -> Mark:
         if is_free(home):
             _close(home)
             # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
-            write_mark(home, Mark(1 if (home / "pool").exists() else schema))
+            write_marker(home, HomeMarker(1 if (home / "pool").exists() else schema))
     except OSError as exc:
         raise _unusable(home, exc) from exc
-    return read_mark(home, schema=schema)
+    return read_marker(home, schema=schema)
 
 
 def _close(home: Path) -> None:
@@ -129,7 +129,7 @@ def is_free(home: Path) -> bool:
     return True
 
 
-def read_mark(home: Path, *, schema: int) -> Mark:
+def read_marker(home: Path, *, schema: int) -> HomeMarker:
     """Return the mark of an existing home.
 
     Raises:
@@ -140,10 +140,10 @@ def read_mark(home: Path, *, schema: int) -> Mark:
         content = file.read_bytes()
     except OSError as exc:
         raise _unusable(home, exc) from exc
-    return Mark.from_json(content, str(home), schema=schema)
+    return HomeMarker.from_json(content, str(home), schema=schema)
 
 
-def write_mark(home: Path, mark: Mark) -> None:
+def write_marker(home: Path, mark: HomeMarker) -> None:
     """Replace the mark so that a reader sees all of it or nothing.
 
     Raises:
@@ -172,7 +172,7 @@ def new_name(folder: Path, stem: str, ending: str = "") -> str:
     return f"{name}{f'-{number}' if number > 1 else ''}{ending}"
 
 
-def clear_leftovers(home: Path, mark: Mark) -> None:
+def clear_leftovers(home: Path, mark: HomeMarker) -> None:
     """Remove what killed backups and restores left in the home, and pools that were replaced."""
     for entry in home.iterdir():
         if entry.name.startswith("snapshot-") or (POOL_NAME.fullmatch(entry.name) and entry.name != mark.pool):

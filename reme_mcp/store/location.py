@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LockName = Literal["pool", "pool-receipts", "pool-upkeep", "pool-queue"]
 # How old what is known of a bucket's mark may be for a reader.
-MARK_AGE_S = 5.0
+MARKER_AGE_S = 5.0
 
 
 class Folder:
@@ -46,23 +46,23 @@ class Folder:
         """Return the lock of this name."""
         return ProcessLock(self.path / f"{name}.lock")
 
-    async def prepare(self, *, schema: int) -> folder.Mark:
+    async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the folder and its mark, or check that this version can read what is there."""
         return folder.prepare(self.path, schema=schema)
 
-    async def read_mark(self, *, schema: int) -> folder.Mark:
+    async def read_marker(self, *, schema: int) -> folder.HomeMarker:
         """Return the mark of an existing home."""
-        return folder.read_mark(self.path, schema=schema)
+        return folder.read_marker(self.path, schema=schema)
 
-    async def glance_at_mark(self, *, schema: int) -> folder.Mark:
+    async def cached_marker(self, *, schema: int) -> folder.HomeMarker:
         """Return the mark, as it is now."""
-        return folder.read_mark(self.path, schema=schema)
+        return folder.read_marker(self.path, schema=schema)
 
-    async def write_mark(self, mark: folder.Mark) -> None:
+    async def write_marker(self, mark: folder.HomeMarker) -> None:
         """Replace the mark."""
-        folder.write_mark(self.path, mark)
+        folder.write_marker(self.path, mark)
 
-    async def connect(self, mark: folder.Mark) -> lancedb.AsyncConnection:
+    async def connect(self, mark: folder.HomeMarker) -> lancedb.AsyncConnection:
         """Return a connection to the tables."""
         return await connect(str(self.path / mark.pool))
 
@@ -81,7 +81,7 @@ class Bucket:
         self.address = address
         self._options = options(address, storage)
         self._objects = Objects(address, self._options)
-        self._glanced: tuple[folder.Mark, float] | None = None
+        self._glanced: tuple[folder.HomeMarker, float] | None = None
 
     def __str__(self) -> str:
         """Return its address."""
@@ -91,7 +91,7 @@ class Bucket:
         """Return the lease of this name."""
         return Lease(self._objects, name)
 
-    async def prepare(self, *, schema: int) -> folder.Mark:
+    async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the mark, or check that this version can read what is there.
 
         Raises:
@@ -99,9 +99,9 @@ class Bucket:
         """
         if await self.is_free():
             # Tables without a mark may be as old as can be; an upgrade that is not needed changes nothing.
-            new = folder.Mark(1 if "pool" in await self._objects.names() else schema)
+            new = folder.HomeMarker(1 if "pool" in await self._objects.names() else schema)
             await self._objects.create(folder.MARK, new.to_json().encode())
-        return await self.read_mark(schema=schema)
+        return await self.read_marker(schema=schema)
 
     async def is_free(self) -> bool:
         """Return whether it may become a home: it is empty, or holds nothing but what was left of one.
@@ -119,7 +119,7 @@ class Bucket:
             )
         return True
 
-    async def read_mark(self, *, schema: int) -> folder.Mark:
+    async def read_marker(self, *, schema: int) -> folder.HomeMarker:
         """Return the mark as it is now.
 
         Raises:
@@ -129,31 +129,31 @@ class Bucket:
         found = await self._objects.read(folder.MARK)
         if found is None:
             raise StoreError(f"{self.address}/{folder.MARK} is gone; was the home removed?")
-        mark = folder.Mark.from_json(found[0], self.address, schema=schema)
+        mark = folder.HomeMarker.from_json(found[0], self.address, schema=schema)
         self._glanced = mark, at
         return mark
 
-    async def glance_at_mark(self, *, schema: int) -> folder.Mark:
+    async def cached_marker(self, *, schema: int) -> folder.HomeMarker:
         """Return the mark as it was a few seconds ago at the earliest."""
-        if self._glanced is None or time.monotonic() - self._glanced[1] > MARK_AGE_S:
-            return await self.read_mark(schema=schema)
+        if self._glanced is None or time.monotonic() - self._glanced[1] > MARKER_AGE_S:
+            return await self.read_marker(schema=schema)
         return self._glanced[0]
 
-    async def write_mark(self, mark: folder.Mark) -> None:
+    async def write_marker(self, mark: folder.HomeMarker) -> None:
         """Replace the mark; only who holds all locks may."""
         found = await self._objects.read(folder.MARK)
         if found is None or await self._objects.replace(folder.MARK, mark.to_json().encode(), found[1]) is None:
             raise StoreError(f"{self.address}/{folder.MARK} was changed by somebody else meanwhile; try again")
 
-    async def connect(self, mark: folder.Mark) -> lancedb.AsyncConnection:
+    async def connect(self, mark: folder.HomeMarker) -> lancedb.AsyncConnection:
         """Return a connection to the tables."""
         return await connect(f"{self.address}/{mark.pool}", self._options)
 
 
-Site = Folder | Bucket
+Location = Folder | Bucket
 
 
-def site_of(address: str, storage: StorageSettings) -> Site:
+def location_of(address: str, storage: StorageSettings) -> Location:
     """Return the site that an address in the settings names."""
     return Bucket(address, storage) if is_remote(address) else Folder(Path(address))
 

@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from reme_mcp.schema import Deed, Entry, Experience, ReceiptLine, Recorded, RecordResult, Trajectory, new_id, now
-from reme_mcp.store.tables import among, at_or_after, contains, equals, every, read_rows
+from reme_mcp.store.tables import all_of, at_or_after, contains, equals, is_in, read_rows
 
 if TYPE_CHECKING:
     import lancedb
 
 
-class Trail:
+class ActivityLog:
     """The tables `log` and `trash` of one store, and what `trajectories` say of who recorded what."""
 
     def __init__(self, tables: Mapping[str, lancedb.AsyncTable]) -> None:
@@ -34,11 +34,11 @@ class Trail:
             limit: How many.
         """
         later = None if since is None else at_or_after("created_at", since)
-        where = every(among("workspace", [workspace, ""]), later, equals("about", about) if about else None)
+        where = all_of(is_in("workspace", [workspace, ""]), later, equals("about", about) if about else None)
         found = await read_rows(self._tables["log"], Entry, where, newest_by="created_at", limit=limit)
         later = None if since is None else at_or_after("updated_at", since)
         named = equals("id", about) | contains("answer", about) if about else None
-        where = every(equals("workspace", workspace), later, named)
+        where = all_of(equals("workspace", workspace), later, named)
         attempts = await read_rows(self._tables["trajectories"], Recorded, where, newest_by="updated_at", limit=limit)
         found += [one for attempt in attempts for one in recorded(attempt)]
         return newest([one for one in found if _is_wanted(one, since, about)], limit=limit)
@@ -56,12 +56,12 @@ class Trail:
     async def attempts_about(self, workspace: str, experience_id: str, ids: Sequence[str]) -> list[Trajectory]:
         """Return the trajectories among `ids`, and those with a draft that was refused because of an experience."""
         refused = contains("rejected", experience_id)
-        where = every(equals("workspace", workspace), refused | among("id", ids) if ids else refused)
+        where = all_of(equals("workspace", workspace), refused | is_in("id", ids) if ids else refused)
         return await read_rows(self._tables["trajectories"], Trajectory, where)
 
     async def deleted_experience(self, workspace: str, experience_id: str) -> Experience | None:
         """Return the deleted experience of a workspace with this id as it was, or `None`."""
-        where = every(equals("workspace", workspace), equals("id", experience_id))
+        where = all_of(equals("workspace", workspace), equals("id", experience_id))
         return next(iter(await read_rows(self._tables["trash"], Experience, where)), None)
 
 

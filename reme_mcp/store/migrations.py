@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp.store import archive, folder
-from reme_mcp.store.location import Folder, Site
+from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.tables import count_rows, mapped, schemas
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 if TYPE_CHECKING:
-    Upgrade = Callable[[lancedb.AsyncConnection], Awaitable[None]]
+    Migration = Callable[[lancedb.AsyncConnection], Awaitable[None]]
 
 
-def new_column(table: str, column: str, default: str) -> Upgrade:
+def new_column(table: str, column: str, default: str) -> Migration:
     """Return the upgrade that gives each row of `table` a new column.
 
     Args:
@@ -58,39 +58,39 @@ def new_column(table: str, column: str, default: str) -> Upgrade:
 
 
 # The first leads from schema 1 to 2, and so on: add a line at the end, never change one that was released.
-UPGRADES: Sequence[Upgrade] = (
+MIGRATIONS: Sequence[Migration] = (
     new_column("trajectories", "tries", "cast(0 as bigint)"),
     new_column("trajectories", "retry_at", "null"),
     new_column("trajectories", "trouble", "''"),
     new_column("experiences", "origins", "arrow_cast(make_array(), 'List(Utf8)')"),
 )
-SCHEMA_VERSION = 1 + len(UPGRADES)
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 
-async def upgrade(site: Site, upgrades: Sequence[Upgrade]) -> folder.Mark:
+async def migrate(location: Location, migrations: Sequence[Migration]) -> folder.HomeMarker:
     """Bring the tables up to the newest schema, unless another process just has, and return the mark.
 
     The mark is rewritten last. It names the backup first, so that a repetition makes no second one. On object storage
     there is no backup: a step adds to the tables, and the storage's own versioning keeps what was there.
     """
-    newest = 1 + len(upgrades)
-    async with all_still(site):
-        mark = await site.read_mark(schema=newest)
+    newest = 1 + len(migrations)
+    async with exclusive(location):
+        mark = await location.read_marker(schema=newest)
         if mark.schema == newest:
             return mark
-        with anyio.CancelScope(shield=True), mapped(f"upgrade {site} from schema {mark.schema} to {newest}"):
-            if isinstance(site, Folder):
-                mark = await _backed_up(site.path, mark)
-            connection = await site.connect(mark)
-            for step in upgrades[mark.schema - 1 :]:
+        with anyio.CancelScope(shield=True), mapped(f"upgrade {location} from schema {mark.schema} to {newest}"):
+            if isinstance(location, Folder):
+                mark = await _backed_up(location.path, mark)
+            connection = await location.connect(mark)
+            for step in migrations[mark.schema - 1 :]:
                 await step(connection)
             connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
             mark = dataclasses.replace(mark, schema=newest, backup="")
-            await site.write_mark(mark)
+            await location.write_marker(mark)
     return mark
 
 
-async def _backed_up(home: Path, mark: folder.Mark) -> folder.Mark:
+async def _backed_up(home: Path, mark: folder.HomeMarker) -> folder.HomeMarker:
     """Make a backup of the tables, unless an upgrade that was cut short has, and return the mark that names it."""
     backups = home / folder.BACKUPS
     if mark.backup and (backups / mark.backup).exists():
@@ -100,13 +100,13 @@ async def _backed_up(home: Path, mark: folder.Mark) -> folder.Mark:
     pack = partial(archive.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
     await anyio.to_thread.run_sync(pack)
     mark = dataclasses.replace(mark, backup=name)
-    folder.write_mark(home, mark)
+    folder.write_marker(home, mark)
     return mark
 
 
 @asynccontextmanager
-async def all_still(site: Site) -> AsyncIterator[None]:
+async def exclusive(location: Location) -> AsyncIterator[None]:
     """Hold all locks of the pool: nobody writes or compacts anything meanwhile."""
     # In the order in which upkeep takes them.
-    async with site.lock("pool-upkeep"), site.lock("pool"), site.lock("pool-receipts"):
+    async with location.lock("pool-upkeep"), location.lock("pool"), location.lock("pool-receipts"):
         yield

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reme_mcp.schema import Experience, ReceiptLine, Tally, Voice
-from reme_mcp.sources import voice_of
-from reme_mcp.store.tables import among, equals, every, mapped, read_rows
+from reme_mcp.schema import Experience, Rater, ReceiptLine, Tally
+from reme_mcp.sources import rater_of
+from reme_mcp.store.tables import all_of, equals, is_in, mapped, read_rows
 
 if TYPE_CHECKING:
     import lancedb
@@ -34,18 +34,18 @@ class Receipts:
         """Return the lines of one receipt of `workspace` in rank order; none where there is no such receipt."""
         if not receipt:
             return []
-        where = every(equals("workspace", workspace), equals("receipt", receipt))
+        where = all_of(equals("workspace", workspace), equals("receipt", receipt))
         return sorted(await read_rows(self._tables["receipts"], ReceiptLine, where), key=lambda line: line.rank)
 
     async def latest_line(self, workspace: str, experience_id: str, source: str) -> ReceiptLine | None:
         """Return the newest line that handed `experience_id` to `source`, or `None`."""
-        where = every(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
+        where = all_of(equals("workspace", workspace), equals("experience_id", experience_id), equals("source", source))
         newest = await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at", limit=1)
         return next(iter(newest), None)
 
     async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
         """Return the recalls of an experience that somebody has rated, newest first."""
-        where = every(
+        where = all_of(
             equals("workspace", workspace), equals("experience_id", experience_id), equals("settled_by", "rating")
         )
         return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at")
@@ -65,7 +65,7 @@ class Receipts:
             rows = await (
                 self._tables["receipts"]
                 .query()
-                .where(among("experience_id", [experience.id for experience in experiences]))
+                .where(is_in("experience_id", [experience.id for experience in experiences]))
                 .select(["receipt", "experience_id", "helped", "created_at", "source"])
                 .to_list()
             )
@@ -98,12 +98,12 @@ def _sum(recalls: Sequence[Recall]) -> Tally:
     known: dict[str, list[bool]] = defaultdict(list)
     for _, helped, source in recalls:
         if helped is not None:
-            known[voice_of(source)].append(helped)
-    voices = tuple(Voice(who, len(outcomes), sum(outcomes)) for who, outcomes in sorted(known.items()))
+            known[rater_of(source)].append(helped)
+    voices = tuple(Rater(who, len(outcomes), sum(outcomes)) for who, outcomes in sorted(known.items()))
     return Tally(
         recalled=len(recalls),
-        frequency=sum(voice.frequency for voice in voices),
-        utility=sum(voice.utility for voice in voices),
+        frequency=sum(rater.frequency for rater in voices),
+        utility=sum(rater.utility for rater in voices),
         last_recalled_at=max((created_at for created_at, _, _ in recalls), default=None),
         voices=voices,
     )

@@ -34,28 +34,28 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from reme_mcp.aio import Gathering
+from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Spent, Status, Trajectory
 from reme_mcp.store import folder
 from reme_mcp.store.cache import Directory, Place
-from reme_mcp.store.compaction import Upkeep
-from reme_mcp.store.location import Folder, Site
-from reme_mcp.store.log import Trail
-from reme_mcp.store.migrations import UPGRADES, upgrade
+from reme_mcp.store.compaction import Compaction
+from reme_mcp.store.location import Folder, Location
+from reme_mcp.store.log import ActivityLog
+from reme_mcp.store.migrations import MIGRATIONS, migrate
 from reme_mcp.store.receipts import Receipts
 from reme_mcp.store.tables import (
     Row,
-    among,
+    all_of,
     at_or_after,
     columns_of,
     create_table,
     equals,
-    every,
     from_newest,
     from_row,
+    has_status,
+    is_in,
     mapped,
-    of_status,
     read_rows,
     schemas,
     space_name,
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from lancedb.expr import Expr
 
     from reme_mcp.store.matrix import Matrix
-    from reme_mcp.store.migrations import Upgrade
+    from reme_mcp.store.migrations import Migration
 
 
 if TYPE_CHECKING:
@@ -102,37 +102,37 @@ class Store:
 
     def __init__(
         self,
-        site: Site,
-        mark: folder.Mark,
+        location: Location,
+        mark: folder.HomeMarker,
         connection: lancedb.AsyncConnection,
         tables: dict[str, lancedb.AsyncTable],
     ) -> None:
-        self.site = site
+        self.location = location
         self._mark = mark
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
         self._directory = Directory()
         self._refreshing = anyio.Lock()
-        self._new_places: Gathering[None] = Gathering(lambda: self._refreshing, self._refresh_places)
-        self._pool_lock = site.lock("pool")
-        self._receipts_lock = site.lock("pool-receipts")
-        self._new_lines = Gathering(lambda: self._receipts_lock, self._add_lines)
-        self.queue_lock = site.lock("pool-queue")
+        self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
+        self._pool_lock = location.lock("pool")
+        self._receipts_lock = location.lock("pool-receipts")
+        self._new_lines = Batcher(lambda: self._receipts_lock, self._add_lines)
+        self.queue_lock = location.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
-        self.trail = Trail(tables)
+        self.activity_log = ActivityLog(tables)
         self.receipts = Receipts(tables)
-        self.upkeep = Upkeep(
+        self.compaction = Compaction(
             self._open_tables,
-            self._check_mark,
-            turn=site.lock("pool-upkeep"),
+            self._check_marker,
+            turn=location.lock("pool-upkeep"),
             writing=self._pool_lock,
             receipts=self._receipts_lock,
             rows_without_index=ROWS_IN_MEMORY,
         )
 
     @classmethod
-    async def open(cls, home: Path | Site, *, upgrades: Sequence[Upgrade] = UPGRADES) -> Store:
+    async def open(cls, home: Path | Location, *, migrations: Sequence[Migration] = MIGRATIONS) -> Store:
         """Open the pool in `home`, making the folder (private, 0700) and the tables where they are not there yet.
 
         Tables of an older version are upgraded; a backup of them, `schema-<number>-<time>`, is in the home then. A home
@@ -140,22 +140,22 @@ class Store:
 
         Args:
             home: The folder, or where else it is.
-            upgrades: What leads from schema 1 to 2, and so on to the one that is asked for.
+            migrations: What leads from schema 1 to 2, and so on to the one that is asked for.
 
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
-        newest = 1 + len(upgrades)
-        site = Folder(home) if isinstance(home, Path) else home
-        mark = await site.prepare(schema=newest)
+        newest = 1 + len(migrations)
+        location = Folder(home) if isinstance(home, Path) else home
+        mark = await location.prepare(schema=newest)
         if mark.schema < newest:
             try:
-                mark = await upgrade(site, upgrades)
+                mark = await migrate(location, migrations)
             except StoreError as exc:
-                raise StoreError(f"can't upgrade {site} from schema {mark.schema} to {newest}: {exc}") from exc
-        with mapped(f"open the pool in {site}"):
-            connection = await site.connect(mark)
-            store = cls(site, mark, connection, {})
+                raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
+        with mapped(f"open the pool in {location}"):
+            connection = await location.connect(mark)
+            store = cls(location, mark, connection, {})
             wanted = schemas()
             present = set((await connection.list_tables()).tables or [])
             if missing := [name for name in wanted if name not in present]:
@@ -178,7 +178,7 @@ class Store:
         Raises:
             StoreError: The home is gone.
         """
-        return await self.site.glance_at_mark(schema=sys.maxsize) == self._mark
+        return await self.location.cached_marker(schema=sys.maxsize) == self._mark
 
     # --- experiences ---
 
@@ -191,7 +191,7 @@ class Store:
             return {}
         places = await self._places()
         if places is None:
-            where = every(equals("workspace", workspace), among("id", ids), of_status(statuses))
+            where = all_of(equals("workspace", workspace), is_in("id", ids), has_status(statuses))
             return {one.id: one for one in await self._rows("experiences", Experience, where)}
         directory = self._directory
         rows = directory.shelf.rows(ids)
@@ -213,7 +213,7 @@ class Store:
         self, workspace: str, *, statuses: Sequence[Status] | None = None, offset: int = 0, limit: int = 50
     ) -> list[Experience]:
         """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
-        where = every(equals("workspace", workspace), of_status(statuses))
+        where = all_of(equals("workspace", workspace), has_status(statuses))
         return await self._rows("experiences", Experience, where, newest_first=True, offset=offset, limit=limit)
 
     async def count(self, workspace: str) -> dict[Status, int]:
@@ -246,7 +246,7 @@ class Store:
         from lancedb import lit
 
         # LanceDB's expressions know no lists, its SQL does.
-        where = every(equals("workspace", workspace), of_status(statuses)).to_sql()
+        where = all_of(equals("workspace", workspace), has_status(statuses)).to_sql()
         listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
         return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
@@ -271,7 +271,9 @@ class Store:
         Those of other statuses are not searched, but for the ids in `also`.
         """
         if await self._places() is None:
-            return await self._matching(query, every(equals("workspace", workspace), of_status(statuses, also)), limit)
+            return await self._matching(
+                query, all_of(equals("workspace", workspace), has_status(statuses, also)), limit
+            )
         # To filter what was found costs less than a search that filters.
         where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
         return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
@@ -357,7 +359,7 @@ class Store:
         if places is not None:
             known = [(id, value) for id, value in hits if id in places and places[id].workspace == workspace]
             return [(id, value) for id, value in known if places[id].status in statuses or id in also]
-        where = every(equals("workspace", workspace), among("id", [id for id, _ in hits]), of_status(statuses, also))
+        where = all_of(equals("workspace", workspace), is_in("id", [id for id, _ in hits]), has_status(statuses, also))
         with mapped("search the vectors"):
             rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
         ids = set(rows.column("id").to_pylist())
@@ -371,7 +373,7 @@ class Store:
         with mapped("read the vectors"):
             matrix = await self._matrix(space)
             if matrix is None:
-                rows = await space.table.query().where(among("id", ids)).select(["id", "lesson"]).to_arrow()
+                rows = await space.table.query().where(is_in("id", ids)).select(["id", "lesson"]).to_arrow()
             else:
                 rows = await space.table.take_row_ids(matrix.places(ids)).select(["id", "lesson"]).to_arrow()
         lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -394,34 +396,34 @@ class Store:
 
     async def experiences_to_embed(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace: the only read that crosses workspaces."""
-        return await self._rows("experiences", Experience, among("id", ids))
+        return await self._rows("experiences", Experience, is_in("id", ids))
 
     # --- trajectories ---
 
     @timed("store: read trajectory")
     async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
         """Return one trajectory of `workspace`, or `None`."""
-        where = every(equals("workspace", workspace), equals("id", trajectory_id))
+        where = all_of(equals("workspace", workspace), equals("id", trajectory_id))
         return next(iter(await self._rows("trajectories", Trajectory, where)), None)
 
     async def trajectories(self, workspace: str, ids: Sequence[str]) -> list[Trajectory]:
         """Return those of `workspace` among `ids`, newest first."""
-        where = every(equals("workspace", workspace), among("id", ids))
+        where = all_of(equals("workspace", workspace), is_in("id", ids))
         return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
 
     async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
         """Return the trajectory that was recorded from exactly the same call, or `None`."""
-        where = every(equals("workspace", workspace), equals("digest", digest))
+        where = all_of(equals("workspace", workspace), equals("digest", digest))
         return next(iter(await self._rows("trajectories", Trajectory, where)), None)
 
     async def attempts(self, workspace: str, key: str, *, limit: int) -> list[Trajectory]:
         """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
-        where = every(equals("workspace", workspace), equals("task_key", key))
+        where = all_of(equals("workspace", workspace), equals("task_key", key))
         return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
 
     async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
         """Return how all attempts at the task with this `task_key` ended, oldest first."""
-        where = every(equals("workspace", workspace), equals("task_key", key))
+        where = all_of(equals("workspace", workspace), equals("task_key", key))
         return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
 
     async def pending(self) -> list[Trajectory]:
@@ -432,7 +434,7 @@ class Store:
         """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
         where = equals("status", "queued")
         if workspace is not None:
-            where = every(where, equals("workspace", workspace))
+            where = all_of(where, equals("workspace", workspace))
         return (await self._rows("trajectories", Trajectory, where, newest_first=True))[::-1]
 
     async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
@@ -467,7 +469,7 @@ class Store:
         """
         with span("store: write"):
             async with self._pool_lock:
-                await self._check_mark()
+                await self._check_marker()
                 with anyio.CancelScope(shield=True):
                     yield Writer(self)
 
@@ -477,32 +479,32 @@ class Store:
 
         Those that come while others are written are written together.
         """
-        await self._new_lines.join(lines)
+        await self._new_lines.submit(lines)
 
     async def _add_lines(self, lines: list[ReceiptLine]) -> None:
-        await self._check_mark()
+        await self._check_marker()
         rows = [to_row(line) for line in lines]
         with anyio.CancelScope(shield=True), mapped("write the receipt"):
             await self._tables["receipts"].add(to_arrow(rows, schemas()["receipts"]))
-        self.upkeep.wrote("receipts")
+        self.compaction.wrote("receipts")
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes."""
         with mapped("look at the tables"):
             return {name: await table.version() for name, table in self._open_tables().items()}
 
-    async def forget(self) -> None:
+    async def purge_deleted(self) -> None:
         """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
         with mapped("open the vectors"):
             for name in (await self._connection.list_tables()).tables or []:
                 if name.startswith("vectors_") and name not in self._spaces:
                     self._spaces[name] = _Space(await self._connection.open_table(name))
-        await self.upkeep.forget()
+        await self.compaction.purge_deleted()
 
-    async def _check_mark(self) -> None:
+    async def _check_marker(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
-        if await self.site.read_mark(schema=sys.maxsize) != self._mark:
-            raise StoreError(f"{self.site} was upgraded or restored from a backup by another process; try again")
+        if await self.location.read_marker(schema=sys.maxsize) != self._mark:
+            raise StoreError(f"{self.location} was upgraded or restored from a backup by another process; try again")
 
     def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
@@ -531,7 +533,7 @@ class Store:
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
-        await self._new_places.join()
+        await self._new_places.submit()
         return None if self._directory.is_too_large else self._directory.places
 
     async def _refresh_places(self, _: list[None]) -> None:
@@ -650,20 +652,20 @@ class Writer:
         """Keep a deleted experience no longer."""
         self._left()
         with mapped("write trash"):
-            where = every(equals("workspace", workspace), equals("id", experience_id))
+            where = all_of(equals("workspace", workspace), equals("id", experience_id))
             await self._store._tables["trash"].delete(where)
-        self._store.upkeep.wrote("trash")
+        self._store.compaction.wrote("trash")
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
         self._left()
-        where = every(equals("workspace", workspace), equals("id", experience_id))
+        where = all_of(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):
             await self._store._tables["experiences"].delete(where)
             for name in (await self._store._connection.list_tables()).tables or []:
                 if name.startswith("vectors_"):
                     await (await self._store._connection.open_table(name)).delete(where)
-        self._store.upkeep.wrote("experiences")
+        self._store.compaction.wrote("experiences")
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
@@ -676,12 +678,12 @@ class Writer:
     async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
         """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
         about = equals("experience_id", experience_id)
-        where = every(equals("workspace", workspace), about | among("task", tasks) if tasks else about)
+        where = all_of(equals("workspace", workspace), about | is_in("task", tasks) if tasks else about)
         async with self._store._receipts_lock:
             self._left()
             with mapped("write receipts"):
                 await self._store._tables["receipts"].update({"task": "", "reason": ""}, where=where.to_sql())
-            self._store.upkeep.wrote("receipts")
+            self._store.compaction.wrote("receipts")
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""
@@ -710,7 +712,7 @@ class Writer:
             target = self._store._open_tables()[table]
             with mapped(f"write {table}"):
                 await target.add(to_arrow(rows, await target.schema()))
-            self._store.upkeep.wrote(table)
+            self._store.compaction.wrote(table)
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:
@@ -721,7 +723,7 @@ class Writer:
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
-        self._store.upkeep.wrote(table)
+        self._store.compaction.wrote(table)
 
 
 async def _read_vectors(space: _Space) -> None:

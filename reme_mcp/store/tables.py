@@ -82,7 +82,7 @@ async def index_vectors(table: lancedb.AsyncTable) -> None:
         await table.create_index("vector", config=IvfFlat(distance_type="cosine"))
 
 
-async def write_anew(table: lancedb.AsyncTable) -> None:
+async def rewrite_table(table: lancedb.AsyncTable) -> None:
     """Write a table and its indexes into new files; nothing that was deleted is in them.
 
     A compaction leaves deleted rows in a file of which it finds too little deleted, and deleted words in an index.
@@ -169,7 +169,7 @@ def equals(column: str, value: str) -> Expr:
     return col(column) == lit(value)
 
 
-def among(column: str, values: Sequence[str]) -> Expr:
+def is_in(column: str, values: Sequence[str]) -> Expr:
     """Return the condition that a column holds one of some values."""
     from lancedb import col
 
@@ -183,14 +183,14 @@ def contains(column: str, part: str) -> Expr:
     return col(column).contains(part)
 
 
-def of_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
+def has_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
     """Return the condition on the status, or on the id being in `also`; `None` for no condition."""
     if statuses is None:
         return None
-    return among("status", statuses) | among("id", also) if also else among("status", statuses)
+    return is_in("status", statuses) | is_in("id", also) if also else is_in("status", statuses)
 
 
-def every(first: Expr, *rest: Expr | None) -> Expr:
+def all_of(first: Expr, *rest: Expr | None) -> Expr:
     """Return the conjunction; `None` stands for no condition."""
     for condition in rest:
         if condition is not None:

@@ -292,7 +292,7 @@ async def fill(folder: Path, size: int, calls: int, data: Path | None, *, embedd
         for table in ("searched", "written"):
             await _append(bare, table, rows)
     started = time.perf_counter()
-    await store.upkeep.run()
+    await store.compaction.run()
     seconds += time.perf_counter() - started
     store.close()
     await _index(bare, size, with_vectors=embedder is not None)

@@ -499,7 +499,7 @@ async def fill(home: Path, experiences: Sequence[Experience]) -> None:
     async with store.writing() as writer:
         for start in range(0, len(experiences), chunk):
             await writer.put_experiences(experiences[start : start + chunk])
-    await store.upkeep.run()
+    await store.compaction.run()
     store.close()
 
 

@@ -230,8 +230,8 @@ async def test_only_an_admin_sees_where_the_pool_is_and_the_numbers_of_the_serve
 
 
 async def test_a_token_for_several_workspaces_names_the_one_that_it_means(found: Found) -> None:
-    both = await found.server.token("both", "ours", "theirs")
-    async with found.server.client(both) as one:
+    gather = await found.server.token("both", "ours", "theirs")
+    async with found.server.client(gather) as one:
         assert "name one of ours, theirs" in await refusal(one, "recall_experiences", task=TASK)
         assert SECRET in (await call(one, "recall_experiences", task=TASK, workspace="ours"))["guidance"]
         assert (await call(one, "recall_experiences", task=TASK, workspace="theirs"))["experiences"] == []

@@ -41,12 +41,12 @@ def counts(done: Imported) -> tuple[int, ...]:
 
 
 async def whole(memory: Memory, workspace: str | None = None) -> list[Experience]:
-    return sorted(await memory.pool.every(workspace=workspace), key=lambda one: one.id)
+    return sorted(await memory.pool.all_of(workspace=workspace), key=lambda one: one.id)
 
 
 async def test_records_come_in_with_their_counters_and_the_file_as_their_source(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
-        done = await memory.pool.bring_in("theirs.jsonl", lines(memory_of(0, source="boss"), memory_of(1)))
+        done = await memory.pool.import_file("theirs.jsonl", lines(memory_of(0, source="boss"), memory_of(1)))
         assert counts(done) == (2, 2, 0, 0, 0)
         found = await memory.recall("put a static site online", source="test")
         (first,) = [one for one in found.experiences if one.when_to_use == SITUATIONS[0][0]]
@@ -55,7 +55,7 @@ async def test_records_come_in_with_their_counters_and_the_file_as_their_source(
 
 async def test_counters_go_on_from_what_was_imported(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
-        await memory.pool.bring_in("theirs.jsonl", lines(memory_of(0)))
+        await memory.pool.import_file("theirs.jsonl", lines(memory_of(0)))
         (id,) = [one.id for one in await whole(memory)]
         rated = await memory.rate(id, helpful=True, source="test")
         assert (rated.frequency, rated.utility) == (4, 3)
@@ -65,37 +65,37 @@ async def test_importing_again_changes_nothing(settings: Settings) -> None:
     nearly = memory_of(0, memory_id="m0b", content=SITUATIONS[0][1].replace("then upload", "and then upload"))
     data = lines(memory_of(0), memory_of(1), nearly, "{", memory_of(2, memory_type="tool"))
     async with Memory.open(settings) as memory:
-        assert counts(await memory.pool.bring_in("theirs.jsonl", data)) == (5, 2, 1, 0, 2)
+        assert counts(await memory.pool.import_file("theirs.jsonl", data)) == (5, 2, 1, 0, 2)
         before = await whole(memory)
         assert {one.origins for one in before} == {("m0", "m0b"), ("m1",)}
-        assert counts(await memory.pool.bring_in("renamed.jsonl", data)) == (5, 0, 0, 3, 2)
+        assert counts(await memory.pool.import_file("renamed.jsonl", data)) == (5, 0, 0, 3, 2)
         assert await whole(memory) == before
 
 
 async def test_importing_again_knows_records_without_a_name_by_their_words(settings: Settings) -> None:
     nameless = {name: value for name, value in memory_of(0).items() if name != "memory_id"}
     async with Memory.open(settings) as memory:
-        assert counts(await memory.pool.bring_in("a", lines(nameless, nameless))) == (2, 1, 0, 1, 0)
+        assert counts(await memory.pool.import_file("a", lines(nameless, nameless))) == (2, 1, 0, 1, 0)
         before = await whole(memory)
-        assert counts(await memory.pool.bring_in("a", lines(nameless))) == (1, 0, 0, 1, 0)
+        assert counts(await memory.pool.import_file("a", lines(nameless))) == (1, 0, 0, 1, 0)
         assert await whole(memory) == before
 
 
 async def test_a_dry_run_counts_the_same_and_writes_nothing(settings: Settings) -> None:
     data = lines(memory_of(0), memory_of(1), "[]")
     async with Memory.open(settings) as memory:
-        dry = await memory.pool.bring_in("a", data, dry_run=True)
+        dry = await memory.pool.import_file("a", data, dry_run=True)
         assert await whole(memory) == []
-        assert await memory.pool.bring_in("a", data) == dry
+        assert await memory.pool.import_file("a", data) == dry
         assert len(await whole(memory)) == 2
 
 
 async def test_what_was_archived_here_is_not_learned_again(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
-        await memory.pool.bring_in("a", lines(memory_of(0)))
+        await memory.pool.import_file("a", lines(memory_of(0)))
         (old,) = await whole(memory)
         await memory.pool.archive(old.id, "it misled")
-        done = await memory.pool.bring_in("b", lines(memory_of(0, memory_id="other"), memory_of(1)))
+        done = await memory.pool.import_file("b", lines(memory_of(0, memory_id="other"), memory_of(1)))
         assert counts(done) == (2, 1, 0, 0, 1)
         (bad,) = done.rejected
         assert bad.where == "line 1"
@@ -109,10 +109,10 @@ async def test_what_is_suspected_is_held_back_whatever_the_file_says(settings: S
     gone = experience("e-mmmmmmmmmm", status="archived", status_reason="of no use", when_to_use="Another case", **evil)
     async with Memory.open(settings) as memory:
         data = lines(memory_of(0, **evil), memory_of(1), to_line(approved), to_line(gone))
-        done = await memory.pool.bring_in("a", data)
+        done = await memory.pool.import_file("a", data)
         assert (done.added, done.quarantined, done.rejected) == (4, 2, ())
         assert [one.status for one in await whole(memory)].count("quarantined") == 2
-        assert await memory.pool.bring_in("a", data) == replace(done, added=0, quarantined=0, known=4)
+        assert await memory.pool.import_file("a", data) == replace(done, added=0, quarantined=0, known=4)
 
 
 async def test_an_export_comes_back_into_an_empty_pool_without_loss(settings: Settings, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ async def test_an_export_comes_back_into_an_empty_pool_without_loss(settings: Se
         exported = [*await whole(memory), experience("e-nnnnnnnnnn"), experience("e-mmmmmmmmmm")]
     async with Memory.open(settings.model_copy(update={"home": str(tmp_path / "other")})) as other:
         data = lines(*map(to_line, exported))
-        assert counts(await other.pool.bring_in("pool.jsonl", data)) == (4, 4, 0, 0, 0)
+        assert counts(await other.pool.import_file("pool.jsonl", data)) == (4, 4, 0, 0, 0)
         back = await whole(other)
-        assert counts(await other.pool.bring_in("pool.jsonl", data)) == (4, 0, 0, 4, 0)
+        assert counts(await other.pool.import_file("pool.jsonl", data)) == (4, 0, 0, 4, 0)
         assert await whole(other) == back
     for was, now in zip(sorted(exported, key=lambda one: one.id), back, strict=True):
         own = {"source", "prior_frequency", "prior_utility", "counted_since"}
@@ -143,22 +143,22 @@ async def test_a_record_of_ours_that_the_pool_has_in_other_words_is_merged_once(
         "e-nnnnnnnnnn", content=SITUATIONS[1][1], when_to_use=SITUATIONS[1][0], trajectory_ids=("t-bcdfghjkmm",)
     )
     async with Memory.open(settings) as memory:
-        await memory.pool.bring_in("theirs.jsonl", lines(memory_of(1, memory_id="m")))
-        assert counts(await memory.pool.bring_in("mine.jsonl", lines(to_line(mine)))) == (1, 0, 0, 1, 0)
+        await memory.pool.import_file("theirs.jsonl", lines(memory_of(1, memory_id="m")))
+        assert counts(await memory.pool.import_file("mine.jsonl", lines(to_line(mine)))) == (1, 0, 0, 1, 0)
         (merged,) = before = await whole(memory)
         assert (merged.trajectory_ids, merged.origins, merged.frequency) == (
             ("t-bcdfghjkmm",),
             ("m", "e-nnnnnnnnnn"),
             3,
         )
-        assert counts(await memory.pool.bring_in("mine.jsonl", lines(to_line(mine)))) == (1, 0, 0, 1, 0)
+        assert counts(await memory.pool.import_file("mine.jsonl", lines(to_line(mine)))) == (1, 0, 0, 1, 0)
         assert await whole(memory) == before
 
 
 async def test_an_id_with_another_text_is_refused(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
-        await memory.pool.bring_in("a", lines(to_line(experience())))
-        done = await memory.pool.bring_in("a", lines(to_line(experience(content="Something else altogether."))))
+        await memory.pool.import_file("a", lines(to_line(experience())))
+        done = await memory.pool.import_file("a", lines(to_line(experience(content="Something else altogether."))))
         assert counts(done) == (1, 0, 0, 0, 1)
         assert "is in the pool with another text, which stays" in done.rejected[0].reason
         assert [one.content for one in await whole(memory)] == [experience().content]
@@ -167,10 +167,10 @@ async def test_an_id_with_another_text_is_refused(settings: Settings) -> None:
 async def test_a_record_of_another_workspace_of_the_same_home_is_taken_under_a_new_id(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
         data = lines(to_line(experience()))
-        await memory.pool.bring_in("a", data)
+        await memory.pool.import_file("a", data)
         before = await whole(memory)
-        assert counts(await memory.pool.bring_in("a", data, workspace="b")) == (1, 1, 0, 0, 0)
-        assert counts(await memory.pool.bring_in("a", data, workspace="b")) == (1, 0, 0, 1, 0)
+        assert counts(await memory.pool.import_file("a", data, workspace="b")) == (1, 1, 0, 0, 0)
+        assert counts(await memory.pool.import_file("a", data, workspace="b")) == (1, 0, 0, 1, 0)
         assert await whole(memory) == before
         (copy,) = await whole(memory, "b")
         assert copy.id != experience().id
@@ -185,7 +185,7 @@ async def test_more_records_than_a_batch_are_compared_across_batches(settings: S
     again = many[0] | {"memory_id": "again"}
     told: list[int] = []
     async with Memory.open(settings) as memory:
-        done = await memory.pool.bring_in("a", lines(*many, again), tell=lambda more, of: told.append(more))
+        done = await memory.pool.import_file("a", lines(*many, again), tell=lambda more, of: told.append(more))
         assert counts(done) == (len(many) + 1, len(many), 0, 1, 0)
         assert sum(told) == len(many) + 1
         assert len(await whole(memory)) == len(many)
@@ -198,14 +198,14 @@ async def test_with_a_model_records_are_compared_by_meaning_and_have_their_vecto
     model = FakeLoader(FakeEmbedder(meanings))
     async with Memory.open(settings.model_copy(update={"embedder": Settings().embedder}), load=model) as memory:
         await memory.warm_up(download=False, work=False)
-        assert counts(await memory.pool.bring_in("a", data)) == (2, 1, 1, 0, 0)
+        assert counts(await memory.pool.import_file("a", data)) == (2, 1, 1, 0, 0)
         assert (await memory.pool.stats()).without_vector == 0
 
 
 async def test_without_a_model_they_are_two_and_get_their_vectors_later(settings: Settings) -> None:
     other = {"when_to_use": "Cooking something in the mountains", "content": "Give the kitchen timer two minutes more."}
     async with Memory.open(settings) as memory:
-        done = await memory.pool.bring_in("a", lines(memory_of(1), memory_of(1, memory_id="b", **other)))
+        done = await memory.pool.import_file("a", lines(memory_of(1), memory_of(1, memory_id="b", **other)))
         assert counts(done) == (2, 2, 0, 0, 0)
     loader = FakeLoader(FakeEmbedder({}))
     async with Memory.open(settings.model_copy(update={"embedder": Settings().embedder}), load=loader) as memory:

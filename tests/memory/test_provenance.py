@@ -141,7 +141,7 @@ def test_a_line_of_the_command_line_cannot_speak_of_itself_either(run: Run, clai
 
 
 async def brought(memory: Memory, *lines: str, name: str = "lib.jsonl") -> Experience:
-    done = await memory.pool.bring_in(name, "\n".join(lines).encode())
+    done = await memory.pool.import_file(name, "\n".join(lines).encode())
     assert done.rejected == ()
     (found,) = await memory.pool.page()
     return found
@@ -193,7 +193,7 @@ async def test_what_is_harmless_comes_back_into_recall_when_it_is_restored(memor
 @pytest.mark.anyio
 @pytest.mark.parametrize("id", ["t-1", "e-bcdfghjkmn", "· by a person · helped 9 of 9"])
 async def test_a_file_cannot_put_words_where_an_attempt_is_named(memory: Memory, id: str) -> None:
-    done = await memory.pool.bring_in("lib.jsonl", line(trajectory_ids=[id]).encode())
+    done = await memory.pool.import_file("lib.jsonl", line(trajectory_ids=[id]).encode())
     assert [one.reason.partition(" ")[0] for one in done.rejected] == ["trajectory_ids.0:"]
 
 

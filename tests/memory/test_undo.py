@@ -166,7 +166,7 @@ async def test_a_workspace_cannot_restore_what_another_deleted(memory: Memory) -
 async def test_what_came_back_by_itself_is_not_overwritten(memory: Memory) -> None:
     done = await memory.record(TASK, outcome="success", experiences=[draft()], source="test")
     deleted = await memory.pool.delete(done.added[0])
-    await memory.pool.bring_in("mine.jsonl", to_line(deleted).encode())
+    await memory.pool.import_file("mine.jsonl", to_line(deleted).encode())
     with pytest.raises(InvalidInput, match="is active, not archived"):
         await memory.pool.restore(deleted.id)
     await memory.pool.delete(deleted.id)

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from reme_mcp.refine.rules import (
     archive,
     count,
-    is_outvoted,
     prune_reason,
     restore,
     settle_by_outcome,
     settle_by_rating,
     should_prune,
+    should_prune_by_raters,
     voices_on,
 )
-from reme_mcp.schema import Tally, Voice
-from reme_mcp.sources import HOLDER_CHARS, may_speak_for, source_of, voice_of
+from reme_mcp.schema import Rater, Tally
+from reme_mcp.sources import HOLDER_CHARS, may_speak_for, rater_of, source_of
 from tests.fakes import LEARNED, experience, line
 
 LATER = LEARNED + timedelta(days=1)
@@ -127,9 +127,9 @@ def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
 
 def test_the_reason_names_both_counters() -> None:
     one = experience(frequency=6, utility=3)
-    assert prune_reason(one, [Voice("", 6, 3)]) == "helped in 3 of 6 recalls with a known outcome"
-    both = prune_reason(one, [Voice("", 5, 3), Voice("bob", 1, 0)])
-    assert both == "helped in 3 of 6 recalls with a known outcome; 2 users were heard"
+    assert prune_reason(one, [Rater("", 6, 3)]) == "helped in 3 of 6 recalls with a known outcome"
+    gather = prune_reason(one, [Rater("", 5, 3), Rater("bob", 1, 0)])
+    assert gather == "helped in 3 of 6 recalls with a known outcome; 2 users were heard"
 
 
 # --- several sources ---
@@ -137,8 +137,8 @@ def test_the_reason_names_both_counters() -> None:
 
 def outvoted(*voices: tuple[int, int], alpha: int = 5, beta: float = 0.5, cap: int = 2) -> bool:
     """Return what φ says of sources that know (frequency, utility) each."""
-    heard = [Voice(str(place), frequency, utility) for place, (frequency, utility) in enumerate(voices)]
-    return is_outvoted(heard, min_frequency=alpha, max_utility_ratio=beta, outcomes_per_source=cap)
+    heard = [Rater(str(place), frequency, utility) for place, (frequency, utility) in enumerate(voices)]
+    return should_prune_by_raters(heard, min_frequency=alpha, max_utility_ratio=beta, outcomes_per_source=cap)
 
 
 @pytest.mark.parametrize(("frequency", "utility"), [(4, 0), (5, 0), (5, 2), (5, 3), (10, 5), (10, 6), (400, 200)])
@@ -182,9 +182,9 @@ def test_equality_keeps_where_several_know(helped: int, removed: bool) -> None:
 
 def test_the_counters_that_came_from_a_file_are_those_of_this_machine() -> None:
     brought = experience(prior_frequency=40, prior_utility=4)
-    bob, here = Voice("bob", 2, 2), Voice("", 3, 1)
-    assert voices_on(brought, Tally(voices=(bob,))) == (bob, Voice("", 40, 4))
-    assert voices_on(brought, Tally(voices=(here, bob))) == (Voice("", 43, 5), bob)
+    bob, here = Rater("bob", 2, 2), Rater("", 3, 1)
+    assert voices_on(brought, Tally(voices=(bob,))) == (bob, Rater("", 40, 4))
+    assert voices_on(brought, Tally(voices=(here, bob))) == (Rater("", 43, 5), bob)
     assert voices_on(experience(), Tally(voices=(bob,))) == (bob,)
 
 
@@ -196,7 +196,7 @@ def test_the_counters_that_came_from_a_file_are_those_of_this_machine() -> None:
     ],
 )  # fmt: skip
 def test_only_holders_of_tokens_are_told_apart(source: str, who: str) -> None:
-    assert voice_of(source) == who
+    assert rater_of(source) == who
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_holder_goes_on_with_its_own_only(source: str, other: str, may: bool) 
 @pytest.mark.parametrize("name", ["evil/1", "alice/x", "@scope/x", "cli", "file:x/y", "mcp:a/x", "/", "a" * 90])
 def test_a_client_without_a_token_is_this_machine_whatever_it_calls_itself(name: str) -> None:
     source = source_of(name, "")
-    assert voice_of(source) == ""
+    assert rater_of(source) == ""
     assert may_speak_for(source, source_of("another", ""))
 
 
@@ -226,6 +226,6 @@ def test_a_client_without_a_token_is_this_machine_whatever_it_calls_itself(name:
 )
 def test_two_holders_are_two_voices_however_an_identity_provider_calls_them(one: str, other: str) -> None:
     sources = [source_of("claude", holder) for holder in (one, other)]
-    assert "" not in map(voice_of, sources)
+    assert "" not in map(rater_of, sources)
     assert not may_speak_for(*sources)
     assert may_speak_for(sources[0], source_of("cursor", one))

@@ -19,7 +19,7 @@ from reme_mcp.errors import ConfigError
 from reme_mcp.http import logs
 from reme_mcp.memory.memory import Memory
 from reme_mcp.recall.rerank import Rewriting
-from reme_mcp.safety.redaction import DiscreetFormatter, every_one, every_text, is_marked, redactor
+from reme_mcp.safety.redaction import DiscreetFormatter, is_marked, redact_all, redact_json, redactor
 from reme_mcp.safety.secret_rules import MARK_START
 from reme_mcp.store.store import Store
 from tests.benchmarks import redaction as benchmark
@@ -100,15 +100,15 @@ def test_a_text_without_a_mark_is_the_text(text: str) -> None:
 @unhurried
 @given(st.lists(st.sampled_from([secret.whole for secret in FOUND] + INNOCENTS), max_size=5))
 def test_texts_together_become_what_each_becomes_alone(texts: list[str]) -> None:
-    assert every_one(texts, redact) == [redact(text) for text in texts]
+    assert redact_all(texts, redact) == [redact(text) for text in texts]
 
 
 def test_a_key_that_begins_in_one_text_and_ends_in_another_takes_nothing_along() -> None:
     pem = next(secret.secret for secret in SECRETS if secret.secret.startswith("-----BEGIN RSA"))
     body = pem.splitlines()
     texts = ["\n".join(body[:3]), "An innocent sentence in between.", "\n".join(body[3:])]
-    assert every_one(texts, redact)[1] == texts[1]
-    assert body[1] not in every_one(texts, redact)[0]
+    assert redact_all(texts, redact)[1] == texts[1]
+    assert body[1] not in redact_all(texts, redact)[0]
 
 
 @pytest.mark.parametrize(("length", "cut"), [(15, False), (16, True), (17, False)])
@@ -138,11 +138,11 @@ def test_letters_that_grow_in_lower_case_do_not_move_the_cut() -> None:
 
 def test_a_whole_value_is_redacted_its_keys_too() -> None:
     value = {"a": [f"use {TOKEN}", 3, None], TOKEN: {"b": True}}
-    assert every_text(value, redact) == {"a": [f"use {MARKED}", 3, None], MARKED: {"b": True}}
+    assert redact_json(value, redact) == {"a": [f"use {MARKED}", 3, None], MARKED: {"b": True}}
 
 
 def test_control_characters_do_not_hide_a_secret_in_a_value() -> None:
-    assert every_text(TOKEN[:9] + "\x07" + TOKEN[9:], redact) == MARKED
+    assert redact_json(TOKEN[:9] + "\x07" + TOKEN[9:], redact) == MARKED
 
 
 def test_an_own_pattern_is_cut_besides() -> None:

@@ -25,8 +25,8 @@ from reme_mcp.config.settings import AuthSettings, EmbedderSettings, Settings, S
 from reme_mcp.errors import ConfigError, InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.store import location
-from reme_mcp.store.location import Bucket, site_of
-from reme_mcp.store.migrations import UPGRADES, new_column
+from reme_mcp.store.location import Bucket, location_of
+from reme_mcp.store.migrations import MIGRATIONS, new_column
 from reme_mcp.store.object_store import Objects
 from reme_mcp.store.store import Store
 from tests.fakes import experience
@@ -234,13 +234,13 @@ def run_replicas(environ: dict[str, str], names: list[str], shared: str) -> list
 
 async def test_a_replica_compacts_while_another_writes(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
-        one, other = [await Store.open(site_of(settings.home, settings.storage)) for _ in range(2)]
+        one, other = [await Store.open(location_of(settings.home, settings.storage)) for _ in range(2)]
         stack.callback(one.close)
         stack.callback(other.close)
         for number in range(21):
             async with one.writing() as writer:
                 await writer.put_experiences([experience(f"e-{number}")], are_new=True)
-        assert one.upkeep.writes == 21
+        assert one.compaction.writes == 21
 
         async def write() -> None:
             for number in range(21, 27):
@@ -248,7 +248,7 @@ async def test_a_replica_compacts_while_another_writes(settings: Settings) -> No
                     await writer.put_experiences([experience(f"e-{number}")], are_new=True)
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one.upkeep.run)
+            tasks.start_soon(one.compaction.run)
             tasks.start_soon(write)
         ids = [f"e-{number}" for number in range(27)]
         assert sorted(await other.experiences("default", ids)) == sorted(ids)
@@ -257,7 +257,7 @@ async def test_a_replica_compacts_while_another_writes(settings: Settings) -> No
 async def test_who_was_held_up_for_too_long_writes_nothing_more(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await Store.open(site_of(settings.home, settings.storage))
+    store = await Store.open(location_of(settings.home, settings.storage))
     async with store.writing() as writer:
         await writer.put_experiences([experience("e-before")], are_new=True)
         # What a process finds that was stopped here and goes on.
@@ -276,27 +276,27 @@ async def test_who_was_held_up_for_too_long_writes_nothing_more(
 async def test_a_bucket_that_holds_something_else_is_left_alone(settings: Settings) -> None:
     await objects(settings).create("holiday.jpg", b"a photograph")
     with pytest.raises(StoreError, match=r"is not empty and not a home of reme-mcp \(it holds 'holiday.jpg'\)"):
-        await Store.open(site_of(settings.home, settings.storage))
+        await Store.open(location_of(settings.home, settings.storage))
     assert await objects(settings).names() == {"holiday.jpg"}
 
 
 async def test_a_damaged_mark_is_an_error_that_shows_it(settings: Settings) -> None:
     await objects(settings).create("home.json", b"{]")
     with pytest.raises(StoreError, match=r"home\.json is damaged: '\{\]'; it should be"):
-        await Store.open(site_of(settings.home, settings.storage))
+        await Store.open(location_of(settings.home, settings.storage))
 
 
 async def test_replicas_of_an_older_version_stop_when_a_newer_one_has_upgraded(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(location, "MARK_AGE_S", 0.0)
+    monkeypatch.setattr(location, "MARKER_AGE_S", 0.0)
     async with Memory.open(settings) as memory:
         added = (
             await memory.record("deploy the blog", outcome="success", experiences=[draft("blog")], source="a")
         ).added
         later = await Store.open(
-            site_of(settings.home, settings.storage),
-            upgrades=[*UPGRADES, new_column("experiences", "mood", "'calm'")],
+            location_of(settings.home, settings.storage),
+            migrations=[*MIGRATIONS, new_column("experiences", "mood", "'calm'")],
         )
         assert list(await later.experiences("default", added)) == added
         later.close()
@@ -307,8 +307,8 @@ async def test_replicas_of_an_older_version_stop_when_a_newer_one_has_upgraded(
 async def test_a_mark_that_was_just_read_is_good_enough_for_a_reader_but_not_for_a_writer(settings: Settings) -> None:
     bucket = Bucket(settings.home, settings.storage)
     store = await Store.open(bucket)
-    mark = await bucket.read_mark(schema=99)
-    await Bucket(settings.home, settings.storage).write_mark(dataclasses.replace(mark, pool="pool-20260101T000000Z"))
+    mark = await bucket.read_marker(schema=99)
+    await Bucket(settings.home, settings.storage).write_marker(dataclasses.replace(mark, pool="pool-20260101T000000Z"))
     assert await store.is_current()
     with pytest.raises(StoreError, match="was upgraded or restored from a backup by another process"):
         async with store.writing():

@@ -22,8 +22,8 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import now
 from reme_mcp.store import backup
 from reme_mcp.store.archive import pack
-from reme_mcp.store.folder import POOL_NAME, read_mark
-from reme_mcp.store.migrations import SCHEMA_VERSION, UPGRADES, new_column
+from reme_mcp.store.folder import POOL_NAME, read_marker
+from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION, new_column
 from reme_mcp.store.store import Store
 from tests.fakes import LEARNED, draft, experience, line, trajectory
 
@@ -38,9 +38,9 @@ TWO_COLUMNS = (new_column("experiences", "mood", "'calm'"), new_column("receipts
 
 @asynccontextmanager
 async def opened(
-    home: Path, upgrades: Sequence[Callable[[AsyncConnection], Awaitable[None]]] = ()
+    home: Path, migrations: Sequence[Callable[[AsyncConnection], Awaitable[None]]] = ()
 ) -> AsyncIterator[Store]:
-    store = await Store.open(home, upgrades=upgrades)
+    store = await Store.open(home, migrations=migrations)
     try:
         yield store
     finally:
@@ -79,7 +79,7 @@ async def column(home: Path, table: str, name: str) -> list[object]:
     """Return what stands in one column, read as nobody but a later version would."""
     import lancedb
 
-    connection = await lancedb.connect_async(str(home / read_mark(home, schema=9).pool))
+    connection = await lancedb.connect_async(str(home / read_marker(home, schema=9).pool))
     rows = await (await connection.open_table(table)).query().to_list()
     connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
     return [row[name] for row in rows]
@@ -141,7 +141,7 @@ async def test_a_home_without_the_columns_of_the_queue_gets_them(old_home: Path)
             await store._tables["trajectories"].drop_columns([name])
         await store._connection.drop_table("costs")
     assert json.loads((old_home / "home.json").read_text()) == {"schema": 1}
-    async with opened(old_home, UPGRADES) as store:
+    async with opened(old_home, MIGRATIONS) as store:
         assert await store.trajectory("default", "t-old") == trajectory("t-old")
         assert await store.spent() == []
         async with store.writing() as writer:
@@ -151,13 +151,13 @@ async def test_a_home_without_the_columns_of_the_queue_gets_them(old_home: Path)
         assert await store.trajectory("default", "t-new") == trajectory(
             "t-new", tries=2, retry_at=LEARNED, trouble="no model"
         )
-    assert json.loads((old_home / "home.json").read_text()) == {"schema": 1 + len(UPGRADES)}
+    assert json.loads((old_home / "home.json").read_text()) == {"schema": 1 + len(MIGRATIONS)}
 
 
 async def test_a_home_without_the_column_of_imports_gets_it(old_home: Path) -> None:
     async with opened(old_home) as store:
         await store._tables["experiences"].drop_columns(["origins"])
-    async with opened(old_home, UPGRADES) as store:
+    async with opened(old_home, MIGRATIONS) as store:
         assert (await store.experiences("default", ["e-a"]))["e-a"] == experience("e-a")
         assert await store.known_origins("default", ["m1", "m2"]) == set()
         async with store.writing() as writer:
@@ -179,13 +179,13 @@ async def test_only_the_upgrades_that_are_due_are_done(old_home: Path) -> None:
     done: list[int] = []
 
     def noted(number: int) -> Callable[[AsyncConnection], Awaitable[None]]:
-        async def upgrade(_: AsyncConnection) -> None:
+        async def migrate(_: AsyncConnection) -> None:
             done.append(number)
 
-        return upgrade
+        return migrate
 
-    for upgrades in ([noted(1)], [noted(1)], [noted(1), noted(2), noted(3)]):
-        async with opened(old_home, upgrades):
+    for migrations in ([noted(1)], [noted(1)], [noted(1), noted(2), noted(3)]):
+        async with opened(old_home, migrations):
             pass
     assert done == [1, 2, 3]
     assert [name[:9] for name in backups(old_home)] == ["schema-1-", "schema-2-"]
@@ -199,7 +199,7 @@ async def test_a_new_home_starts_with_the_newest_schema(home: Path) -> None:
 
 
 async def test_a_newer_home_is_refused_with_both_versions_and_untouched(old_home: Path) -> None:
-    async with opened(old_home, (*UPGRADES, *TWO_COLUMNS)):
+    async with opened(old_home, (*MIGRATIONS, *TWO_COLUMNS)):
         pass
     before = contents(old_home)
     with pytest.raises(
@@ -215,7 +215,7 @@ async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(o
 
     for _ in range(2):
         with pytest.raises(StoreError, match=r"can't upgrade .* from schema 1 to 3: .*the disk is on fire"):
-            await Store.open(old_home, upgrades=[TWO_COLUMNS[0], fail])
+            await Store.open(old_home, migrations=[TWO_COLUMNS[0], fail])
     assert await ids(old_home) == {"e-a", "e-b"}
     async with opened(old_home, TWO_COLUMNS) as store:
         assert len(await store.page("default")) == 2
@@ -236,7 +236,7 @@ async def stop_here(connection):
     print("half", flush=True)
     sys.stdin.readline()
 
-anyio.run(lambda: Store.open(Path(sys.argv[1]), upgrades=[new_column("experiences", "mood", "'calm'"), stop_here]))
+anyio.run(lambda: Store.open(Path(sys.argv[1]), migrations=[new_column("experiences", "mood", "'calm'"), stop_here]))
 """
 
 
@@ -269,7 +269,7 @@ async def once(connection):
 async def main():
     print("ready", flush=True)
     sys.stdin.readline()
-    store = await Store.open(Path(sys.argv[1]), upgrades=[new_column("experiences", "mood", "'calm'"), once])
+    store = await Store.open(Path(sys.argv[1]), migrations=[new_column("experiences", "mood", "'calm'"), once])
     print(len(await store.page("default")), flush=True)
     store.close()
 
@@ -410,7 +410,7 @@ async def test_whoever_works_on_a_home_goes_on_with_what_was_restored(settings: 
 async def test_whoever_works_on_a_home_is_told_of_its_upgrade(old_home: Path, settings: Settings) -> None:
     async with Memory.open(settings) as memory:
         assert len(await memory.pool.page()) == 2
-        async with opened(old_home, (*UPGRADES, *TWO_COLUMNS)):
+        async with opened(old_home, (*MIGRATIONS, *TWO_COLUMNS)):
             pass
         with pytest.raises(
             StoreError, match=f"written with schema {SCHEMA_VERSION + 2}, this reme-mcp reads schema {SCHEMA_VERSION}"
@@ -510,12 +510,12 @@ import sys, anyio
 from pathlib import Path
 from reme_mcp.store import backup, folder as home
 
-write_mark = home.write_mark
+write_marker = home.write_marker
 def write_and_die(*arguments):
-    write_mark(*arguments)
+    write_marker(*arguments)
     raise KeyboardInterrupt
 
-home.write_mark = write_and_die
+home.write_marker = write_and_die
 try:
     anyio.run(lambda: backup.restore(Path(sys.argv[1]), sys.argv[2], force=True))
 except KeyboardInterrupt:
@@ -573,7 +573,7 @@ async def main():
             await writer.put_experiences([experience(f"e-{number}")])
         await store.add_receipt([line(f"r-{number}", experience_id=f"e-{number}")])
         print(number, flush=True)
-        await store.upkeep.run()
+        await store.compaction.run()
 
 anyio.run(main)
 """
@@ -593,7 +593,7 @@ async def test_a_backup_holds_all_that_was_acknowledged_while_others_write(home:
         child.communicate()
     other = tmp_path / "other"
     await backup.restore(other, str(made.file))
-    async with opened(other, UPGRADES) as store:
+    async with opened(other, MIGRATIONS) as store:
         assert sum((await store.count("default")).values()) == made.tables["experiences"]
 
 
@@ -607,7 +607,7 @@ def stop_here(*_):
     print("half", flush=True)
     sys.stdin.readline()
 
-home.write_mark = stop_here
+home.write_marker = stop_here
 anyio.run(lambda: backup.restore(Path(sys.argv[1]), sys.argv[2], force=True))
 """
 
@@ -638,7 +638,7 @@ from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.store.store import Store
-from reme_mcp.store.migrations import UPGRADES, new_column
+from reme_mcp.store.migrations import MIGRATIONS, new_column
 from tests.fakes import draft, experience
 
 home, place = sys.argv[1:]
@@ -673,8 +673,8 @@ async def main():
         record = memory.record("deploy", outcome="success", receipt=recalled.receipt, source="test")
         await refused("Read-only file system", record)
         await refused("Read-only file system", memory.rate("e-a", helpful=True, source="test"))
-        later = Store.open(Path(home), upgrades=[*UPGRADES, new_column("experiences", "mood", "'calm'")])
-        newest = 1 + len(UPGRADES)
+        later = Store.open(Path(home), migrations=[*MIGRATIONS, new_column("experiences", "mood", "'calm'")])
+        newest = 1 + len(MIGRATIONS)
         await refused(f"can't upgrade {home} from schema {newest} to {newest + 1}: can't lock", later)
         await refused("Read-only file system", memory.pool.backup(Path(place) / "b.zip"))
     print("done")
@@ -746,7 +746,7 @@ async def test_a_place_that_cant_be_written_is_read_and_says_so(old_home: Path, 
     if not may_mount():
         pytest.skip("mounting in a namespace of its own is not permitted here")
     lay(tmp_path / "place", "note", "here something is mounted")
-    async with opened(old_home, UPGRADES):
+    async with opened(old_home, MIGRATIONS):
         pass
     done = mounted(script, old_home, tmp_path / "place")
     assert done.stdout == "done\n", done.stderr

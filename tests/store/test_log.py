@@ -45,7 +45,7 @@ async def test_a_record_is_logged_with_who_and_with_what_it_taught(memory: Memor
     id = await learn(memory)
     again = await memory.record("another", outcome="success", experiences=[draft(0)], source="bob")
     held = await memory.record("third", outcome="failure", experiences=[draft(1, content=ORDER)], source="mallory")
-    attempts = [one.trajectory_ids for one in await memory.pool.every()]
+    attempts = [one.trajectory_ids for one in await memory.pool.all_of()]
     first = attempts[0][0]
     assert await entries(memory) == [
         ("alice", "recorded", first),
@@ -69,7 +69,7 @@ async def test_a_record_with_nothing_to_learn_writes_no_entry_of_its_own(memory:
     done = await memory.record(TASK, outcome="success", experiences=[], source="alice")
     assert await entries(memory) == [("alice", "recorded", done.trajectory_id)]
     store = await Store.open(home)
-    assert await store.trail.every_entry() == []
+    assert await store.activity_log.every_entry() == []
     store.close()
 
 
@@ -182,9 +182,9 @@ async def test_an_import_is_logged_as_the_file_for_each_experience(memory: Memor
     lines = [{"when_to_use": one["when_to_use"], "content": one["content"]} for one in (draft(0), draft(1))]
     lines.append({"when_to_use": "When it has to be quick", "content": ORDER})
     data = "\n".join(map(json.dumps, lines)).encode()
-    await memory.pool.bring_in("lib.jsonl", data, dry_run=True)
+    await memory.pool.import_file("lib.jsonl", data, dry_run=True)
     assert await entries(memory) == []
-    await memory.pool.bring_in("lib.jsonl", data)
+    await memory.pool.import_file("lib.jsonl", data)
     assert sorted((who, did) for who, did, _ in await entries(memory)) == [
         ("file:lib.jsonl", "imported"),
         ("file:lib.jsonl", "imported"),

@@ -860,7 +860,7 @@ async def test_upkeep_reduces_the_files_and_keeps_everything_readable(
             await put(store, experience(f"e-{number}"), trajectory(f"t-{number}"), line(f"r-{number}"))
             await put_vectors(store, "fake", {f"e-{number}": (1, 0)})
         before = files(home)
-        await store.upkeep.run()
+        await store.compaction.run()
         assert files(home) < before / 2
         for handle in (store, other):
             assert await handle.count("default") == {"active": EVERY_WRITES}
@@ -882,12 +882,12 @@ async def test_upkeep_waits_for_enough_writes(
         for number in range(writes):
             await put(store, line(f"r-{number}"))
         before = files(home)
-        assert store.upkeep.writes == writes
-        await store.upkeep.run()
+        assert store.compaction.writes == writes
+        await store.compaction.run()
         assert (files(home) < before) is tidied
-        assert store.upkeep.writes == (0 if tidied else writes)
+        assert store.compaction.writes == (0 if tidied else writes)
         again = files(home)
-        await store.upkeep.run()
+        await store.compaction.run()
         assert files(home) == again
 
 
@@ -913,8 +913,8 @@ async def test_upkeep_is_in_nobodys_way(home: Path) -> None:
         for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"))
         async with written_by_another(other):
-            await store.upkeep.run()
-        assert store.upkeep.writes == 0
+            await store.compaction.run()
+        assert store.compaction.writes == 0
 
 
 async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
@@ -925,21 +925,21 @@ async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
             await put(store, experience(f"e-{number}"))
         utility = 0
         with anyio.fail_after(240):
-            while not store.upkeep._preempted:
+            while not store.compaction._preempted:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(store.upkeep.run)
+                    tasks.start_soon(store.compaction.run)
                     for _ in range(EVERY_WRITES):
                         utility += 1
                         await put(store, experience("e-0", frequency=utility, utility=utility))
         before = files(home)
         async with written_by_another(other):
             with anyio.move_on_after(0.2) as waited:
-                await store.upkeep.run()
+                await store.compaction.run()
         assert waited.cancelled_caught
         monkeypatch.setattr("reme_mcp.store.compaction.KEEP_VERSIONS", timedelta(milliseconds=1))
-        await store.upkeep.run()
-        assert store.upkeep._preempted == set()
-        assert store.upkeep.writes == 0
+        await store.compaction.run()
+        assert store.compaction._preempted == set()
+        assert store.compaction.writes == 0
         assert files(home) < before / 2
         for handle in (store, other):
             assert (await handle.experiences("default", ["e-0"]))["e-0"].utility == utility
@@ -953,7 +953,7 @@ async def test_many_vectors_are_indexed_and_found_the_same(home: Path, monkeypat
             await put(store, experience(f"e-{number}"))
             await put_vectors(store, "fake", {f"e-{number}": [1, number]})
         before = await store.match_vector("fake", "default", unit(1, 3), statuses=["active"], limit=5)
-        await store.upkeep.run()
+        await store.compaction.run()
         after = await store.match_vector("fake", "default", unit(1, 3), statuses=["active"], limit=5)
         assert [id for id, _ in before] == [id for id, _ in after]
         assert before[0][0] == "e-3"

@@ -24,23 +24,42 @@ FORMATS = ("claude-code", "codex")
         'reme-mcp recall "deploy the blog"',
         'reme-mcp recall "deploy the blog" --tool bash --tool git --limit 3',
         'reme-mcp recall "deploy the blog" --workspace team --json',
+        'reme-mcp recall "deploy the blog" --explain',
     )
 )
 @click.argument("task")
 @click.option("--context", default="", help="Project, files, error text.")
 @click.option("--tool", "tools", multiple=True, help="A tool that the agent has; repeat for more.")
 @click.option("--limit", type=int, help="How many, 1 to 20.")
+@click.option("--explain", is_flag=True, help="All that was found, and why each was handed out or not.")
+@click.option("--receipt", "with_receipt", is_flag=True, help="Write a receipt, to record the outcome with.")
 @as_json_option
 @click.pass_obj
 def recall(
-    settings: Settings, task: str, context: str, tools: tuple[str, ...], limit: int | None, as_json: bool
+    settings: Settings,
+    task: str,
+    context: str,
+    tools: tuple[str, ...],
+    limit: int | None,
+    explain: bool,
+    with_receipt: bool,
+    as_json: bool,
 ) -> None:
-    """Show what earlier work says about TASK."""
+    """Show what earlier work says about TASK. It leaves no trace, unless --receipt is given."""
+    if explain and with_receipt:
+        raise click.UsageError("--explain only looks; leave --receipt out")
+    from reme_mcp.explanation import explanation
     from reme_mcp.vectors import BY_WORDS
 
     async def run(memory: Memory) -> None:
         await memory.warm_up(download=False, work=False)
-        result = await memory.recall(task, context=context, tools=tools, limit=limit, source=SOURCE)
+        if explain:
+            found = await memory.explain(task, context=context, tools=tools, limit=limit)
+            click.echo(found.model_dump_json(indent=1) if as_json else explanation(found))
+            return
+        result = await memory.recall(
+            task, context=context, tools=tools, limit=limit, source=SOURCE, with_receipt=with_receipt
+        )
         if as_json:
             click.echo(result.model_dump_json(indent=1))
             return

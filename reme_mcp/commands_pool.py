@@ -67,8 +67,8 @@ def list_pool(
 def show(settings: Settings, id: str, as_json: bool) -> None:
     """Show the experience ID (e-…) with its provenance, or the attempt ID (t-…) with what was learned from it.
 
-    Of an experience: who brought it and when, from which attempts, how it has done, and what its raters said. Of an
-    attempt: who recorded it and when, how it ended, how many steps it has, and what became of it.
+    Of an experience: who brought it and when, from which attempts, how it has done, and its latest recalls with what
+    came of each. Of an attempt: who recorded it and when, how it ended, how many steps it has, and what became of it.
     """
 
     async def run(memory: Memory) -> dict[str, object]:
@@ -78,28 +78,31 @@ def show(settings: Settings, id: str, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(fields))
         return
-    ratings = fields.pop("ratings", [])
+    recalls = fields.pop("recalls", [])
     rows = [(name, plain(value)) for name, value in fields.items()]
-    assert isinstance(ratings, list)
-    rows += [("rating", _rating(one)) for one in ratings]
+    assert isinstance(recalls, list)
+    rows += [("recall", _recall(one)) for one in recalls]
     show_table(("field", "value"), rows)
 
 
 async def _experience(memory: Memory, id: str) -> dict[str, object]:
     experience, tally = await memory.pool.experience(id)
-    ratings = await memory.pool.ratings(id)
     return dataclasses.asdict(experience) | {
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
-        "ratings": [
+        "recalls": [
             {
-                "helped": one.helped,
-                "reason": one.reason,
-                "recalled_by": one.source,
                 "receipt": one.receipt,
+                "rank": one.rank,
+                "task": one.task,
+                "recalled_by": one.source,
+                "recalled_at": one.created_at,
+                "helped": one.helped,
+                "settled_by": one.settled_by,
                 "settled_at": one.settled_at,
+                "reason": one.reason,
             }
-            for one in ratings
+            for one in await memory.pool.recalls(id)
         ],
     }
 
@@ -117,9 +120,18 @@ async def _attempt(memory: Memory, id: str) -> dict[str, object]:
     }
 
 
-def _rating(one: dict[str, object]) -> str:
-    said = f"{'helped' if one['helped'] else 'did not help'}, {one['settled_at']:%Y-%m-%d}, {one['receipt']}"
+def _recall(one: dict[str, object]) -> str:
+    said = f"{_outcome(one)}, {one['recalled_at']:%Y-%m-%d}, {one['receipt']}, number {one['rank']} for"
+    said = f"{said} {short(str(one['task']))}"
     return f"{said}: {plain(one['reason'])}" if one["reason"] else said
+
+
+def _outcome(one: dict[str, object]) -> str:
+    if one["helped"] is None:
+        return "outcome not known"
+    if one["settled_by"] == "rating":
+        return "rated helpful" if one["helped"] else "rated not helpful"
+    return "the task succeeded" if one["helped"] else "the task failed"
 
 
 @click.command()

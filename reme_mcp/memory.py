@@ -32,12 +32,14 @@ from reme_mcp.costs import Allowance, Spent
 from reme_mcp.distiller import Model
 from reme_mcp.embed import load_cross_encoder, load_embedder
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
+from reme_mcp.explanation import explained
 from reme_mcp.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.pool import Pool
 from reme_mcp.queue import Queue
 from reme_mcp.redaction import every_text, redactor
 from reme_mcp.rereader import LoadCrossEncoder, Rereader
 from reme_mcp.schema import (
+    ExplainResult,
     Outcome,
     RateResult,
     RecalledExperience,
@@ -49,7 +51,7 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.search import Search
+from reme_mcp.search import Notes, Search
 from reme_mcp.site import site_of
 from reme_mcp.store import Store, Writer
 from reme_mcp.vectors import LoadEmbedder, Vectors
@@ -204,6 +206,7 @@ class Memory:
         limit: int | None = None,
         workspace: str | None = None,
         source: str,
+        with_receipt: bool = True,
     ) -> RecallResult:
         """Return what earlier work says about a task, and a receipt to settle when its outcome is known.
 
@@ -214,40 +217,59 @@ class Memory:
             limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
             workspace: Whose pool; the settings' where `None`.
             source: Who asks.
+            with_receipt: Whether it is a recall whose outcome will be told; without one, nothing is written.
 
         Raises:
             InvalidInput: An argument is out of its range.
             StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
-        task = self._redact(checks.text("task", task))
-        context = self._redact(checks.text("context", context, optional=True))
-        workspace = self._workspace(workspace)
         source = checks.label(source)
-        settings = self.settings.recall
-        limit = settings.limit if limit is None else limit
-        if not 1 <= limit <= 20:
-            raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
-        store = await self._open_store()
-
-        notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
-        receipt = new_id("r")
-        lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
-        trouble = notes.trouble
-        try:
-            await store.add_receipt(lines)
+        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
+        trouble = [self._search.tell_once(), notes.trouble]
+        receipt, footer = "", ""
+        if with_receipt:
+            receipt = new_id("r")
+            lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
             footer = prompts.RECALL_FOOTER.format(receipt=receipt)
-        except StoreError as exc:
-            # A full disk, or a home that may only be read, does not make the notes worse.
-            receipt, trouble = "", f"This recall is not counted ({exc}). {trouble}".rstrip()
-            footer = prompts.RECALL_FOOTER_UNCOUNTED
-        self._look_after_pool()
+            try:
+                await store.add_receipt(lines)
+            except StoreError as exc:
+                # A full disk, or a home that may only be read, does not make the notes worse.
+                receipt, footer = "", prompts.RECALL_FOOTER_UNCOUNTED
+                trouble.insert(0, f"This recall is not counted ({exc}).")
+            self._look_after_pool()
         return RecallResult(
-            guidance=f"{notes.guidance}\n\n{footer}",
+            guidance="\n\n".join(part for part in (notes.guidance, footer) if part),
             experiences=[_recalled(item) for item in notes.shown],
             receipt=receipt,
             search=list(notes.modes),
-            note=trouble,
+            note=" ".join(part for part in trouble if part),
         )
+
+    async def explain(
+        self,
+        task: str,
+        *,
+        context: str = "",
+        tools: Sequence[str] = (),
+        limit: int | None = None,
+        workspace: str | None = None,
+    ) -> ExplainResult:
+        """Return what `recall` would hand out for a task, what it would not, and why; no receipt is written.
+
+        Args:
+            task: In the user's words; 1 to 8,000 characters.
+            context: What else narrows it down; at most 8,000 characters.
+            tools: What the agent has; empty means unknown.
+            limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
+            workspace: Whose pool; the settings' where `None`.
+
+        Raises:
+            InvalidInput: An argument is out of its range.
+            StoreError: The pool can't be read.
+        """
+        *_, notes = await self._notes(task, context, tools, limit, workspace)
+        return explained(notes, note=notes.trouble)
 
     async def record(
         self,
@@ -433,6 +455,20 @@ class Memory:
         return await self._queue.work_all(done)
 
     # --- inside ---
+
+    async def _notes(
+        self, task: str, context: str, tools: Sequence[str], limit: int | None, workspace: str | None
+    ) -> tuple[str, str, Store, Notes]:
+        """Return task and workspace as they are taken, the store, and the notes about the task."""
+        task = self._redact(checks.text("task", task))
+        context = self._redact(checks.text("context", context, optional=True))
+        workspace = self._workspace(workspace)
+        limit = self.settings.recall.limit if limit is None else limit
+        if not 1 <= limit <= 20:
+            raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
+        store = await self._open_store()
+        notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
+        return task, workspace, store, notes
 
     async def _open_store(self) -> Store:
         async with self._opening:

@@ -149,10 +149,25 @@ class Pool:
         store = await self._open_store()
         return await store.learned_from(self._workspace(workspace), [checks.label(trajectory_id)])
 
-    async def ratings(self, experience_id: str, *, workspace: str | None = None) -> list[ReceiptLine]:
-        """Return the recalls of an experience that somebody has rated, newest first."""
+    async def recalls(
+        self, experience_id: str, *, workspace: str | None = None, offset: int = 0, limit: int = 50
+    ) -> list[ReceiptLine]:
+        """Return the recalls that handed out an experience, newest first, with how each went.
+
+        Args:
+            experience_id: Which one; one that is not there has no recalls.
+            workspace: Whose; the settings' where `None`.
+            offset: How many to leave out.
+            limit: 1 to 1,000.
+
+        Raises:
+            InvalidInput: `offset` or `limit` is out of range.
+        """
+        _check_page(offset, limit)
         store = await self._open_store()
-        return await store.receipts.ratings(self._workspace(workspace), checks.label(experience_id))
+        return await store.receipts.of_experience(
+            self._workspace(workspace), checks.label(experience_id), offset=offset, limit=limit
+        )
 
     async def deleted(self, *, workspace: str | None = None, offset: int = 0, limit: int = 50) -> list[Experience]:
         """Return experiences that were deleted, as they were; `limit` is 1 to 1,000.

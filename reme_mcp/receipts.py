@@ -42,12 +42,14 @@ class Receipts:
         newest = await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at", limit=1)
         return next(iter(newest), None)
 
-    async def ratings(self, workspace: str, experience_id: str) -> list[ReceiptLine]:
-        """Return the recalls of an experience that somebody has rated, newest first."""
-        where = every(
-            equals("workspace", workspace), equals("experience_id", experience_id), equals("settled_by", "rating")
+    async def of_experience(
+        self, workspace: str, experience_id: str, *, offset: int = 0, limit: int | None = None
+    ) -> list[ReceiptLine]:
+        """Return the recalls that handed out an experience, newest first; all of them where `limit` is `None`."""
+        where = every(equals("workspace", workspace), equals("experience_id", experience_id))
+        return await read_rows(
+            self._tables["receipts"], ReceiptLine, where, newest_by="created_at", offset=offset, limit=limit
         )
-        return await read_rows(self._tables["receipts"], ReceiptLine, where, newest_by="created_at")
 
     async def tally(
         self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()

@@ -22,6 +22,8 @@ from pydantic_core import PydanticCustomError
 Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
 SearchMode = Literal["text", "vector", "cross_encoder"]
+# What decided about an experience that a recall found: it was handed out, or held back by one of the others.
+Rule = Literal["handed_out", "floor", "limit", "token_budget"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
 RecordStatus = Literal["queued", "awaiting_experiences", "distilled", "nothing_to_learn"]
 
@@ -290,6 +292,63 @@ class RecallResult(BaseModel):
     guidance: str
     experiences: list[RecalledExperience]
     receipt: str
+    search: list[SearchMode]
+    note: str
+
+
+class RankingNumbers(BaseModel):
+    """What the place of an experience in a ranking came from; `recall.Ranked` tells what each is."""
+
+    ranking: float
+    relevance: float
+    text_relevance: float
+    vector_relevance: float | None
+    neighbour_relevance: float
+    reread_relevance: float | None
+    similarity: float | None
+    confidence: float
+    frequency: int
+    utility: int
+    age_days: int
+    missing_tools: list[str]
+
+
+class ExplainedExperience(BaseModel):
+    """One experience that a recall found, and what became of it.
+
+    Attributes:
+        rank: 1 is the first of the ranking; those that were handed out come first.
+        rule: What decided: `handed_out`, or what held it back.
+        why: The same in a sentence.
+    """
+
+    id: str
+    rank: int
+    rule: Rule
+    why: str
+    when_to_use: str
+    content: str
+    kind: Kind
+    status: Status
+    source: str
+    tools_used: list[str]
+    numbers: RankingNumbers
+
+
+class ExplainResult(BaseModel):
+    """The answer of `Memory.explain`.
+
+    Attributes:
+        guidance: What the assistant would read.
+        tokens: What that costs it.
+        experiences: All that the search found and looked at, those handed out first.
+        search: Which searches answered.
+        note: What the user should know about the models; empty where nothing.
+    """
+
+    guidance: str
+    tokens: int
+    experiences: list[ExplainedExperience]
     search: list[SearchMode]
     note: str
 

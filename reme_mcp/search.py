@@ -25,7 +25,7 @@ from reme_mcp.errors import EndpointError
 from reme_mcp.questions import Question
 from reme_mcp.recall import Hits, Ranked
 from reme_mcp.rereader import Rereader
-from reme_mcp.schema import SearchMode, now
+from reme_mcp.schema import Rule, SearchMode, now
 from reme_mcp.searchable import search_text
 from reme_mcp.store import Store
 from reme_mcp.vectors import Vectors
@@ -33,8 +33,22 @@ from reme_mcp.words import spell_out, unquoted
 
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
+NOT_ABOUT_IT = "it is not about the task: neither its words nor its meaning are near enough"
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """An experience that was considered, and the rule that let it pass or held it back.
+
+    Attributes:
+        why: The rule in a sentence, with the numbers that it compared.
+    """
+
+    item: Ranked
+    rule: Rule
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +57,20 @@ class Notes:
 
     Attributes:
         guidance: What a reader reads of it.
-        shown: The experiences in it, best first.
+        decided: Everything that was considered, those in the guidance first, each with the rule that decided.
         modes: What their order comes from.
-        trouble: What the user should know about the models; empty where nothing.
+        trouble: Why the model behind the server had no part in it; empty where nothing is amiss.
     """
 
     guidance: str
-    shown: Sequence[Ranked]
+    decided: Sequence[Decided]
     modes: Sequence[SearchMode]
     trouble: str
+
+    @property
+    def shown(self) -> list[Ranked]:
+        """The experiences in the guidance, best first."""
+        return [one.item for one in self.decided if one.rule == "handed_out"]
 
 
 class Search:
@@ -82,21 +101,50 @@ class Search:
         ids = recall.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
         candidates = [found[id] for id in ids if id in found]
-        least = self._settings.min_similarity or self._vectors.min_similarity
-        if self._settings.floor:
-            candidates = recall.about(query, candidates, vector, min_similarity=least)
         ranked = recall.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
+        ranked, below = self._above_floor(query, ranked, vector)
 
-        texts = (search_text(one.experience) for one in ranked[: recall.REREAD])
+        texts = (search_text(item.experience) for item in ranked[: recall.REREAD])
         numbers = await self._rereader.compare(query, texts)
         if numbers is not None:
-            ranked = recall.reread(ranked[: recall.REREAD], numbers, settings=self._settings)
+            ranked = [
+                *recall.reread(ranked[: recall.REREAD], numbers, settings=self._settings),
+                *ranked[recall.REREAD :],
+            ]
             modes.append("cross_encoder")
-        ranked, trouble = await self._reranked(task, ranked[: max(limit, RERANKED)])
+        ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
         words, shown = guidance.recall_guidance(ranked[:limit], token_budget=self._settings.token_budget)
         words, more_trouble = await self._rewritten(task, words, shown)
-        told = (self._vectors.tell_once(), self._rereader.tell_once(), trouble or more_trouble)
-        return Notes(words, shown, modes, " ".join(note for note in told if note))
+        decided = [*self._handed_out(ranked, len(shown), limit), *below]
+        return Notes(words, decided, modes, trouble or more_trouble)
+
+    def tell_once(self) -> str:
+        """Return what the user should know about the models, the first time that there is something to know."""
+        return " ".join(note for note in (self._vectors.tell_once(), self._rereader.tell_once()) if note)
+
+    def _above_floor(self, query: str, ranked: list[Ranked], vector: Hits | None) -> tuple[list[Ranked], list[Decided]]:
+        """Return those that are about the query, and the others with the reason."""
+        if not self._settings.floor:
+            return ranked, []
+        least = self._settings.min_similarity or self._vectors.min_similarity
+        passing = {
+            one.id for one in recall.about(query, [item.experience for item in ranked], vector, min_similarity=least)
+        }
+        below = [Decided(item, "floor", NOT_ABOUT_IT) for item in ranked if item.experience.id not in passing]
+        return [item for item in ranked if item.experience.id in passing], below
+
+    def _handed_out(self, ranked: Sequence[Ranked], shown: int, limit: int) -> list[Decided]:
+        """Return what became of those above the floor, of which the first `shown` were handed out."""
+        full = f"the notes before it fill the {self._settings.token_budget} tokens of [recall] token_budget"
+        late = f"{limit} are handed out at most, and it is behind them"
+        return [
+            Decided(item, "handed_out", f"number {place} of those above the floor")
+            if place <= shown
+            else Decided(item, "token_budget", full)
+            if place <= limit
+            else Decided(item, "limit", late)
+            for place, item in enumerate(ranked, start=1)
+        ]
 
     async def _by_words(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
         reach = self._settings.candidates
@@ -112,15 +160,15 @@ class Search:
         hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=reach)
         return Hits.of_numbers(hits)
 
-    async def _reranked(self, task: str, ranked: list[Ranked]) -> tuple[list[Ranked], str]:
-        """Return the notes as the model behind the server orders them, or as they were and why."""
+    async def _reranked(self, task: str, ranked: list[Ranked], most: int) -> tuple[list[Ranked], str]:
+        """Return the notes, the first `most` as the model behind the server orders them, or as they were and why."""
         if self._model is None or not self._settings.rerank or len(ranked) < 2:
             return ranked, ""
-        notes = [item.experience for item in ranked]
+        notes = [item.experience for item in ranked[:most]]
         order, trouble = await self._asked(questions.rerank(task, notes, self._model.room(forms.Order)), self._model)
         if order is None:
             return ranked, trouble
-        return [ranked[place] for place in forms.ranks(order, len(ranked))], ""
+        return [*(ranked[place] for place in forms.ranks(order, len(notes))), *ranked[most:]], ""
 
     async def _rewritten(self, task: str, words: str, shown: Sequence[Ranked]) -> tuple[str, str]:
         """Return the guidance with the model's advice before it, or as it was and why."""

@@ -36,6 +36,7 @@ LAYERS = (
     ("server", "gate"),
     ("arguments", "capture", "subscriptions", "tokens", "identity", "metrics", "logs"),
     ("memory",),
+    ("explanation",),
     ("pool", "queue", "search"),
     ("imports", "erasure"),
     ("intake", "distiller", "rereader", "records", "skills"),

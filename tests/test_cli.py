@@ -49,13 +49,13 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 def test_what_is_recorded_can_be_recalled_rated_and_shown(run: Run) -> None:
     id = learned(run)
     assert "> Lock all doors" in run("recall", "starting an engine").stdout
-    recalled = json.loads(run("recall", "starting an engine", "--json").stdout)
+    recalled = json.loads(run("recall", "starting an engine", "--receipt", "--json").stdout)
     assert [one["id"] for one in recalled["experiences"]] == [id]
     rated = json.loads(run("rate", id, "--helpful", "--receipt", recalled["receipt"], "--json").stdout)
     assert (rated["utility"], rated["frequency"]) == (1, 1)
     assert "not helpful" in run("rate", id, "--unhelpful").stdout
     shown = json.loads(run("show", id, "--json").stdout)
-    assert (shown["task"], shown["source"], shown["recalled"]) == ("Start the car", "cli", 2)
+    assert (shown["task"], shown["source"], shown["recalled"]) == ("Start the car", "cli", 1)
     assert json.loads(run("stats", "--json").stdout)["experiences"] == {"active": 1}
 
 
@@ -111,7 +111,7 @@ def test_pruning_dry_changes_nothing_and_wet_archives_and_restoring_undoes_it(ru
     id = learned(run)
     run("pin", id)
     for number in range(5):
-        receipt = json.loads(run("recall", "starting an engine", "--json").stdout)["receipt"]
+        receipt = json.loads(run("recall", "starting an engine", "--receipt", "--json").stdout)["receipt"]
         run("rate", id, "--unhelpful", "--receipt", receipt, "--reason", str(number))
     assert json.loads(run("prune", "--json").stdout) == []
     run("unpin", id)

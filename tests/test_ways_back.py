@@ -298,13 +298,21 @@ def test_erasing_again_finishes_what_was_interrupted_and_nothing_else_can_be(run
 # --- show ---
 
 
-def test_an_experience_is_shown_with_what_its_raters_said(run: Run) -> None:
+def test_an_experience_is_shown_with_its_recalls_and_what_came_of_each(run: Run) -> None:
     id = learned(run)
+    query = draft()["when_to_use"]
+    run("recall", query, "--receipt")
     run("rate", id, "--unhelpful", "--reason", "the option is gone")
-    (rating,) = json.loads(run("show", id, "--json").stdout)["ratings"]
-    assert (rating["helped"], rating["reason"]) == (False, "the option is gone")
-    assert "did not help" in run("show", id).stdout
-    assert "the option is gone" in run("show", id).stdout
+    receipt = json.loads(run("recall", query, "--receipt", "--json").stdout)["receipt"]
+    run("record", "-", given=json.dumps({"task": TASK, "outcome": "success", "experiences": [], "receipt": receipt}))
+    run("recall", query, "--receipt")
+    recalls = json.loads(run("show", id, "--json").stdout)["recalls"]
+    assert [one["helped"] for one in recalls] == [None, True, False]
+    assert [one["settled_by"] for one in recalls] == ["", "trajectory", "rating"]
+    assert (recalls[1]["receipt"], recalls[1]["rank"], recalls[2]["reason"]) == (receipt, 1, "the option is gone")
+    text = " ".join(run("show", id).stdout.split())
+    for said in ("outcome not known", "the task succeeded", "rated not helpful", "the option is gone"):
+        assert said in text
 
 
 def test_an_attempt_is_shown_with_who_and_what_was_learned(run: Run) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from reme_mcp.distill.drafts import read_drafts
 from reme_mcp.errors import InvalidInput
-from reme_mcp.schema import Experience, ExperienceDraft, Kind, Status, clean_text
+from reme_mcp.schema import Experience, ExperienceDraft, Kind, Status, clean_text, one_line
 
 SHOWN_CHARS = 60
 
@@ -103,5 +103,4 @@ def check_counters(frequency: int, utility: int) -> None:
 
 def shown(value: object) -> str:
     """Return a value as a message shows it, on one line and shortened."""
-    text = clean_text(repr(value))
-    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
+    return one_line(clean_text(repr(value)), SHOWN_CHARS)

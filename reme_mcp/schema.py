@@ -9,12 +9,16 @@ Source: the experience is ⟨ω, e, κ, c, τ⟩ of ReMe (arXiv 2512.10696, §3.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import secrets
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal, get_args
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -76,8 +80,49 @@ _CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0))
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A field holds what others wrote: it is redacted, screened, and withheld with the experience.
+
+    Attributes:
+        max_chars: Of the text, or of each where the field holds several.
+        one_line: It is a name or an id; line ends become spaces.
+        by_user: It is the user's own words, and may ask for what a lesson may not order. It holds a lesson back only
+            where a file says it.
+        stays: A reader sees it of a withheld experience, too, and learns who brought it and why it is held back.
+    """
+
+    max_chars: int
+    one_line: bool = False
+    by_user: bool = False
+    stays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A field holds ids or words that this server made or checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A field holds a number, a time or a flag.
+
+    Attributes:
+        in_files: Whether it means anything outside of its own pool.
+    """
+
+    in_files: bool = True
+
+
+ExperienceId = Annotated[str, Field(pattern=rf"^e-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
+TrajectoryId = Annotated[str, Field(pattern=rf"^t-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
+
+
+@dataclass(frozen=True, slots=True)
 class Experience:
     """One lesson of the pool, with what makes it findable and accountable.
+
+    Each field says what it holds: `Text`, `Name` or `Number`. What is redacted, screened, withheld, imported, exported
+    and stored follows from that.
 
     Attributes:
         id: Random, stable for life (`e-` and ten characters).
@@ -104,30 +149,66 @@ class Experience:
         origins: Ids that it, or what was merged into it, had where it was imported from.
     """
 
-    id: str
-    workspace: str
-    when_to_use: str
-    content: str
-    keywords: tuple[str, ...]
-    confidence: float
-    tools_used: tuple[str, ...]
-    kind: Kind
-    task: str
-    generalized_task: str
-    frequency: int
-    utility: int
-    prior_frequency: int
-    prior_utility: int
-    source: str
-    author: str
-    trajectory_ids: tuple[str, ...]
-    created_at: datetime
-    updated_at: datetime
-    counted_since: datetime
-    status: Status
-    status_reason: str
-    pinned: bool
-    origins: tuple[str, ...] = ()
+    id: Annotated[ExperienceId, Name()]
+    workspace: Annotated[str, Name()]
+    when_to_use: Annotated[str, Text(MAX_WHEN_TO_USE_CHARS)]
+    content: Annotated[str, Text(MAX_CONTENT_CHARS)]
+    keywords: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)]
+    confidence: Annotated[float, Number()]
+    tools_used: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)]
+    kind: Annotated[Kind, Name()]
+    task: Annotated[str, Text(MAX_TASK_CHARS, by_user=True), Field(max_length=MAX_TASK_CHARS)]
+    generalized_task: Annotated[str, Text(MAX_WHEN_TO_USE_CHARS)]
+    frequency: Annotated[int, Number(), Field(ge=0)]
+    utility: Annotated[int, Number(), Field(ge=0)]
+    prior_frequency: Annotated[int, Number(in_files=False)]
+    prior_utility: Annotated[int, Number(in_files=False)]
+    source: Annotated[str, Text(MAX_LABEL_CHARS, one_line=True, stays=True)]
+    author: Annotated[str, Text(MAX_LABEL_CHARS, one_line=True)]
+    trajectory_ids: Annotated[tuple[TrajectoryId, ...], Name()]
+    created_at: Annotated[datetime, Number()]
+    updated_at: Annotated[datetime, Number()]
+    counted_since: Annotated[datetime, Number(in_files=False)]
+    status: Annotated[Status, Name()]
+    status_reason: Annotated[str, Text(MAX_TASK_CHARS, stays=True), Field(max_length=MAX_TASK_CHARS)]
+    pinned: Annotated[bool, Number()]
+    origins: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)] = ()
+
+
+@functools.cache
+def fields_of(kind: type[Any]) -> Mapping[str, Text | Name | Number]:
+    """Return what each field of a dataclass, such as `Experience`, says that it holds; in their order.
+
+    Raises:
+        TypeError: A field does not say it.
+    """
+    declared = get_type_hints(kind, include_extras=True)
+    fields: dict[str, Text | Name | Number] = {}
+    for field in dataclasses.fields(kind):
+        holds = [one for one in get_args(declared[field.name]) if isinstance(one, Text | Name | Number)]
+        if len(holds) != 1:
+            raise TypeError(f"{kind.__name__}.{field.name} must be annotated with one of Text, Name, Number")
+        fields[field.name] = holds[0]
+    return MappingProxyType(fields)
+
+
+def text_fields(value: Experience | ExperienceDraft) -> Iterator[tuple[str, Text, tuple[str, ...]]]:
+    """Yield what others wrote in an experience or a draft of one: name of the field, what it holds, its texts."""
+    of_draft = isinstance(value, ExperienceDraft)
+    for name, holds in fields_of(Experience).items():
+        if isinstance(holds, Text) and not (of_draft and name not in ExperienceDraft.model_fields):
+            held = getattr(value, name)
+            yield name, holds, (held,) if isinstance(held, str) else tuple(held)
+
+
+def with_texts(experience: Experience, change: Callable[[str, Text], str]) -> Experience:
+    """Return the experience with `change` made to every text that others wrote; what becomes empty leaves a list."""
+    changed: dict[str, str | tuple[str, ...]] = {}
+    for name, holds, texts in text_fields(experience):
+        new = tuple(change(text, holds) for text in texts)
+        changed[name] = new[0] if isinstance(getattr(experience, name), str) else tuple(filter(None, new))
+    # mypy can't see that a changed field keeps its type.
+    return dataclasses.replace(experience, **changed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,13 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
     import anyio
 
     from reme_mcp.memory.memory import Memory
+    from reme_mcp.store.lock import on_wait
+
+    async def tell(what: str) -> None:
+        click.echo(what, err=True)
 
     async def opened() -> Result:
+        on_wait.set(tell)
         async with Memory.open(settings) as memory:
             return await run(memory)
 

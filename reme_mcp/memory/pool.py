@@ -273,7 +273,7 @@ class Pool:
             offset = 0
             while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 for one in page:
-                    held = quarantine.hold(one, quarantine.suspicions(one, one.source))
+                    held = quarantine.hold(one, quarantine.suspicions(one))
                     if held is not one and not quarantine.is_approved(one):
                         found.append(replace(held, updated_at=now()))
                 offset += len(page)
@@ -535,8 +535,8 @@ def _restored(experience: Experience, *, at: datetime) -> Experience:
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
     restored = rules_.restore(experience, at=at)
-    if quarantine.is_withheld(experience):
+    if quarantine.is_rejected(experience):
         # Who takes back what was rejected in review has seen what is suspected of it.
         return quarantine.approve(restored, experience.status_reason, at=at)
     # An older version or a file may have archived what nobody has looked at.
-    return quarantine.hold(restored, quarantine.suspicions(restored, restored.source))
+    return quarantine.hold(restored, quarantine.suspicions(restored))

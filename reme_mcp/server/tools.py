@@ -35,6 +35,7 @@ from reme_mcp.schema import RateResult, RecallResult, RecordResult
 from reme_mcp.server.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.server.resources import announce_change
 from reme_mcp.server.state import Caller, Context, State, caller_access, caller_source
+from reme_mcp.store.lock import on_wait
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,10 @@ async def call_tool(context: Context, params: CallToolRequestParams) -> CallTool
         arguments = arguments.model_copy(update={"workspace": access.workspace(arguments.workspace)})
         if not state.memory.is_open:
             await context.session.report_progress(0, 1, "opening the pool")
-        caller = Caller(caller_source(context, access), access, partial(_tell, context))
+        tell = partial(_tell, context)
+        # Each call runs in a context of its own.
+        on_wait.set(tell)
+        caller = Caller(caller_source(context, access), access, tell)
         text, result = await tool.run(state, arguments, caller)
     except ReMeError as exc:
         if access.holder and not isinstance(exc, InvalidInput):

@@ -30,6 +30,11 @@ SearchMode = Literal["text", "vector", "cross_encoder"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
 Rule = Literal["handed_out", "floor", "limit", "token_budget"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+STATUSES: tuple[Status, ...] = get_args(Status)
+# What a recall may hand out; provisional lessons for their own task only.
+RECALLABLE: tuple[Status, ...] = ("active", "provisional")
 RecordStatus = Literal["queued", "awaiting_experiences", "distilled", "nothing_to_learn"]
 
 # No vowels, no look-alikes (0/o, 1/l/i, 2/z, 5/s): an id can be read aloud and never spells a word.
@@ -64,6 +69,12 @@ def clean_text(text: str) -> str:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL_CHARACTERS)
     return unicodedata.normalize("NFC", text).strip()
+
+
+def one_line(text: str, max_chars: int) -> str:
+    """Return the beginning of a text on one line, with an ellipsis where something was cut off."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_chars else f"{line[: max_chars - 1]}…"
 
 
 _CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}

@@ -21,6 +21,7 @@ import click
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
+from reme_mcp.schema import one_line
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -127,8 +128,7 @@ def plain(value: object) -> str:
 
 def short(text: str) -> str:
     """Return the beginning of a text, in one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+    return one_line(text, SHOWN_CHARS)
 
 
 def to_json(value: object) -> str:

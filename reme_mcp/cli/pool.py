@@ -19,13 +19,13 @@ from reme_mcp.cli.output import (
     with_memory,
 )
 from reme_mcp.config.settings import Settings
+from reme_mcp.schema import RECALLABLE, STATUSES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
     from reme_mcp.schema import Experience, Status
     from reme_mcp.store.erasure import Erasure
 
-STATUSES = ("active", "provisional", "quarantined", "archived")
 ATTEMPT_FIELDS = ("id", "workspace", "task", "outcome", "reward", "source", "created_at", "receipt", "status")
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -196,7 +196,7 @@ def archive(
     async def run(memory: Memory) -> list[Experience]:
         ids = experience_ids
         if brought_by is not None:
-            held = await memory.pool.all_of(statuses=("active", "provisional"))
+            held = await memory.pool.all_of(statuses=RECALLABLE)
             ids = tuple(one.id for one in held if one.source == brought_by)
         # All of them are looked at before one is changed.
         looked_at = [await memory.pool.archive(id, reason, dry_run=True) for id in ids]

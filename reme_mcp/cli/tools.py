@@ -10,6 +10,7 @@ import click
 from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, with_memory
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
+from reme_mcp.schema import OUTCOMES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -81,7 +82,7 @@ def recall(
 )
 @click.argument("file", type=click.File("rb"))
 @click.option("--format", type=click.Choice(FORMATS), help="FILE is a session file of this client.")
-@click.option("--outcome", type=click.Choice(("success", "failure")), help="With --format: how the session ended.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="With --format: how the session ended.")
 @click.option("--reward", type=float, help="With --format, instead of --outcome: 0 to 1; 1 is success.")
 @as_json_option
 @click.pass_obj

@@ -26,6 +26,7 @@ from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import activate
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
+    STATUSES,
     Experience,
     Merged,
     Outcome,
@@ -34,7 +35,6 @@ from reme_mcp.schema import (
     RecordResult,
     RecordStatus,
     Rejected,
-    Status,
     Trajectory,
     now,
     task_key,
@@ -49,7 +49,6 @@ EARLIER_ATTEMPTS = 5
 TWIN_CANDIDATES = 10
 # By how many of its words they are searched.
 TELLING_WORDS = 16
-EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +302,7 @@ async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None =
         words = _telling_words(lesson_text(candidate))
         cosines, similar = await gather(
             partial(_cosines, batch, row, store),
-            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
+            partial(store.match_text, candidate.workspace, words, statuses=STATUSES, limit=TWIN_CANDIDATES),
         )
         ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
         others = await store.experiences(candidate.workspace, ids)

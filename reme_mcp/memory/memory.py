@@ -45,7 +45,7 @@ from reme_mcp.recall.explanation import explained
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
-from reme_mcp.safety.redaction import redact_json, redactor
+from reme_mcp.safety.redaction import redact_json, redactor_of
 from reme_mcp.schema import (
     ExplainResult,
     Outcome,
@@ -103,7 +103,7 @@ class Memory:
         self._missing_vectors = MissingVectors(self._vectors)
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
-        self._redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        self._redact = redactor_of(settings.redaction)
         self._llm = (
             DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
             if settings.llm.base_url

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from reme_mcp.recall.ranking import Ranked
-from reme_mcp.schema import Experience, RateResult, RecordResult, SettledBy
+from reme_mcp.schema import Experience, RateResult, RecordResult, SettledBy, one_line
 from reme_mcp.text.tokens import shorten, tokens
 from reme_mcp.transcripts.transcript import Step, Transcript
 
@@ -118,8 +118,8 @@ def name(text: str) -> str:
     if re.fullmatch(r"[\w.:/@+-]{1,48}", text):
         return text
     # Nothing that ends a quotation or sets a part of the heading off.
-    bare = " ".join(re.sub(r"[^\w.:/@+() -]", " ", text).split())
-    return f'"{bare if len(bare) <= NAME_CHARS else bare[: NAME_CHARS - 1] + "…"}"'
+    bare = re.sub(r"[^\w.:/@+() -]", " ", text)
+    return f'"{one_line(bare, NAME_CHARS)}"'
 
 
 def _heading(item: Ranked) -> str:

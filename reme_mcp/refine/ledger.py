@@ -17,7 +17,18 @@ from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
-from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Tally, Trajectory, Verdicts, now, task_key
+from reme_mcp.schema import (
+    RECALLABLE,
+    Attempt,
+    Experience,
+    ReceiptLine,
+    Settled,
+    Tally,
+    Trajectory,
+    Verdicts,
+    now,
+    task_key,
+)
 from reme_mcp.sources import may_speak_for
 from reme_mcp.store.store import Store
 from reme_mcp.text.clean import unknown
@@ -173,7 +184,7 @@ async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]
 
 def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
     """Return why φ removes the experience, empty where it stays: only what is in recall, and nothing that is pinned."""
-    if experience.pinned or experience.status not in ("active", "provisional"):
+    if experience.pinned or experience.status not in RECALLABLE:
         return ""
     voices = voices_on(experience, tally)
     goes = should_prune_by_raters(

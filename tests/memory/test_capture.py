@@ -56,7 +56,7 @@ async def test_two_tasks_in_one_session_are_two_attempts(settings: Settings) -> 
         says("Done."),
         user("thanks, works", 2),
         user("Add a retry to the uploader", 3),
-        says("Done."),
+        says("Added.", 4),
     )
     async with Memory.open(settings) as memory:
         first, second = await record_session(memory, jsonl(*entries, user("that still fails", 9)), "claude-code")

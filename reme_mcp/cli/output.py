@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SOURCE = "cli"
 PROGRAM = "reme-mcp"
 SHOWN_CHARS = 70
-EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
+EXPERIENCE_COLUMNS = ("id", "status", "kind", "succeeded", "when to use")
 
 Result = TypeVar("Result")
 

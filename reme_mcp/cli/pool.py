@@ -131,7 +131,10 @@ def _outcome(one: dict[str, object]) -> str:
         return "outcome not known"
     if one["settled_by"] == "rating":
         return "rated helpful" if one["helped"] else "rated not helpful"
-    return "the task succeeded" if one["helped"] else "the task failed"
+    if one["settled_by"] == "misled":
+        return "it misled"
+    ended = "the task succeeded" if one["helped"] else "the task failed"
+    return f"used, {ended}" if one["settled_by"] == "used" else ended
 
 
 @click.command()
@@ -156,7 +159,7 @@ def stats(settings: Settings, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def prune(settings: Settings, dry_run: bool, as_json: bool) -> None:
-    """Archive what is recalled often and helps little; `restore` brings it back."""
+    """Archive what is recalled often and succeeded with too rarely; `restore` brings it back."""
     experiences = with_memory(settings, lambda memory: memory.pool.prune(dry_run=dry_run))
     show_experiences(experiences, as_json=as_json)
     if not as_json:

@@ -97,8 +97,8 @@ def record(
     """Record the trajectories in FILE (`-` is stdin).
 
     FILE is JSON Lines or one JSON object: task, outcome or reward, and any of steps, messages, experiences, receipt,
-    trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same. Where a line is
-    no JSON object, nothing is recorded.
+    used, misled, trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same.
+    Where a line is no JSON object, nothing is recorded.
 
     With --format, FILE is one session as Claude Code (~/.claude/projects) or Codex (~/.codex/sessions) keeps it. How it
     ended is what --outcome or --reward say, or else what the user's last words or the last run of tests say; where

@@ -212,7 +212,8 @@ async def _learned(
         # This one may be stored by now, or not.
         attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
         earlier = drafts.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
-        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier)
+        asks = bool(trajectory.receipt) and not trajectory.verdicts
+        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier, asks_for_verdicts=asks)
     recalled = [one for one in added if one.status != "quarantined"]
     lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
     answer = answer.model_copy(

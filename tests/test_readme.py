@@ -17,7 +17,10 @@ from reme_mcp.cli.main import cli
 from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.memory.memory import Memory
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 COMMANDS = cli.list_commands(click.Context(cli))
 LESSON = {"when_to_use": "Before deploying the blog", "content": "Build it with the production settings first."}
 LIBRARY_RECORD = {"when_to_use": "Before naming a branch", "content": "Use hyphens, as blanks are not allowed there."}
@@ -31,7 +34,7 @@ NOT_RUN = {"serve": "it waits for a client", "demo": "test_cli.py plays it"}
 
 def lines() -> Iterator[str]:
     """Yield the command lines of the README's shell blocks that start with this program."""
-    for block in re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE):
+    for block in re.findall(r"^```sh\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
             if line.startswith("reme-mcp"):
                 yield line
@@ -65,6 +68,18 @@ def prepare(command: str, id: str, home: Path) -> None:
         anyio.run(archive)
 
 
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    assert len(README.splitlines()) <= 120
+    assert max(len(line) for line in README.splitlines() if not line.startswith("|")) <= 100
+    assert {page.name for page in PAGES[3:]} <= set(re.findall(r"\(docs/(\w+\.md)\)", README))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_there_is_something_to_run() -> None:
     assert len(list(lines())) >= 5
 
@@ -83,7 +98,7 @@ def test_every_command_line_works(line: str, lesson: str, home: Path, tmp_path: 
 
 
 def test_every_command_that_is_spoken_of_exists() -> None:
-    spoken = re.findall(r"`(?:\.venv/bin/)?reme-mcp ([a-z][a-z-]*)", README)
+    spoken = re.findall(r"`(?:\.venv/bin/)?reme-mcp ([a-z][a-z-]*)", TEXT)
     assert spoken
     assert set(spoken) <= set(COMMANDS)
 

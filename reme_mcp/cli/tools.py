@@ -10,6 +10,7 @@ import click
 from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, with_memory
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
+from reme_mcp.schema import OUTCOMES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -81,7 +82,7 @@ def recall(
 )
 @click.argument("file", type=click.File("rb"))
 @click.option("--format", type=click.Choice(FORMATS), help="FILE is a session file of this client.")
-@click.option("--outcome", type=click.Choice(("success", "failure")), help="With --format: how the session ended.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="With --format: how the session ended.")
 @click.option("--reward", type=float, help="With --format, instead of --outcome: 0 to 1; 1 is success.")
 @as_json_option
 @click.pass_obj
@@ -96,8 +97,8 @@ def record(
     """Record the trajectories in FILE (`-` is stdin).
 
     FILE is JSON Lines or one JSON object: task, outcome or reward, and any of steps, messages, experiences, receipt,
-    trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same. Where a line is
-    no JSON object, nothing is recorded.
+    used, misled, trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same.
+    Where a line is no JSON object, nothing is recorded.
 
     With --format, FILE is one session as Claude Code (~/.claude/projects) or Codex (~/.codex/sessions) keeps it. How it
     ended is what --outcome or --reward say, or else what the user's last words or the last run of tests say; where

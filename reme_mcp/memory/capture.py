@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
-from reme_mcp.safety.redaction import redactor
+from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import MAX_TASK_CHARS, Outcome, RecordResult
 from reme_mcp.transcripts import sessions
 from reme_mcp.transcripts.outcome import Inferred, infer
@@ -67,7 +67,7 @@ async def record_session(
         return Captured(None, "the assistant has recorded it itself", None, session)
     if outcome is None and reward is None:
         inferred = infer(session.transcript.steps, is_interrupted=session.is_interrupted)
-        redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        redact = redactor_of(settings.redaction)
         inferred = replace(inferred, evidence=redact(inferred.evidence))
         outcome = inferred.outcome
         if outcome is None:

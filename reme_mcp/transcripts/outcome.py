@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reme_mcp.schema import Outcome
+from reme_mcp.schema import Outcome, one_line
 from reme_mcp.transcripts.transcript import Step
 
 Rule = Literal["words", "tests", "none"]
@@ -111,7 +111,7 @@ def by_words(steps: Sequence[Step]) -> Inferred | None:
     if len(verdicts) != 1:
         return None
     ((outcome, words),) = verdicts.items()
-    return Inferred(outcome, "words", _shown(words))
+    return Inferred(outcome, "words", one_line(words, SHOWN_CHARS))
 
 
 def by_tests(steps: Sequence[Step]) -> Inferred | None:
@@ -133,20 +133,15 @@ def by_tests(steps: Sequence[Step]) -> Inferred | None:
     result = last[1]
     statuses = [int(match[1] or match[2]) for match in _EXIT_STATUS.finditer(result.text)]
     if found := _FAILED.search(result.text):
-        return Inferred("failure", "tests", _shown(_line(result.text, found)))
+        return Inferred("failure", "tests", one_line(_line(result.text, found), SHOWN_CHARS))
     # That the call failed is not enough: the user may have refused it, and nothing was run.
     if any(statuses):
-        return Inferred("failure", "tests", _shown(result.text))
+        return Inferred("failure", "tests", one_line(result.text, SHOWN_CHARS))
     if found := _PASSED.search(result.text):
-        return Inferred("success", "tests", _shown(_line(result.text, found)))
+        return Inferred("success", "tests", one_line(_line(result.text, found), SHOWN_CHARS))
     return Inferred("success", "tests", "exit status 0") if statuses else None
 
 
 def _line(text: str, found: re.Match[str]) -> str:
     start = text.rfind("\n", 0, found.start()) + 1
     return text[start:].split("\n", 1)[0]
-
-
-def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"

@@ -146,7 +146,7 @@ async def test_a_prompt_gets_notes_once(settings: Settings) -> None:
 async def test_what_names_no_task_gets_none(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
         await recalled(memory)
-        task = "site going online"
+        task = "so a static site."
         assert len(task) == MIN_PROMPT_CHARS + 1
         assert await context_for_prompt(memory, task, known=b"", limit=3)
         assert await context_for_prompt(memory, task[1:], known=b"", limit=3)

@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio.to_thread
 
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Recorded, Spent, Status, Trajectory
+from reme_mcp.schema import (
+    Attempt,
+    Entry,
+    Experience,
+    Handout,
+    ReceiptLine,
+    Recorded,
+    Spent,
+    Status,
+    Summary,
+    Trajectory,
+)
 from reme_mcp.text.words import STOP_WORDS
 
 if TYPE_CHECKING:
@@ -35,7 +46,7 @@ if TYPE_CHECKING:
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout)
 
 
 def space_name(embedder: str) -> str:

@@ -9,12 +9,17 @@ Source: the experience is ⟨ω, e, κ, c, τ⟩ of ReMe (arXiv 2512.10696, §3.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
 import re
 import secrets
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -25,6 +30,11 @@ SearchMode = Literal["text", "vector", "cross_encoder"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
 Rule = Literal["handed_out", "floor", "limit", "token_budget"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+STATUSES: tuple[Status, ...] = get_args(Status)
+# What a recall may hand out; provisional lessons for their own task only.
+RECALLABLE: tuple[Status, ...] = ("active", "provisional")
 RecordStatus = Literal["queued", "awaiting_experiences", "distilled", "nothing_to_learn"]
 
 # No vowels, no look-alikes (0/o, 1/l/i, 2/z, 5/s): an id can be read aloud and never spells a word.
@@ -61,12 +71,61 @@ def clean_text(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def one_line(text: str, max_chars: int) -> str:
+    """Return the beginning of a text on one line, with an ellipsis where something was cut off."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_chars else f"{line[: max_chars - 1]}…"
+
+
 _CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A field holds what others wrote: it is redacted, screened, and withheld with the experience.
+
+    Attributes:
+        max_chars: Of the text, or of each where the field holds several.
+        one_line: It is a name or an id; line ends become spaces.
+        by_user: It is the user's own words, and may ask for what a lesson may not order. It holds a lesson back only
+            where a file says it.
+        stays: A reader sees it of a withheld experience, too, and learns who brought it and why it is held back.
+    """
+
+    max_chars: int
+    one_line: bool = False
+    by_user: bool = False
+    stays: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A field holds ids or words that this server made or checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A field holds a number, a time or a flag.
+
+    Attributes:
+        in_files: Whether it means anything outside of its own pool.
+    """
+
+    in_files: bool = True
+
+
+ExperienceId = Annotated[str, Field(pattern=rf"^e-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
+# Of another experience, where there is one.
+OtherExperienceId = Annotated[str, Field(pattern=rf"^(e-[{ID_ALPHABET}]{{{ID_LENGTH}}})?$")]
+TrajectoryId = Annotated[str, Field(pattern=rf"^t-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
 
 
 @dataclass(frozen=True, slots=True)
 class Experience:
     """One lesson of the pool, with what makes it findable and accountable.
+
+    Each field says what it holds: `Text`, `Name` or `Number`. What is redacted, screened, withheld, imported, exported
+    and stored follows from that.
 
     Attributes:
         id: Random, stable for life (`e-` and ten characters).
@@ -80,7 +139,7 @@ class Experience:
         task: The task that it was learned from, as the user said it.
         generalized_task: The same without names and numbers; empty where nobody wrote one.
         frequency: f, recalls whose outcome is known.
-        utility: u, those of them that helped; 0 to `frequency`.
+        utility: u, those of them that succeeded with it; 0 to `frequency`.
         prior_frequency: The part of `frequency` that this pool's receipts don't account for (imported).
         prior_utility: The same for `utility`.
         source: Who handed it in (client name, file, `cli`); set by the server, never by the record.
@@ -91,32 +150,78 @@ class Experience:
         status_reason: Why, in a sentence; of an `active` one, what a person has let pass, mostly nothing.
         pinned: A person said keep: never pruned.
         origins: Ids that it, or what was merged into it, had where it was imported from.
+        rated_helpful: Raters whose last word on it was that it helped.
+        rated_unhelpful: Raters whose last word on it was that it did not.
+        objection: What the latest of those said; empty where nothing.
+        supersedes: The id of the older wording that this one took the place of; empty where none.
+        superseded_by: The id of the newer wording that took its place.
     """
 
-    id: str
-    workspace: str
-    when_to_use: str
-    content: str
-    keywords: tuple[str, ...]
-    confidence: float
-    tools_used: tuple[str, ...]
-    kind: Kind
-    task: str
-    generalized_task: str
-    frequency: int
-    utility: int
-    prior_frequency: int
-    prior_utility: int
-    source: str
-    author: str
-    trajectory_ids: tuple[str, ...]
-    created_at: datetime
-    updated_at: datetime
-    counted_since: datetime
-    status: Status
-    status_reason: str
-    pinned: bool
-    origins: tuple[str, ...] = ()
+    id: Annotated[ExperienceId, Name()]
+    workspace: Annotated[str, Name()]
+    when_to_use: Annotated[str, Text(MAX_WHEN_TO_USE_CHARS)]
+    content: Annotated[str, Text(MAX_CONTENT_CHARS)]
+    keywords: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)]
+    confidence: Annotated[float, Number()]
+    tools_used: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)]
+    kind: Annotated[Kind, Name()]
+    task: Annotated[str, Text(MAX_TASK_CHARS, by_user=True), Field(max_length=MAX_TASK_CHARS)]
+    generalized_task: Annotated[str, Text(MAX_WHEN_TO_USE_CHARS)]
+    frequency: Annotated[int, Number(), Field(ge=0)]
+    utility: Annotated[int, Number(), Field(ge=0)]
+    prior_frequency: Annotated[int, Number(in_files=False)]
+    prior_utility: Annotated[int, Number(in_files=False)]
+    source: Annotated[str, Text(MAX_LABEL_CHARS, one_line=True, stays=True)]
+    author: Annotated[str, Text(MAX_LABEL_CHARS, one_line=True)]
+    trajectory_ids: Annotated[tuple[TrajectoryId, ...], Name()]
+    created_at: Annotated[datetime, Number()]
+    updated_at: Annotated[datetime, Number()]
+    counted_since: Annotated[datetime, Number(in_files=False)]
+    status: Annotated[Status, Name()]
+    status_reason: Annotated[str, Text(MAX_TASK_CHARS, stays=True), Field(max_length=MAX_TASK_CHARS)]
+    pinned: Annotated[bool, Number()]
+    origins: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)] = ()
+    rated_helpful: Annotated[int, Number(in_files=False)] = 0
+    rated_unhelpful: Annotated[int, Number(in_files=False)] = 0
+    objection: Annotated[str, Text(MAX_TASK_CHARS), Field(max_length=MAX_TASK_CHARS)] = ""
+    supersedes: Annotated[OtherExperienceId, Name()] = ""
+    superseded_by: Annotated[OtherExperienceId, Name()] = ""
+
+
+@functools.cache
+def fields_of(kind: type[Any]) -> Mapping[str, Text | Name | Number]:
+    """Return what each field of a dataclass, such as `Experience`, says that it holds; in their order.
+
+    Raises:
+        TypeError: A field does not say it.
+    """
+    declared = get_type_hints(kind, include_extras=True)
+    fields: dict[str, Text | Name | Number] = {}
+    for field in dataclasses.fields(kind):
+        holds = [one for one in get_args(declared[field.name]) if isinstance(one, Text | Name | Number)]
+        if len(holds) != 1:
+            raise TypeError(f"{kind.__name__}.{field.name} must be annotated with one of Text, Name, Number")
+        fields[field.name] = holds[0]
+    return MappingProxyType(fields)
+
+
+def text_fields(value: Experience | ExperienceDraft) -> Iterator[tuple[str, Text, tuple[str, ...]]]:
+    """Yield what others wrote in an experience or a draft of one: name of the field, what it holds, its texts."""
+    of_draft = isinstance(value, ExperienceDraft)
+    for name, holds in fields_of(Experience).items():
+        if isinstance(holds, Text) and not (of_draft and name not in ExperienceDraft.model_fields):
+            held = getattr(value, name)
+            yield name, holds, (held,) if isinstance(held, str) else tuple(held)
+
+
+def with_texts(experience: Experience, change: Callable[[str, Text], str]) -> Experience:
+    """Return the experience with `change` made to every text that others wrote; what becomes empty leaves a list."""
+    changed: dict[str, str | tuple[str, ...]] = {}
+    for name, holds, texts in text_fields(experience):
+        new = tuple(change(text, holds) for text in texts)
+        changed[name] = new[0] if isinstance(getattr(experience, name), str) else tuple(filter(None, new))
+    # mypy can't see that a changed field keeps its type.
+    return dataclasses.replace(experience, **changed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +256,7 @@ class Trajectory:
         tries: How often the model failed on it.
         retry_at: Not before; `None` is at once, or, where it failed too often, when a person asks for it.
         trouble: Why it failed the last time.
+        verdicts: JSON of what was said of the notes of its receipt, see `Verdicts`; empty where nothing.
     """
 
     id: str
@@ -173,6 +279,41 @@ class Trajectory:
     tries: int = 0
     retry_at: datetime | None = None
     trouble: str = ""
+    verdicts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What whoever recorded an attempt said of the notes that its recall handed out, by id.
+
+    Attributes:
+        used: Those that were acted on, and nothing else was; `None` where it was not said.
+        misled: Those that led astray.
+    """
+
+    used: frozenset[str] | None = None
+    misled: frozenset[str] = frozenset()
+
+    def to_json(self) -> str:
+        """Return them as text; empty where nothing was said."""
+        if self.used is None and not self.misled:
+            return ""
+        return json.dumps({"used": None if self.used is None else sorted(self.used), "misled": sorted(self.misled)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdicts:
+        """Return what `to_json` wrote."""
+        if not text:
+            return cls()
+        said = json.loads(text)
+        return cls(None if said["used"] is None else frozenset(said["used"]), frozenset(said["misled"]))
+
+
+# Who settled a line: the outcome of an attempt at which it stood by, or one of which it was said that the note was
+# used, or misled; a person or a model who rated it.
+SettledBy = Literal["", "trajectory", "used", "misled", "rating"]
+# What was said of one note and not of all that were there.
+EXPLICIT: frozenset[SettledBy] = frozenset({"misled", "rating"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +324,8 @@ class ReceiptLine:
         receipt: The receipt's id; a recall writes one line per experience, or one with no experience at all.
         experience_id: Empty where the recall found nothing.
         rank: 1 is the first; 0 on an empty receipt.
-        helped: `None` until the outcome is known.
-        settled_by: `trajectory` or `rating`; empty until settled. A rating outweighs a trajectory.
+        helped: Whether the attempt succeeded with it, or its rater found that it helped; `None` until that is known.
+        settled_by: Empty until settled. A verdict outweighs an outcome, and a rating both.
         reason: What the rater said; empty where nothing.
     """
 
@@ -196,7 +337,7 @@ class ReceiptLine:
     source: str
     created_at: datetime
     helped: bool | None
-    settled_by: Literal["", "trajectory", "rating"]
+    settled_by: SettledBy
     settled_at: datetime | None
     reason: str
 
@@ -214,7 +355,7 @@ class Handout:
 
 @dataclass(frozen=True, slots=True)
 class Rater:
-    """In how many recalls of `who` the outcome of an experience is known, and how many of those helped."""
+    """In how many recalls of `who` the outcome of an experience is known, and how many of those succeeded with it."""
 
     who: str
     frequency: int
@@ -229,8 +370,11 @@ class Tally:
         voices: The sources with a known outcome.
         recalled: All recalls since `counted_since`, known outcome or not.
         frequency: Those with a known outcome.
-        utility: Those that helped.
+        utility: Those that succeeded with it.
         last_recalled_at: `None` where it never was.
+        rated_helpful: Raters whose last word on it was that it helped.
+        rated_unhelpful: Raters whose last word on it was that it did not.
+        objection: What the latest of those said.
     """
 
     recalled: int = 0
@@ -238,6 +382,9 @@ class Tally:
     utility: int = 0
     last_recalled_at: datetime | None = None
     voices: tuple[Rater, ...] = ()
+    rated_helpful: int = 0
+    rated_unhelpful: int = 0
+    objection: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,12 +557,14 @@ class Quarantined(BaseModel):
 
 
 class Settled(BaseModel):
-    """An experience whose counters were brought up to date."""
+    """An experience whose counters were brought up to date, by the outcome or by a verdict that came with it."""
 
     id: str
     helped: bool
     frequency: int
     utility: int
+    # Answers from before there were verdicts stand in trajectories.
+    by: SettledBy = "trajectory"
 
 
 class RecordResult(BaseModel):

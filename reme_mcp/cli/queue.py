@@ -27,13 +27,13 @@ def queue(settings: Settings, as_json: bool) -> None:
         click.echo(to_json([{name: getattr(one, name) for name in QUEUE_COLUMNS} for one in waiting]))
         return
     rows = [
-        (one.id, one.outcome, f"{one.created_at:%Y-%m-%d %H:%M}", str(one.tries), _next_try(one), short(one.task))
+        (
+            *(one.id, one.outcome, f"{one.created_at:%Y-%m-%d %H:%M}", str(one.tries), _next_try(one)),
+            *(short(one.task), one.trouble),
+        )
         for one in waiting
     ]
-    show_table(("id", "outcome", "recorded", "tries", "next", "task"), rows)
-    for one in waiting:
-        if one.trouble:
-            click.echo(f"{one.id}: {one.trouble}", err=True)
+    show_table(("id", "outcome", "recorded", "tries", "next", "task", "trouble"), rows)
 
 
 @click.command("distill")

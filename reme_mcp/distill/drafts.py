@@ -122,7 +122,6 @@ def to_experience(named: NamedDraft, trajectory: Trajectory, *, at: datetime) ->
     Provenance comes from the trajectory, never from the draft.
     """
     draft = named.draft
-    suspicions = dict.fromkeys([*quarantine.suspicions(draft, trajectory.source), *named.suspicions])
     experience = Experience(
         id=named.id,
         workspace=trajectory.workspace,
@@ -148,7 +147,7 @@ def to_experience(named: NamedDraft, trajectory: Trajectory, *, at: datetime) ->
         status_reason="",
         pinned=False,
     )
-    return quarantine.hold(experience, list(suspicions))
+    return quarantine.hold(experience, list(dict.fromkeys([*quarantine.suspicions(experience), *named.suspicions])))
 
 
 def to_compare(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> tuple[Trajectory, Trajectory] | None:

@@ -145,9 +145,11 @@ async def _ids_elsewhere(store: Store, workspace: str, ids: Sequence[str]) -> se
 
 def _held(experience: Experience) -> Experience:
     """Return the experience held back if anything is suspected of it: that somebody approved it, a file can't say."""
-    if experience.status == "archived":
-        return experience
-    return quarantine.hold(experience, quarantine.suspicions(experience))
+    if experience.status != "archived":
+        return quarantine.hold(experience, quarantine.suspicions(experience, of_file=True))
+    # It stays out of recall. Whoever records the same is told why, in the file's words only where they are harmless.
+    suspected = quarantine.suspicions_of_text(experience.status_reason)
+    return replace(experience, status_reason="; ".join(suspected)) if suspected else experience
 
 
 def _renamed(experience: Experience) -> Experience:

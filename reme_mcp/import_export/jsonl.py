@@ -10,37 +10,25 @@ A record of ours keeps its id, counters, status, provenance and times.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, create_model
 
 from reme_mcp.distill.drafts import reasons
 from reme_mcp.errors import InvalidInput
-from reme_mcp.import_export.record import Record, check_counters, make_draft, make_experience, shown
+from reme_mcp.import_export.record import Record, make_draft, make_experience, shown
 from reme_mcp.import_export.reme import read_upstream
 from reme_mcp.safety.redaction import Redact
-from reme_mcp.schema import (
-    ID_ALPHABET,
-    ID_LENGTH,
-    MAX_CONTENT_CHARS,
-    MAX_LABEL_CHARS,
-    MAX_TASK_CHARS,
-    MAX_WHEN_TO_USE_CHARS,
-    Experience,
-    ExperienceDraft,
-    Kind,
-    Status,
-    clean_text,
-)
+from reme_mcp.schema import Experience, ExperienceDraft, Kind, Number, Text, clean_text, fields_of, with_texts
 from reme_mcp.text import clean
 
 FORMAT = "reme-mcp/1"
-# What of an experience only counts beside the receipts of its own pool.
-_LEFT_OUT = {"prior_frequency", "prior_utility", "counted_since"}
+# What a line says of itself is not believed.
+_READ_OVER = ("workspace", "source")
 _DRAFT_FIELDS = tuple(ExperienceDraft.model_fields)
 
 
@@ -70,7 +58,7 @@ def read(data: bytes, *, workspace: str, source: str, kind: Kind, redact: Redact
 
 def to_line(experience: Experience) -> str:
     """Return an experience as a line of our own format; `read` brings back all of it but workspace and source."""
-    fields = {name: value for name, value in dataclasses.asdict(experience).items() if name not in _LEFT_OUT}
+    fields = {name: getattr(experience, name) for name in _in_files()}
     return json.dumps({"format": FORMAT, **fields}, ensure_ascii=False, default=datetime.isoformat)
 
 
@@ -115,71 +103,50 @@ def _read_one(value: object, *, workspace: str, source: str, kind: Kind, at: dat
 
 
 def _redacted(experience: Experience, redact: Redact) -> Experience:
-    """Return the experience without secrets; what is left is cut to what a field holds."""
-    return replace(
-        experience,
-        when_to_use=redact(experience.when_to_use)[:MAX_WHEN_TO_USE_CHARS],
-        content=redact(experience.content)[:MAX_CONTENT_CHARS],
-        generalized_task=redact(experience.generalized_task)[:MAX_WHEN_TO_USE_CHARS],
-        task=redact(experience.task)[:MAX_TASK_CHARS],
-        keywords=tuple(redact(keyword)[:MAX_LABEL_CHARS] for keyword in experience.keywords),
-        tools_used=tuple(redact(tool)[:MAX_LABEL_CHARS] for tool in experience.tools_used),
-        author=redact(experience.author)[:MAX_LABEL_CHARS],
-        status_reason=redact(experience.status_reason),
-    )
+    """Return the experience with its texts clean and without secrets; what is left is cut to what a field holds."""
+
+    def redacted(text: str, holds: Text) -> str:
+        text = clean.label(text) if holds.one_line else clean_text(text)
+        return redact(text)[: holds.max_chars]
+
+    return with_texts(experience, redacted)
 
 
-class _Ours(BaseModel):
-    """What a line of ours says beside the draft. Workspace and source are read over."""
+def _in_files() -> list[str]:
+    """Return the fields that a line of ours has: all but what counts only beside the receipts of its own pool."""
+    return [
+        name for name, holds in fields_of(Experience).items() if not (isinstance(holds, Number) and not holds.in_files)
+    ]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
-    format: Literal["reme-mcp/1"]
-    id: Annotated[str, Field(pattern=rf"^e-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
-    workspace: str = ""
-    source: str = ""
-    task: Annotated[str, Field(max_length=MAX_TASK_CHARS)]
-    kind: Kind
-    frequency: Annotated[int, Field(ge=0)]
-    utility: Annotated[int, Field(ge=0)]
-    author: str
-    trajectory_ids: list[Annotated[str, Field(pattern=rf"^t-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]]
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
-    status: Status
-    status_reason: Annotated[str, Field(max_length=MAX_TASK_CHARS)]
-    pinned: bool
-    origins: list[str]
+@functools.cache
+def _past() -> type[BaseModel]:
+    """Return the form of what a line of ours says beside the draft. Workspace and source are read over."""
+    declared = get_type_hints(Experience, include_extras=True)
+    defaults = {
+        one.name: one.default for one in dataclasses.fields(Experience) if one.default is not dataclasses.MISSING
+    }
+    fields: dict[str, Any] = {"format": (Literal["reme-mcp/1"], ...)}
+    for name in _in_files():
+        if name in _READ_OVER:
+            fields[name] = (str, "")
+        elif name not in _DRAFT_FIELDS or name == "kind":
+            is_time = get_args(declared[name])[0] is datetime
+            fields[name] = (AwareDatetime if is_time else declared[name], defaults.get(name, ...))
+    config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    return create_model("Past", __config__=config, **fields)
 
 
 def _read_ours(value: Mapping[str, object], *, workspace: str, source: str, at: datetime) -> Experience:
     if value["format"] != FORMAT:
         raise InvalidInput(f"format is {shown(value['format'])}; this version reads {FORMAT!r}")
     draft = make_draft({name: value[name] for name in _DRAFT_FIELDS if name in value})
+    fields = {name: field for name, field in value.items() if name not in _DRAFT_FIELDS or name == "kind"}
     try:
-        past = _Ours.model_validate(
-            {name: field for name, field in value.items() if name not in _DRAFT_FIELDS or name == "kind"}
-        )
+        past = _past().model_validate(fields).model_dump(exclude={"format", *_READ_OVER})
     except ValidationError as exc:
         raise InvalidInput(reasons(exc)) from exc
-    check_counters(past.frequency, past.utility)
-    return make_experience(
-        past.id,
-        draft,
-        workspace=workspace,
-        source=source,
-        kind=past.kind,
-        task=clean_text(past.task),
-        frequency=past.frequency,
-        utility=past.utility,
-        author=clean.label(past.author),
-        trajectory_ids=tuple(past.trajectory_ids),
-        created_at=min(past.created_at, at),
-        updated_at=min(past.updated_at, at),
-        status=past.status,
+    if past["status"] == "active":
         # That a person has let something pass, a file can't say.
-        status_reason="" if past.status == "active" else clean_text(past.status_reason),
-        pinned=past.pinned,
-        origins=tuple(clean.label(id) for id in past.origins),
-        at=at,
-    )
+        past["status_reason"] = ""
+    return make_experience(draft, past, workspace=workspace, source=source, at=at)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from reme_mcp.distill.drafts import read_drafts
 from reme_mcp.errors import InvalidInput
-from reme_mcp.schema import Experience, ExperienceDraft, Kind, Status, clean_text
+from reme_mcp.schema import Experience, ExperienceDraft, clean_text, one_line
 
 SHOWN_CHARS = 60
 
@@ -46,62 +47,37 @@ def make_draft(fields: Mapping[str, object]) -> ExperienceDraft:
 
 
 def make_experience(
-    id: str,
-    draft: ExperienceDraft,
-    *,
-    workspace: str,
-    source: str,
-    kind: Kind,
-    task: str,
-    frequency: int,
-    utility: int,
-    author: str,
-    trajectory_ids: tuple[str, ...],
-    created_at: datetime,
-    updated_at: datetime,
-    status: Status,
-    status_reason: str,
-    pinned: bool,
-    origins: tuple[str, ...],
-    at: datetime,
+    draft: ExperienceDraft, past: Mapping[str, Any], *, workspace: str, source: str, at: datetime
 ) -> Experience:
-    """Return the experience of these values; its counters are imported ones."""
-    return Experience(
-        id=id,
-        workspace=workspace,
-        when_to_use=draft.when_to_use,
-        content=draft.content,
-        keywords=tuple(draft.keywords),
-        confidence=draft.confidence,
-        tools_used=tuple(draft.tools_used),
-        kind=kind,
-        task=task,
-        generalized_task=draft.generalized_task,
-        frequency=frequency,
-        utility=utility,
-        # This pool has no receipts for them, and what it may have of an earlier life of the same id is in them already.
-        prior_frequency=frequency,
-        prior_utility=utility,
-        source=source,
-        author=author,
-        trajectory_ids=trajectory_ids,
-        created_at=created_at.astimezone(UTC),
-        updated_at=updated_at.astimezone(UTC),
-        counted_since=at,
-        status=status,
-        status_reason=status_reason,
-        pinned=pinned,
-        origins=origins,
-    )
+    """Return the experience of a record; its counters are imported ones.
 
+    Args:
+        draft: What it teaches.
+        past: The other fields of an experience, by name, but for those that are given here.
+        workspace: Whose it will be.
+        source: Where it comes from.
+        at: Now; no time of it is later.
 
-def check_counters(frequency: int, utility: int) -> None:
-    """Raise `InvalidInput` unless 0 ≤ utility ≤ frequency."""
+    Raises:
+        InvalidInput: Its counters contradict each other.
+    """
+    values = {**draft.model_dump(), **past}
+    frequency, utility = values["frequency"], values["utility"]
     if not 0 <= utility <= frequency < 2**31:
         raise InvalidInput(f"utility is {utility} and frequency {frequency}; allowed: 0 ≤ utility ≤ frequency")
+    # This pool has no receipts for them, and what it may have of an earlier life of the same id is in them already.
+    values |= {"prior_frequency": frequency, "prior_utility": utility, "counted_since": at}
+    values |= {"workspace": workspace, "source": source}
+    return Experience(**{name: _as_held(value, at) for name, value in values.items()})
+
+
+def _as_held(value: Any, at: datetime) -> Any:
+    """Return a value of a file as an experience holds it: lists frozen, times in UTC and not later than now."""
+    if isinstance(value, list):
+        return tuple(value)
+    return min(value, at).astimezone(UTC) if isinstance(value, datetime) else value
 
 
 def shown(value: object) -> str:
     """Return a value as a message shows it, on one line and shortened."""
-    text = clean_text(repr(value))
-    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
+    return one_line(clean_text(repr(value)), SHOWN_CHARS)

@@ -22,13 +22,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from reme_mcp.errors import InvalidInput
-from reme_mcp.import_export.record import check_counters, make_draft, make_experience, shown
-from reme_mcp.schema import MAX_KEYWORDS, MAX_TOOLS, Experience, Kind, new_id
+from reme_mcp.import_export.record import make_draft, make_experience, shown
+from reme_mcp.schema import KINDS, MAX_KEYWORDS, MAX_TOOLS, Experience, Kind, new_id
 from reme_mcp.text import clean
 
 # What ReMe calls an experience; its other memories are about persons, tools and conversations.
 EXPERIENCE_TYPES = ("task", "procedural", "text")
-KINDS: tuple[Kind, ...] = ("success", "failure", "comparative")
 _ID_FIELDS = ("memory_id", "experience_id", "unique_id", "vector_id")
 
 
@@ -53,29 +52,25 @@ def read_upstream(value: Mapping[str, object], *, workspace: str, source: str, k
         }
     )
     frequency, utility = (int(_number(extra, name, 0)) for name in ("freq", "utility"))
-    check_counters(frequency, utility)
     category = _first(extra, "category")
     name = clean.label(str(_first(memory, *_ID_FIELDS) or ""))
     created_at = _time(_first(memory, "time_created") or _first(metadata, "created_time"), at)
-    return make_experience(
-        new_id("e"),
-        draft,
-        workspace=workspace,
-        source=source,
-        kind=next((one for one in KINDS if one == category), kind),
-        task=clean.text("metadata.task_query", _text(extra, "task_query"), optional=True),
-        frequency=frequency,
-        utility=utility,
-        author=clean.label(_text(memory, "author") or _text(metadata, "author")),
-        trajectory_ids=(),
-        created_at=created_at,
-        updated_at=max(created_at, _time(_first(memory, "time_modified") or _first(metadata, "modified_time"), at)),
-        status="active",
-        status_reason="",
-        pinned=False,
-        origins=(name,) if name else (),
-        at=at,
-    )
+    past = {
+        "id": new_id("e"),
+        "kind": next((one for one in KINDS if one == category), kind),
+        "task": clean.text("metadata.task_query", _text(extra, "task_query"), optional=True),
+        "frequency": frequency,
+        "utility": utility,
+        "author": _text(memory, "author") or _text(metadata, "author"),
+        "trajectory_ids": (),
+        "created_at": created_at,
+        "updated_at": max(created_at, _time(_first(memory, "time_modified") or _first(metadata, "modified_time"), at)),
+        "status": "active",
+        "status_reason": "",
+        "pinned": False,
+        "origins": (name,) if name else (),
+    }
+    return make_experience(draft, past, workspace=workspace, source=source, at=at)
 
 
 def _memory(value: Mapping[str, object]) -> Mapping[str, object]:

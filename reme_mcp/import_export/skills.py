@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reme_mcp.recall.notes import quote, track_record
-from reme_mcp.schema import Experience
+from reme_mcp.safety import quarantine
+from reme_mcp.schema import Experience, one_line
 
 MAX_NAME_CHARS = 64
 MAX_DESCRIPTION_CHARS = 1_024
@@ -39,14 +40,14 @@ def one_each(experiences: Sequence[Experience]) -> list[Skill]:
     """Return a skill for each experience. Its name ends with the experience's id, so it stays the same."""
     return [
         _skill(_name(one.when_to_use, f"-{one.id.removeprefix('e-')}"), _title(one.when_to_use), [one])
-        for one in experiences
+        for one in map(quarantine.readable, experiences)
     ]
 
 
 def one_per_task(experiences: Sequence[Experience]) -> list[Skill]:
     """Return a skill for each generalized task, with all that was learned at it; the task counts where it has none."""
     groups: dict[str, list[Experience]] = {}
-    for one in experiences:
+    for one in map(quarantine.readable, experiences):
         groups.setdefault(_title(one.generalized_task or one.task or one.when_to_use), []).append(one)
     # The oldest one's id tells tasks apart whose names begin alike, and stays.
     return [
@@ -83,8 +84,7 @@ def _description(title: str, experiences: Sequence[Experience]) -> str:
         parts.append(f"Use when: {'; '.join(scenarios)}.")
     if tools:
         parts.append(f"Tools: {', '.join(tools)}.")
-    text = " ".join(parts)
-    return text if len(text) <= MAX_DESCRIPTION_CHARS else f"{text[: MAX_DESCRIPTION_CHARS - 1]}…"
+    return one_line(" ".join(parts), MAX_DESCRIPTION_CHARS)
 
 
 def _provenance(one: Experience) -> str:

@@ -28,7 +28,19 @@ from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import count
 from reme_mcp.safety import quarantine
 from reme_mcp.safety.redaction import Redact
-from reme_mcp.schema import Deed, Entry, Experience, Kind, ReceiptLine, Status, Tally, Trajectory, new_id, now
+from reme_mcp.schema import (
+    RECALLABLE,
+    Deed,
+    Entry,
+    Experience,
+    Kind,
+    ReceiptLine,
+    Status,
+    Tally,
+    Trajectory,
+    new_id,
+    now,
+)
 from reme_mcp.store import backup as backups
 from reme_mcp.store import erasure, folder
 from reme_mcp.store import log as logs
@@ -213,7 +225,7 @@ class Pool:
         async with store.writing() as writer:
             found: list[tuple[Experience, str]] = []
             offset = 0
-            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+            while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 tallies = await store.receipts.tally([one for one in page if one.frequency])
                 tried = [(one, ledger.reason_to_prune(one, tallies[one.id], rules)) for one in page if one.frequency]
                 found += [(one, reason) for one, reason in tried if reason]
@@ -296,9 +308,9 @@ class Pool:
         async with store.writing() as writer:
             found: list[Experience] = []
             offset = 0
-            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+            while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 for one in page:
-                    held = quarantine.hold(one, quarantine.suspicions(one, one.source))
+                    held = quarantine.hold(one, quarantine.suspicions(one))
                     if held is not one and not quarantine.is_approved(one):
                         found.append(replace(held, updated_at=now()))
                 offset += len(page)
@@ -623,8 +635,8 @@ def _restored(experience: Experience, *, at: datetime, keep_counters: bool) -> E
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
     restored = rules_.activate(experience, at=at) if keep_counters else rules_.restore(experience, at=at)
-    if quarantine.is_withheld(experience):
+    if quarantine.is_rejected(experience):
         # Who takes back what was rejected in review has seen what is suspected of it.
         return quarantine.approve(restored, experience.status_reason, at=at)
     # An older version or a file may have archived what nobody has looked at.
-    return quarantine.hold(restored, quarantine.suspicions(restored, restored.source))
+    return quarantine.hold(restored, quarantine.suspicions(restored))

@@ -36,7 +36,7 @@ class Texts:
     """The texts of an experience, in the forms in which the rules read them.
 
     Attributes:
-        raw: As they came, joined by lines: all but the task, which is the user's.
+        raw: As they came, joined by lines.
         plain: The same in lower case, without accents and hidden characters, look-alike letters made Latin, and
             letters that were spaced out put together.
         lower: The same in lower case, hidden characters left out; other scripts are as they were.

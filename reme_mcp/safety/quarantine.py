@@ -11,22 +11,49 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from reme_mcp.safety.injection_rules import RULES, texts_of
-from reme_mcp.schema import Experience, ExperienceDraft
+from reme_mcp.safety.injection_rules import RULES, Texts, texts_of
+from reme_mcp.schema import Experience, ExperienceDraft, Text, text_fields, with_texts
 
 APPROVED = "approved by a person"
 REJECTED = "rejected by a person"
+HELD_BACK = "held back until a person has approved it"
 
 
-def suspicions(lesson: ExperienceDraft | Experience, source: str = "") -> list[str]:
+def suspicions(lesson: ExperienceDraft | Experience, source: str = "", *, of_file: bool = False) -> list[str]:
     """Return what every rule that applies says, each with the rule's name; nothing for an honest lesson.
 
     Args:
         lesson: With all its texts.
-        source: What the client that brought it calls itself; a reader sees that, too.
+        source: What the client that brought a draft calls itself; a reader sees that, too.
+        of_file: Whether a file brought it, which can put anything into the user's mouth.
     """
-    read = (lesson.when_to_use, lesson.content, lesson.generalized_task, *lesson.keywords, source)
-    texts = texts_of(read, lesson.tools_used)
+    read = [text for _, holds, texts in text_fields(lesson) if of_file or not holds.by_user for text in texts]
+    return _found(texts_of([*read, source], lesson.tools_used))
+
+
+def readable(experience: Experience) -> Experience:
+    """Return the experience as a model may read it: without its texts if it is withheld.
+
+    Words of the user that would hold a lesson back are withheld alone.
+    """
+    withheld = is_withheld(experience)
+
+    def shown(text: str, holds: Text) -> str:
+        is_alone = holds.by_user or (withheld and holds.stays)
+        if (withheld and not holds.stays) or (is_alone and suspicions_of_text(text)):
+            # Of several texts, and of what nobody wrote, there is nothing to show.
+            return "" if not text or (holds.one_line and not holds.stays) else HELD_BACK
+        return text
+
+    return with_texts(experience, shown)
+
+
+def suspicions_of_text(text: str) -> list[str]:
+    """Return what is suspected of a text by itself, see `suspicions`."""
+    return _found(texts_of([text], ()))
+
+
+def _found(texts: Texts) -> list[str]:
     return [f"{rule.name}: it {rule.says}" for rule in RULES if rule.applies(texts)]
 
 
@@ -49,10 +76,18 @@ def reject(experience: Experience, *, at: datetime) -> Experience:
 
 
 def is_withheld(experience: Experience) -> bool:
-    """Return whether no model should read an experience: a person has not approved it, or has rejected it."""
-    return experience.status == "quarantined" or (
-        experience.status == "archived" and experience.status_reason.startswith(REJECTED)
-    )
+    """Return whether no model should read an experience.
+
+    A person has not approved it, or has rejected it; or it was archived before anybody looked at it, and has to be.
+    """
+    if experience.status == "archived":
+        return is_rejected(experience) or bool(suspicions(experience, of_file=True))
+    return experience.status == "quarantined"
+
+
+def is_rejected(experience: Experience) -> bool:
+    """Return whether a person has thrown an experience out in review."""
+    return experience.status == "archived" and experience.status_reason.startswith(REJECTED)
 
 
 def is_approved(experience: Experience) -> bool:

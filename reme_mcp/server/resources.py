@@ -8,7 +8,7 @@ Does not know: how anything is stored.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -34,7 +34,6 @@ from mcp.types import (
 from reme_mcp.auth.access import Access
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
-from reme_mcp.recall import notes
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import Experience
 from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access
@@ -44,7 +43,6 @@ from reme_mcp.text import clean
 POOL_URI = "reme://experiences"
 STATS_URI = "reme://stats"
 PAGE_SIZE = 50
-HELD_BACK = "held back until a person has approved it"
 
 
 # --- resources ---
@@ -163,7 +161,10 @@ async def _resource(memory: Memory, named: _Named, access: Access) -> object:
     if named.kind == "pool":
         return await _pool_page(memory, named)
     experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
-    return asdict(_readable(experience)) | {"recalled": tally.recalled, "last_recalled_at": tally.last_recalled_at}
+    return asdict(quarantine.readable(experience)) | {
+        "recalled": tally.recalled,
+        "last_recalled_at": tally.last_recalled_at,
+    }
 
 
 async def _pool_page(memory: Memory, named: _Named) -> object:
@@ -175,24 +176,8 @@ async def _pool_page(memory: Memory, named: _Named) -> object:
         "workspace": named.workspace,
         "page": named.page,
         "next": following if len(experiences) > PAGE_SIZE else None,
-        "experiences": [_listed(_readable(experience)) for experience in experiences[:PAGE_SIZE]],
+        "experiences": [_listed(quarantine.readable(experience)) for experience in experiences[:PAGE_SIZE]],
     }
-
-
-def _readable(experience: Experience) -> Experience:
-    """Return the experience, without its texts if they are withheld: who reads a resource may be a model."""
-    if not quarantine.is_withheld(experience):
-        return experience
-    return replace(
-        experience,
-        when_to_use=HELD_BACK,
-        content=HELD_BACK,
-        keywords=(),
-        tools_used=(),
-        task=HELD_BACK,
-        generalized_task="",
-        source=notes.name(experience.source),
-    )
 
 
 def _listed(experience: Experience) -> dict[str, object]:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import anyio.to_thread
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 # LanceDB would keep whatever it has read, of every version of a table.
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
+
+COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
 Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout)
 
@@ -114,16 +117,13 @@ def schemas() -> dict[str, pa.Schema]:
     import pyarrow as pa
 
     text = pa.string()
-    texts = pa.list_(pa.string())
-    time = pa.timestamp("us", tz="UTC")
-    types: dict[str, pa.DataType] = {
-        "str": text, "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "bool | None": pa.bool_(),
-        "tuple[str, ...]": texts, "datetime": time, "datetime | None": time,
+    types: dict[object, pa.DataType] = {
+        str: text, int: pa.int64(), float: pa.float64(), bool: pa.bool_(), datetime: pa.timestamp("us", tz="UTC"),
+        tuple[str, ...]: pa.list_(text),
     }  # fmt: skip
 
     def columns(kind: type[Row]) -> list[pa.Field]:
-        # Literal types are texts to the table.
-        return [pa.field(field.name, types.get(str(field.type), text)) for field in dataclasses.fields(kind)]
+        return [pa.field(name, types[column_type(kind, name)]) for name in columns_of(kind)]
 
     return {
         "experiences": pa.schema([*columns(Experience), pa.field("search_text", text)]),
@@ -134,6 +134,29 @@ def schemas() -> dict[str, pa.Schema]:
         # A column that `experiences` gets in an upgrade has to come to this one, too.
         "trash": pa.schema(columns(Experience)),
     }
+
+
+def column_type(kind: type[Row], name: str) -> object:
+    """Return the type of a column: `str`, `int`, `float`, `bool`, `datetime` or `tuple[str, ...]`; any may be null.
+
+    Raises:
+        TypeError: The field is of a type for which there is no column.
+    """
+    declared = get_type_hints(kind)[name]
+    options = {option for option in get_args(declared) if option is not NoneType} if _is_union(declared) else {declared}
+    # One of some texts is a text to the table.
+    plain = {type(value) for option in options for value in get_args(option)} if _is_literal(options) else options
+    if len(plain) == 1 and (found := plain.pop()) in (str, int, float, bool, datetime, tuple[str, ...]):
+        return found
+    raise TypeError(f"{kind.__name__}.{name} is {declared}; allowed in a table: {COLUMN_TYPES}, or one of them | None")
+
+
+def _is_union(declared: object) -> bool:
+    return get_origin(declared) in (Union, UnionType)
+
+
+def _is_literal(options: set[object]) -> bool:
+    return all(get_origin(option) is Literal for option in options)
 
 
 def vector_schema(dim: int) -> pa.Schema:

@@ -22,11 +22,10 @@ from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
 from reme_mcp.recall import notes
 from reme_mcp.safety.injection_rules import RULES
-from reme_mcp.safety.quarantine import approve, hold, is_approved, suspicions
+from reme_mcp.safety.quarantine import HELD_BACK, approve, hold, is_approved, suspicions
 from reme_mcp.safety.unicode import visible
 from reme_mcp.schema import ExperienceDraft, RecordResult
 from reme_mcp.server.app import build_server
-from reme_mcp.server.resources import HELD_BACK
 from reme_mcp.store.store import Store
 from tests.fakes import LEARNED, SITUATIONS, draft, experience
 from tests.lesson_cases import ATTACKS, HONEST, KNOWN_WRONGLY_HELD

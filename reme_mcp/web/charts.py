@@ -27,7 +27,7 @@ def bar(utility: int, frequency: int, *, early: bool) -> Markup:
     """Return the share of good outcomes as a bar, a tick at the half, and a line from end to end of its interval."""
     if not frequency:
         return Markup(
-            '<svg class="bar none" viewBox="0 0 84 8" role="img" aria-label="not tried yet">'
+            '<svg class="bar none" viewBox="0 0 84 8" preserveAspectRatio="none" role="img" aria-label="not tried yet">'
             '<rect class="n" width="84" height="8"/></svg>'
         )
     low, high = share_interval(utility, frequency)
@@ -35,7 +35,8 @@ def bar(utility: int, frequency: int, *, early: bool) -> Markup:
     width, left, right = (BAR_WIDTH * share for share in (utility / frequency, low, high))
     kind = "bar early" if early else "bar"
     return Markup(
-        f'<svg class="{kind}" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" role="img" aria-label="{escape(said)}">'
+        f'<svg class="{kind}" viewBox="0 0 {BAR_WIDTH} {BAR_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(said)}">'
         f"<title>{escape(said)}</title>"
         f'<rect class="n" width="{BAR_WIDTH}" height="{BAR_HEIGHT}"/>'
         f'<rect class="y" width="{width:.1f}" height="{BAR_HEIGHT}"/>'

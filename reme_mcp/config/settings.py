@@ -228,6 +228,7 @@ class CaptureSettings(Section):
 
     at_prompt: bool = True
     at_end: bool = True
+    offer: bool = True
     prompt_budget_s: Annotated[float, Field(gt=0, le=25, description="more than 0 and at most 25")] = 5.0
     limit: Annotated[int, _between(1, 20)] = 3
 

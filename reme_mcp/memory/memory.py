@@ -457,6 +457,11 @@ class Memory:
 
     # --- the queue ---
 
+    async def awaiting(self, *, workspace: str | None = None) -> list[Trajectory]:
+        """Return the trajectories that wait for somebody to write their lessons, oldest first."""
+        store = await self._open_store()
+        return await store.awaiting(self._workspace(workspace))
+
     async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
         """Return the trajectories that wait for the model behind the server, oldest first."""
         store = await self._open_store()

@@ -120,11 +120,11 @@ async def test_an_undone_archiving_keeps_the_counters_and_a_restored_one_starts_
 
 
 async def test_what_holds_a_lesson_back_is_found_in_its_text() -> None:
-    (found,) = findings(replace(experience(0), content=ORDER))
+    (found,) = findings(replace(experience(), content=ORDER))
     passage = ORDER[found.start : found.end]
     assert (found.place, passage.startswith("Ignore all previous")) == ("content", True)
     assert "Build it first" not in passage
-    assert findings(experience(0)) == []
+    assert findings(experience()) == []
 
 
 async def test_the_version_changes_with_the_pool(memory: Memory) -> None:

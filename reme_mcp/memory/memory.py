@@ -33,7 +33,7 @@ from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
 from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.pool import Pool
-from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
+from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, redacted_drafts, transcript_text
 from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
@@ -45,7 +45,7 @@ from reme_mcp.recall.explanation import explained
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
-from reme_mcp.safety.redaction import redact_json, redactor
+from reme_mcp.safety.redaction import redactor
 from reme_mcp.schema import (
     ExplainResult,
     Outcome,
@@ -325,7 +325,7 @@ class Memory:
         # A recall that could not write its receipt has handed out an empty one.
         receipt = clean.label(receipt) if receipt else None
         if experiences is not None:
-            experiences = [redact_json(one, self._redact) for one in experiences]
+            experiences = await redacted_drafts(experiences, self._redact)
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = clean.label(trajectory_id)
@@ -341,7 +341,7 @@ class Memory:
 
         task = self._redact(clean.text("task", task))
         outcome, reward = outcome_and_reward(outcome, reward)
-        steps_taken = transcript_text(
+        steps_taken = await transcript_text(
             steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
         )
         drafts, rejected = read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)

@@ -13,7 +13,7 @@ import anyio
 import numpy as np
 import pytest
 
-from reme_mcp.config.settings import EmbedderSettings, Settings
+from reme_mcp.config.settings import EmbedderSettings, RedactionSettings, Settings
 from reme_mcp.distill.drafts import NamedDraft, to_json
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory.memory import Memory
@@ -1176,3 +1176,29 @@ async def test_what_was_deleted_is_not_found_by_its_vector(with_model: Settings)
         await memory.pool.delete(lesson_id)
         assert (await memory.recall("ship it", source="test")).experiences == []
         assert (await memory.pool.stats()).without_vector == 0
+
+
+# --- lengths are checked before anything is read ---
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"steps": "eyJa" * 500_000}, r"steps come to 2,000,000 characters; at most 1,000,000 are kept"),
+        (
+            {"messages": [{"role": "user", "content": "eyJa" * 500_000}]},
+            r"messages come to 2,000,000 characters; at most 1,000,000 are kept",
+        ),
+        ({"experiences": [{"content": "eyJa" * 50_000}]}, r"experiences come to 200,007 characters; at most 100,000"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_what_is_too_long_is_refused_before_it_is_searched(
+    settings: Settings, arguments: dict[str, Any], says: str
+) -> None:
+    # It takes years to search a text for it.
+    endless = RedactionSettings(also="(?:e|ey|eyJ|J|y|Ja|a|yJ)*!")
+    async with Memory.open(settings.model_copy(update={"redaction": endless})) as memory:
+        with pytest.raises(InvalidInput, match=says):
+            await memory.record("deploy", outcome="success", source="test", **arguments)

@@ -39,7 +39,7 @@ from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
 from reme_mcp.errors import Forbidden, StoreError
 from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
-from reme_mcp.http.middleware import Gate, is_loopback
+from reme_mcp.http.middleware import SESSION_IDLE_S, Gate, is_loopback
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server.app import make_server, open_state
@@ -84,7 +84,12 @@ class Host:
         # Larger than any body that the gate lets through: it is the gate that refuses, and counts what it refused.
         limit = settings.http.max_body_bytes + 1
         self._sessions = StreamableHTTPSessionManager(
-            self._server, stateless=not settings.http.sessions, max_request_body_size=limit
+            self._server,
+            stateless=not settings.http.sessions,
+            max_request_body_size=limit,
+            session_idle_timeout=SESSION_IDLE_S,
+            # The gate limits them for each holder, so that none takes those of the others.
+            max_sessions=None,
         )
         self._sse = SseServerTransport("/messages/", max_request_body_size=limit)
         resource_url = self._resource_url() if self._issuer is not None else None

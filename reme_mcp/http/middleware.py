@@ -26,11 +26,14 @@ from urllib.parse import urlsplit
 import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reme_mcp.auth.access import Access
 from reme_mcp.auth.bearer import Bearer, Verifier
 from reme_mcp.config.settings import WITHOUT_AUTH, HTTPSettings
 from reme_mcp.errors import IdentityError
@@ -46,6 +49,9 @@ KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/mcp", "/sse", "/messages/")
 RECHECK_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_BUCKETS = 10_000
+SESSION_HEADER = "mcp-session-id"
+# The application ends a session in which nothing was asked for so long.
+SESSION_IDLE_S = 30 * 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +60,7 @@ class _Open:
 
     Attributes:
         bearer: Who asks; `None` where nobody is asked.
+        session: In which it is; empty for none.
         is_stream: Whether its client only listens.
         scope: What it is answered in.
         waiting: What it waits in for the client to leave, if it does.
@@ -62,6 +69,7 @@ class _Open:
     """
 
     bearer: Bearer | None
+    session: str
     is_stream: bool
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     waiting: anyio.CancelScope | None = None
@@ -86,10 +94,26 @@ class _Open:
 
 @dataclass(slots=True)
 class _Answer:
-    """What was sent of an answer."""
+    """What was sent of an answer; `session` is that which it began."""
 
     status: int = 0
     is_whole: bool = False
+    session: str = ""
+
+
+@dataclass(slots=True)
+class _Session:
+    """A session of the handshake era, as long as the application has it.
+
+    Attributes:
+        access: What its holder may do; `None` where nobody is asked.
+        used_at: When its last request began or ended.
+        open_requests: How many are being answered.
+    """
+
+    access: Access | None
+    used_at: float
+    open_requests: int = 0
 
 
 class Gate:
@@ -122,6 +146,7 @@ class Gate:
         self._is_local = is_loopback(settings.host)
         self._open: set[_Open] = set()
         self._open_by_holder: Counter[str] = Counter()
+        self._sessions: dict[str, dict[str, _Session]] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._is_closing = False
 
@@ -140,6 +165,7 @@ class Gate:
         async def answering(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answer.status = message["status"]
+                answer.session = Headers(raw=message.get("headers", ())).get(SESSION_HEADER, "")
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 answer.is_whole = True
@@ -227,14 +253,30 @@ class Gate:
             what = f"{self._settings.max_open_requests} requests are open; end some first"
             await self._refuse(send, 429, "open", what, retry_after_s=5)
             return
+        has_sessions = self._has_sessions(scope, headers)
+        named = headers.get(SESSION_HEADER, "") if has_sessions else ""
+        session = self._session(holder, named, bearer)
+        if named and session is None:
+            await self._refuse(send, 404, "session", "session not found; begin a new one")
+            return
+        if has_sessions and not named and self._has_all_sessions(holder):
+            what = f"{self._settings.max_open_requests} sessions are open; end some (DELETE), or go on in one"
+            await self._refuse(send, 429, "sessions", what, retry_after_s=60)
+            return
         self._open_by_holder[holder] += 1
-        one = _Open(bearer, is_stream=scope["method"] == "GET")
+        one = _Open(bearer, session=named, is_stream=scope["method"] == "GET")
         self._open.add(one)
+        if session is not None:
+            session.open_requests += 1
         try:
             with one.scope:
                 await self._pass_on(one, scope, receive, send)
         finally:
             self._open.discard(one)
+            if session is not None:
+                session.open_requests -= 1
+                session.used_at = self._clock()
+            self._keep_sessions(scope, holder, named, answer, bearer)
             self._open_by_holder[holder] -= 1
             if not self._open_by_holder[holder]:
                 del self._open_by_holder[holder]
@@ -245,6 +287,49 @@ class Gate:
             # What was cut off ends as a stream does.
             with suppress(OSError):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # --- sessions: the application keeps one until it is deleted, or idle for too long ---
+
+    def _session(self, holder: str, named: str, bearer: Bearer | None) -> _Session | None:
+        """Return the session that a request of a holder is in; somebody else's is as unknown as none."""
+        session = self._sessions.get(holder, {}).get(named)
+        if session is not None and session.access != (None if bearer is None else bearer.access):
+            # The holder was moved. What the session was promised to hear of is no longer its own.
+            self._forget_session(holder, named)
+            for one in list(self._open):
+                if one.session == named:
+                    one.end()
+            return None
+        return session
+
+    def _has_sessions(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether a request is in a session or begins one: it is of the handshake era."""
+        era = headers.get(MCP_PROTOCOL_VERSION_HEADER, HANDSHAKE_PROTOCOL_VERSIONS[0])
+        return self._settings.sessions and scope["path"] == "/mcp" and era in HANDSHAKE_PROTOCOL_VERSIONS
+
+    def _has_all_sessions(self, holder: str) -> bool:
+        """Return whether a holder has as many sessions as one may, having forgotten those that are over."""
+        sessions = self._sessions.get(holder, {})
+        if len(sessions) < self._settings.max_open_requests:
+            return False
+        over = self._clock() - SESSION_IDLE_S
+        for id in [id for id, one in sessions.items() if not one.open_requests and one.used_at <= over]:
+            self._forget_session(holder, id)
+        return len(self._sessions.get(holder, {})) >= self._settings.max_open_requests
+
+    def _keep_sessions(self, scope: Scope, holder: str, named: str, answer: _Answer, bearer: Bearer | None) -> None:
+        """Know of a session that an answer began, and no more of one that it ended."""
+        if answer.session and not named:
+            access = None if bearer is None else bearer.access
+            self._sessions.setdefault(holder, {})[answer.session] = _Session(access, self._clock())
+        elif named and (answer.status == 404 or (scope["method"] == "DELETE" and answer.status < 300)):
+            self._forget_session(holder, named)
+
+    def _forget_session(self, holder: str, id: str) -> None:
+        sessions = self._sessions.get(holder, {})
+        sessions.pop(id, None)
+        if not sessions:
+            self._sessions.pop(holder, None)
 
     async def _pass_on(self, one: _Open, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on once all of it is here."""
@@ -267,6 +352,8 @@ class Gate:
             what = f"the request took longer than {self._settings.body_timeout_s:g} seconds to arrive"
             await self._refuse(send, 408, "slow", what)
             return
+        # Nothing is kept for who comes again; a stream begins with what happens next.
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() != b"last-event-id"]
         left: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def again() -> Message:

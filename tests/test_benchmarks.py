@@ -13,6 +13,8 @@ import pytest
 
 from tests.benchmarks import distill, latency, load, poison, refine, replay, report
 
+pytestmark = pytest.mark.slow
+
 ENGINE = "Start the engine of my car"
 REPORT = "Sort quarterly figures alphabetically"
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.benchmarks import retrieval
 
+pytestmark = pytest.mark.slow
+
 SQUEAK = "Fix the squeaking of my commuter with oil"
 RECORDS = {
     "chain": ("Replacing a bicycle chain", "Measure the links and oil the rollers.", SQUEAK),

@@ -21,6 +21,7 @@ import click
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
+from reme_mcp.schema import one_line
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SOURCE = "cli"
 PROGRAM = "reme-mcp"
 SHOWN_CHARS = 70
-EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
+EXPERIENCE_COLUMNS = ("id", "status", "kind", "succeeded", "when to use")
 
 Result = TypeVar("Result")
 
@@ -47,8 +48,13 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
     import anyio
 
     from reme_mcp.memory.memory import Memory
+    from reme_mcp.store.lock import on_wait
+
+    async def tell(what: str) -> None:
+        click.echo(what, err=True)
 
     async def opened() -> Result:
+        on_wait.set(tell)
         async with Memory.open(settings) as memory:
             return await run(memory)
 
@@ -122,8 +128,7 @@ def plain(value: object) -> str:
 
 def short(text: str) -> str:
     """Return the beginning of a text, in one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+    return one_line(text, SHOWN_CHARS)
 
 
 def to_json(value: object) -> str:

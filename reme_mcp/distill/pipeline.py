@@ -26,6 +26,7 @@ from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import activate
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
+    STATUSES,
     Experience,
     Merged,
     Outcome,
@@ -34,7 +35,6 @@ from reme_mcp.schema import (
     RecordResult,
     RecordStatus,
     Rejected,
-    Status,
     Trajectory,
     now,
     task_key,
@@ -49,7 +49,6 @@ EARLIER_ATTEMPTS = 5
 TWIN_CANDIDATES = 10
 # By how many of its words they are searched.
 TELLING_WORDS = 16
-EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,8 @@ async def _learned(
         # This one may be stored by now, or not.
         attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
         earlier = drafts.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
-        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier)
+        asks = bool(trajectory.receipt) and not trajectory.verdicts
+        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier, asks_for_verdicts=asks)
     recalled = [one for one in added if one.status != "quarantined"]
     lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
     answer = answer.model_copy(
@@ -302,7 +302,7 @@ async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None =
         words = _telling_words(lesson_text(candidate))
         cosines, similar = await gather(
             partial(_cosines, batch, row, store),
-            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
+            partial(store.match_text, candidate.workspace, words, statuses=STATUSES, limit=TWIN_CANDIDATES),
         )
         ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
         others = await store.experiences(candidate.workspace, ids)

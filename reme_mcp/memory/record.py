@@ -15,7 +15,7 @@ from dataclasses import replace
 from reme_mcp.aio import off_loop_if_long
 from reme_mcp.errors import InvalidInput
 from reme_mcp.safety.redaction import Redact, redact_all, redact_json
-from reme_mcp.schema import Outcome
+from reme_mcp.schema import OUTCOMES, Outcome
 from reme_mcp.transcripts import transcript
 from reme_mcp.transcripts.messages import parse_messages, parse_steps
 
@@ -26,7 +26,7 @@ MAX_DRAFTS_CHARS = 100_000
 
 def outcome_and_reward(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
     """Return outcome and reward, the one filled in from the other."""
-    if outcome not in (None, "success", "failure"):
+    if outcome not in (None, *OUTCOMES):
         raise InvalidInput(f"outcome is {outcome!r}; it must be success or failure")
     if reward is not None and not 0 <= reward <= 1:
         raise InvalidInput(f"reward is {reward:g}; it must be from 0 to 1, where 1 is success")

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from reme_mcp.errors import AnswerError, EndpointError
 from reme_mcp.models.protocol import Completion, Vectors, retry_after_s, words_of
+from reme_mcp.schema import one_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -118,8 +119,7 @@ class Endpoint:
 
     def masked(self, text: str) -> str:
         """Return words of a server or a model on one line, cut short, without the key."""
-        text = " ".join((text.replace(self._api_key, "…") if self._api_key else text).split())
-        return text if len(text) <= MAX_SAID_CHARS else text[:MAX_SAID_CHARS] + "…"
+        return one_line(text.replace(self._api_key, "…") if self._api_key else text, MAX_SAID_CHARS)
 
     # Local servers take no key, but the client insists on one.
 

@@ -27,7 +27,7 @@ from reme_mcp.recall import ranking, rerank
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger
-from reme_mcp.schema import Rule, SearchMode, now
+from reme_mcp.schema import RECALLABLE, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import spell_out, unquoted
@@ -100,7 +100,7 @@ class Search:
         )
         modes: list[SearchMode] = ["text"] if vector is None else ["text", "vector"]
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
-        found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
+        found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
         ranked = ranking.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
         ranked, below = self._above_floor(query, ranked, vector)

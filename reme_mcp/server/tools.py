@@ -35,6 +35,7 @@ from reme_mcp.schema import RateResult, RecallResult, RecordResult
 from reme_mcp.server.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.server.resources import announce_change
 from reme_mcp.server.state import Caller, Context, State, caller_access, caller_source
+from reme_mcp.store.lock import on_wait
 
 logger = logging.getLogger(__name__)
 
@@ -107,9 +108,9 @@ TOOLS = (
         name="record_trajectory",
         title="Record a trajectory",
         description=(
-            "Call when a task has succeeded or failed, with its outcome, the receipt of the recall, and 1-3 "
-            "experiences worth reusing. Without experiences it answers with a brief: call again with trajectory_id "
-            "and experiences."
+            "Call when a task has succeeded or failed, with its outcome, the receipt of the recall, which of its notes "
+            "you used and which misled you, and 1-3 experiences worth reusing. Without experiences it answers with a "
+            "brief: call again with trajectory_id and experiences."
         ),
         arguments=RecordArguments,
         result=RecordResult,
@@ -124,8 +125,8 @@ TOOLS = (
         name="rate_experience",
         title="Rate an experience",
         description=(
-            "Call when one recalled experience clearly helped or misled. Rating again replaces the rating. "
-            "Experiences that keep not helping are archived."
+            "Call when one recalled experience clearly helped or misled. It weighs more than outcomes do; rating again "
+            "replaces it. Experiences that keep not helping are archived."
         ),
         arguments=RateArguments,
         result=RateResult,
@@ -167,7 +168,10 @@ async def call_tool(context: Context, params: CallToolRequestParams) -> CallTool
         arguments = arguments.model_copy(update={"workspace": access.workspace(arguments.workspace)})
         if not state.memory.is_open:
             await context.session.report_progress(0, 1, "opening the pool")
-        caller = Caller(caller_source(context, access), access, partial(_tell, context))
+        tell = partial(_tell, context)
+        # Each call runs in a context of its own.
+        on_wait.set(tell)
+        caller = Caller(caller_source(context, access), access, tell)
         text, result = await tool.run(state, arguments, caller)
     except ReMeError as exc:
         if access.holder and not isinstance(exc, InvalidInput):

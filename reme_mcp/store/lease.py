@@ -108,6 +108,10 @@ class Lease:
             self._let_go_at = time.monotonic()
             self._tasks.release()
 
+    def within(self, _: float) -> Lease:
+        """Return the lease itself: that of a process which is stopped runs out, so that nobody waits without an end."""
+        return self
+
     @asynccontextmanager
     async def unless_held(self) -> AsyncIterator[bool]:
         """Hold the lease if nobody does; the block is told whether it is held, and is not made to wait.

@@ -4,14 +4,21 @@ In:  a path in the home.
 Out: `async with lock:`, one holder at a time among all tasks of all processes that name the same file.
 Does not know: what it protects.
 
-A killed process leaves no lock behind: the operating system lets go of it.
+A killed process leaves no lock behind: the operating system lets go of it. One that is stopped keeps it, so that nobody
+waits without an end: who waits says so after `TELL_AFTER_S`, and gives up after `WAIT_S` with an error that names the
+holder, which has written its process id and command into the lock file.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
@@ -19,29 +26,81 @@ import anyio
 
 from reme_mcp.errors import StoreError
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 0.005
-FOREVER = -1
+WAIT_S = 30.0
+TELL_AFTER_S = 1.0
+PROGRAM = "reme-mcp"
+MAX_HOLDER_BYTES = 200
+
+
+async def _log(what: str) -> None:
+    logger.warning("%s", what)
+
+
+# Who is told what is waited for; a command or a call that has somebody to tell sets its own.
+on_wait: ContextVar[Callable[[str], Awaitable[None]]] = ContextVar("on_wait", default=_log)
 
 
 class ProcessLock:
     """Held by one task of one process; waiting polls the file every `POLL_S` seconds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_s: float = WAIT_S) -> None:
+        """Make one; `wait_s` is how many seconds to wait for it at most."""
         from filelock import AsyncFileLock
 
         self._path = path
+        self._wait_s = wait_s
         self._tasks = anyio.Lock()
         # A try that does not wait needs no thread, and is over before one has begun.
-        self._file = AsyncFileLock(path, poll_interval=POLL_S, run_in_executor=False)
+        self._file = AsyncFileLock(path, mode=0o600, poll_interval=POLL_S, run_in_executor=False)
 
     async def __aenter__(self) -> None:
         """Wait for the lock and hold it.
 
         Raises:
-            StoreError: The file can't be made or locked.
+            StoreError: The file can't be made or locked, or somebody holds it for longer than may be waited.
         """
-        await self._tasks.acquire()
-        await self._lock_file(FOREVER)
+        await self._acquire(self._wait_s)
+
+    @asynccontextmanager
+    async def within(self, wait_s: float) -> AsyncIterator[None]:
+        """Hold the lock, having waited for it `wait_s` seconds at most.
+
+        Raises:
+            StoreError: As `__aenter__` does.
+        """
+        await self._acquire(wait_s)
+        try:
+            yield
+        finally:
+            await self.__aexit__(None, None, None)
+
+    def holder(self) -> str:
+        """Return who holds the lock, or held it last: `process 4711 (reme-mcp record)`."""
+        try:
+            with self._path.open("rb") as file:
+                said = file.read(MAX_HOLDER_BYTES).decode(errors="replace").splitlines()
+        except OSError:
+            # Windows lets nobody read what another has locked.
+            said = []
+        if not said or not re.fullmatch(r"\d+ [a-z -]+", said[0]):
+            return "another process"
+        pid, command = said[0].split(" ", 1)
+        return f"another call of this process ({pid})" if int(pid) == os.getpid() else f"process {pid} ({command})"
+
+    async def _acquire(self, wait_s: float) -> None:
+        if await self._try(0) or await self._try(min(wait_s, TELL_AFTER_S)):
+            return
+        if wait_s > TELL_AFTER_S:
+            await on_wait.get()(f"Waiting for {self.holder()}, which holds {self._path.name}")
+            if await self._try(wait_s - TELL_AFTER_S):
+                return
+        raise StoreError(
+            f"{self.holder()} has held {self._path.name} for {wait_s:g} s, and nothing was stored; "
+            "try again, or end that process if it is stuck"
+        )
 
     @asynccontextmanager
     async def unless_held(self) -> AsyncIterator[bool]:
@@ -50,12 +109,7 @@ class ProcessLock:
         Raises:
             StoreError: The file can't be made or locked.
         """
-        try:
-            self._tasks.acquire_nowait()
-        except anyio.WouldBlock:
-            yield False
-            return
-        if not await self._lock_file(0):
+        if not await self._try(0):
             yield False
             return
         try:
@@ -66,6 +120,20 @@ class ProcessLock:
     def left(self) -> float:
         """Return for how many more seconds the holder may write: nobody takes over from a process that lives."""
         return math.inf
+
+    async def _try(self, wait_s: float) -> bool:
+        """Return whether the lock is held within so many seconds; without any, nobody is waited for."""
+        deadline = anyio.current_time() + wait_s
+        try:
+            self._tasks.acquire_nowait()
+        except anyio.WouldBlock:
+            is_ours = False
+            with anyio.move_on_after(wait_s):
+                await self._tasks.acquire()
+                is_ours = True
+            if not is_ours:
+                return False
+        return await self._lock_file(max(0.0, deadline - anyio.current_time()))
 
     async def _lock_file(self, timeout_s: float) -> bool:
         """Return whether the file could be locked in time; whatever comes in between, no task is kept out by it."""
@@ -80,7 +148,19 @@ class ProcessLock:
             if isinstance(exc, OSError):
                 raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
             raise
+        self._sign()
         return True
+
+    def _sign(self) -> None:
+        """Write down who holds the lock; where that fails, whoever waits is told less."""
+        # Of its arguments only the command: an option may carry a secret or a path.
+        command = " ".join(word for word in (PROGRAM, *sys.argv[1:2]) if re.fullmatch(r"[a-z][a-z-]*", word))
+        with suppress(OSError):
+            file = os.open(self._path, os.O_WRONLY)
+            try:
+                os.write(file, f"{os.getpid()} {command}\n".encode())
+            finally:
+                os.close(file)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

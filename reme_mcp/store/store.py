@@ -82,6 +82,8 @@ if TYPE_CHECKING:
 
 # More searches at once than these are no faster, and each holds some megabytes while it lasts.
 READS_AT_ONCE = 8
+# A recall waits so long for whoever writes receipts, and then goes without one.
+RECEIPT_WAIT_S = 2.0
 # Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
 ROWS_IN_MEMORY = 100_000
 # Up to this many are read with all their columns, before anybody asks for them.
@@ -117,7 +119,7 @@ class Store:
         self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
         self._pool_lock = location.lock("pool")
         self._receipts_lock = location.lock("pool-receipts")
-        self._new_lines = Batcher(lambda: self._receipts_lock, self._add_lines)
+        self._new_lines = Batcher(lambda: self._receipts_lock.within(RECEIPT_WAIT_S), self._add_lines)
         self.queue_lock = location.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
         self.activity_log = ActivityLog(tables)

@@ -131,7 +131,7 @@ async def test_an_export_comes_back_into_an_empty_pool_without_loss(settings: Se
         assert counts(await other.pool.import_file("pool.jsonl", data)) == (4, 0, 0, 4, 0)
         assert await whole(other) == back
     for was, now in zip(sorted(exported, key=lambda one: one.id), back, strict=True):
-        own = {"source", "prior_frequency", "prior_utility", "counted_since"}
+        own = {"source", "prior_frequency", "prior_utility", "counted_since", "rated_helpful"}
         assert {k: v for k, v in asdict(was).items() if k not in own} == {
             k: v for k, v in asdict(now).items() if k not in own
         }

@@ -192,6 +192,70 @@ async def test_a_failure_counts_but_does_not_help(memory: Memory) -> None:
     assert await counters(memory, lesson_id) == (0, 1)
 
 
+async def two_recalled(memory: Memory) -> tuple[str, str, str]:
+    """Return two experiences and the receipt that handed them out."""
+    first, second = await learn(memory, 0), await learn(memory, 1)
+    recalled = await memory.recall(TASK, source="test")
+    assert {one.id for one in recalled.experiences} == {first, second}
+    return first, second, recalled.receipt
+
+
+async def test_only_the_notes_that_were_used_are_settled(memory: Memory) -> None:
+    used, other, receipt = await two_recalled(memory)
+    result = await memory.record(TASK, outcome="success", receipt=receipt, used=[used], source="test")
+    assert [(one.id, one.helped, one.by) for one in result.settled] == [(used, True, "used")]
+    assert await counters(memory, used) == (1, 1)
+    assert await counters(memory, other) == (0, 0)
+
+
+async def test_a_note_that_misled_counts_as_rated_not_helpful(memory: Memory) -> None:
+    bad, other, receipt = await two_recalled(memory)
+    await memory.record(TASK, outcome="success", receipt=receipt, misled=[bad], source="test")
+    assert await counters(memory, bad) == (0, 1)
+    assert await counters(memory, other) == (1, 1)
+    assert (await memory.pool.experience(bad))[0].rated_unhelpful == 1
+
+
+async def test_the_same_call_with_verdicts_settles_once(memory: Memory) -> None:
+    used, _, receipt = await two_recalled(memory)
+    call: dict[str, Any] = {"outcome": "failure", "receipt": receipt, "used": [used], "source": "test"}
+    first = await memory.record(TASK, **call)
+    assert await memory.record(TASK, **call) == first
+    assert await counters(memory, used) == (0, 1)
+
+
+async def test_verdicts_may_come_with_the_second_call(memory: Memory) -> None:
+    used, other, receipt = await two_recalled(memory)
+    first = await memory.record(TASK, outcome="success", steps="did it", receipt=receipt, source="test")
+    assert "used" in first.brief
+    assert await counters(memory, other) == (1, 1)
+    await memory.record(trajectory_id=first.trajectory_id, experiences=[], used=[used], source="test")
+    assert await counters(memory, used) == (1, 1)
+    assert await counters(memory, other) == (0, 0)
+
+
+async def test_a_verdict_on_what_was_not_handed_out_is_refused_and_settles_nothing(memory: Memory) -> None:
+    used, _, receipt = await two_recalled(memory)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"receipt": receipt, "used": ["e-unknown"]}, f"e-unknown is not on receipt {receipt}"),
+        ({"receipt": receipt, "used": [used], "misled": [used]}, "in used and in misled"),
+        ({"used": [used]}, "without the receipt"),
+    ]
+    for said, complaint in refused:
+        with pytest.raises(InvalidInput, match=complaint):
+            await memory.record(TASK, outcome="success", source="test", **said)
+    assert await counters(memory, used) == (0, 0)
+
+
+async def test_guidance_asks_which_notes_were_used_and_says_how_attempts_went(memory: Memory) -> None:
+    *_, receipt = await two_recalled(memory)
+    await memory.record(TASK, outcome="success", receipt=receipt, source="test")
+    recalled = await memory.recall(TASK, source="test")
+    assert "succeeded with it 1 of 1" in recalled.guidance
+    assert "helped" not in recalled.guidance
+    assert f'receipt="{recalled.receipt}", used=[' in recalled.guidance
+
+
 async def test_a_recall_alone_counts_nothing(memory: Memory) -> None:
     lesson_id = await learn(memory)
     for _ in range(3):
@@ -219,7 +283,7 @@ async def test_an_empty_recall_says_so_and_has_a_receipt_to_record_with(memory: 
     assert recalled.guidance.startswith("Nothing in the pool fits")
     recorded = await memory.record(TASK, outcome="success", receipt=recalled.receipt, source="test")
     assert recorded.settled == []
-    assert (await memory.pool.stats()).receipts == {"recalls": 1, "recalled": 0, "settled": 0, "helped": 0}
+    assert (await memory.pool.stats()).receipts == {"recalls": 1, "recalled": 0, "settled": 0, "succeeded": 0}
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(None, 5), (1, 1), (4, 4), (5, 5), (8, 8), (20, 8)])
@@ -327,7 +391,7 @@ async def test_the_same_call_at_the_same_time_is_stored_once(settings: Settings)
         assert await counts(one) == (
             {"active": 2},
             {"success": 1, "failure": 0, "undistilled": 0},
-            {"recalls": 0, "recalled": 0, "settled": 0, "helped": 0},
+            {"recalls": 0, "recalled": 0, "settled": 0, "succeeded": 0},
         )
 
 
@@ -830,9 +894,7 @@ async def test_what_helps_too_rarely_is_archived(memory: Memory, outcomes: str, 
     assert await attempts(memory, outcomes) == ([lesson_id] if removed else [])
     one, _ = await memory.pool.experience(lesson_id)
     assert one.status == ("archived" if removed else "active")
-    assert one.status_reason == (
-        f"helped in {outcomes.count('s')} of {len(outcomes)} recalls with a known outcome" if removed else ""
-    )
+    assert one.status_reason == (f"succeeded with it {outcomes.count('s')} of {len(outcomes)}" if removed else "")
     recalled = await memory.recall(TASK, source="test")
     assert [found.id for found in recalled.experiences] == ([] if removed else [lesson_id])
 
@@ -843,7 +905,7 @@ async def test_a_rating_can_remove_too_and_says_so(settings: Settings) -> None:
         rated = await memory.rate(lesson_id, helpful=False, source="test")
         assert (rated.status, rated.status_reason) == (
             "archived",
-            "helped in 0 of 1 recalls with a known outcome",
+            "succeeded with it 0 of 1",
         )
 
 
@@ -908,7 +970,7 @@ async def test_a_dry_run_shows_whom_pruning_removes_and_changes_nothing(settings
     assert sorted(await memory.pool.page(), key=lambda one: one.id) == sorted(before, key=lambda one: one.id)
     removed = await memory.pool.prune()
     assert {one.id for one in removed} == {"e-at", "e-bad", "e-early"}
-    assert (await memory.pool.experience("e-at"))[0].status_reason == "helped in 3 of 6 recalls with a known outcome"
+    assert (await memory.pool.experience("e-at"))[0].status_reason == "succeeded with it 3 of 6"
     assert (await memory.pool.stats()).experiences == {"active": 3, "archived": 4, "quarantined": 1}
     assert await memory.pool.prune() == []
     assert (await memory.pool.experience("e-theirs", workspace="other"))[0].status == "active"
@@ -995,7 +1057,7 @@ async def test_what_a_dead_process_left_is_finished_exactly_once(settings: Setti
             stats = await memory.pool.stats(workspace=workspace)
             assert stats.experiences == {"active": 2}
             assert stats.trajectories == {"success": 1, "failure": 0, "undistilled": 0}
-            assert stats.receipts == {"recalls": 1, "recalled": 1, "settled": 1, "helped": 1}
+            assert stats.receipts == {"recalls": 1, "recalled": 1, "settled": 1, "succeeded": 1}
             old, _ = await memory.pool.experience("e-old", workspace=workspace)
             assert (old.utility, old.frequency) == (1, 1)
             new, _ = await memory.pool.experience("e-new", workspace=workspace)

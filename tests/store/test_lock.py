@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
+from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
-from reme_mcp.store.lock import ProcessLock
+from reme_mcp.memory.memory import Memory
+from reme_mcp.store.lock import ProcessLock, on_wait
+from tests.fakes import draft
 
 pytestmark = pytest.mark.anyio
 
@@ -68,3 +77,69 @@ async def test_a_place_without_a_folder_is_named(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"can't lock .*a\.lock"):
             async with lock.unless_held():
                 pytest.fail("it can't be held")
+
+
+# Holds all locks of a home, and says so.
+HOLDER = """
+import sys, anyio
+from pathlib import Path
+from reme_mcp.store.location import Folder
+from reme_mcp.store.migrations import exclusive
+
+async def main():
+    async with exclusive(Folder(Path(sys.argv[1]))):
+        print("held", flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+@contextmanager
+def stopped_holder(home: Path) -> Iterator[int]:
+    """Give the process id of a process that is stopped while it holds every lock of the home."""
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(home)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        child.send_signal(signal.SIGSTOP)
+        yield child.pid
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process can be stopped there")
+async def test_who_waits_for_a_stopped_process_says_so_and_then_gives_up_and_names_it(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def tell(what: str) -> None:
+        told.append(what)
+
+    on_wait.set(tell)
+    lock = ProcessLock(tmp_path / "pool.lock", wait_s=1.2)
+    with stopped_holder(tmp_path) as pid:
+        with pytest.raises(StoreError, match=rf"process {pid} \(reme-mcp\) has held pool\.lock for 1\.2 s.*try again"):
+            async with lock:
+                pytest.fail("it can't be held")
+        assert told == [f"Waiting for process {pid} (reme-mcp), which holds pool.lock"]
+        with pytest.raises(StoreError, match=rf"process {pid} .* for 0\.01 s"):
+            async with lock.within(0.01):
+                pytest.fail("it can't be held")
+    # The operating system lets go of it for the dead.
+    with anyio.fail_after(10):
+        async with lock:
+            assert lock.holder() == f"another call of this process ({os.getpid()})"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process can be stopped there")
+async def test_a_recall_goes_without_a_receipt_where_a_stopped_process_holds_the_pool(home: Path) -> None:
+    settings = Settings(home=str(home), embedder=EmbedderSettings(provider="none"))
+    async with Memory.open(settings) as memory:
+        added = (await memory.record("blog", outcome="success", experiences=[draft(0)], source="test")).added
+    with stopped_holder(home) as pid:
+        async with Memory.open(settings) as memory:
+            recalled = await memory.recall("a static site has to go online", source="test")
+    assert [one.id for one in recalled.experiences] == added
+    assert recalled.receipt == ""
+    assert f"This recall is not counted (process {pid} (reme-mcp) has held pool-receipts.lock" in recalled.note

@@ -24,17 +24,17 @@ from reme_mcp.models.cross_encoder import CrossEncoderModel
 from reme_mcp.models.question import Model, Question
 from reme_mcp.models.service import Vectors
 from reme_mcp.recall import ranking, rerank
+from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger
-from reme_mcp.schema import RECALLABLE, Rule, SearchMode, now
+from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import spell_out, unquoted
 
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
-NOT_ABOUT_IT = "it is not about the task: neither its words nor its meaning are near enough"
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -119,6 +119,27 @@ class Search:
         decided = [*self._handed_out(ranked, len(shown), limit), *below]
         return Notes(words, decided, modes, trouble or more_trouble)
 
+    async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
+        """Return the experiences in recall that are about a query, best first; no model is asked for an order."""
+        ranked, vector = await self._ranked(store, workspace, query, limit)
+        return self._above_floor(query, ranked, vector)[0][:limit]
+
+    async def alike(self, store: Store, workspace: str, experience: Experience, *, limit: int) -> list[Ranked]:
+        """Return the experiences in recall that are most like this one, best first, however little that is."""
+        query = f"{experience.when_to_use}\n{experience.content}"[:MAX_TASK_CHARS]
+        ranked, _ = await self._ranked(store, workspace, query, limit + 1)
+        return [item for item in ranked if item.experience.id != experience.id][:limit]
+
+    async def _ranked(self, store: Store, workspace: str, query: str, limit: int) -> tuple[list[Ranked], Hits | None]:
+        text, vector = await gather(
+            partial(self._by_words, store, workspace, query, ()),
+            partial(self._by_vectors, store, workspace, query, ()),
+        )
+        ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
+        found = await store.experiences(workspace, ids, statuses=["active"])
+        candidates = [found[id] for id in ids if id in found]
+        return ranking.rank(candidates, text, vector, tools=(), settings=self._settings, at=now()), vector
+
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""
         return " ".join(note for note in (self._vectors.tell_once(), self._rereader.tell_once()) if note)
@@ -127,12 +148,13 @@ class Search:
         """Return those that are about the query, and the others with the reason."""
         if not self._settings.floor:
             return ranked, []
-        least = self._settings.min_similarity or self._vectors.min_similarity
-        passing = {
-            one.id for one in ranking.about(query, [item.experience for item in ranked], vector, min_similarity=least)
-        }
-        below = [Decided(item, "floor", NOT_ABOUT_IT) for item in ranked if item.experience.id not in passing]
-        return [item for item in ranked if item.experience.id in passing], below
+        thresholds = Thresholds.of(self._vectors.unrelated, min_similarity=self._settings.min_similarity)
+        found = verdicts(query, ranked, vector, thresholds, reads=self._vectors.reads_language)
+        pairs = list(zip(ranked, found, strict=True))
+        return (
+            [item for item, verdict in pairs if verdict.passes],
+            [Decided(item, "floor", verdict.why) for item, verdict in pairs if not verdict.passes],
+        )
 
     def _handed_out(self, ranked: Sequence[Ranked], shown: int, limit: int) -> list[Decided]:
         """Return what became of those above the floor, of which the first `shown` were handed out."""

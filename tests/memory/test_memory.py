@@ -17,12 +17,15 @@ from reme_mcp.config.settings import EmbedderSettings, RedactionSettings, Settin
 from reme_mcp.distill.drafts import NamedDraft, to_json
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory.memory import Memory
+from reme_mcp.models.calibration import PAIRS
 from reme_mcp.models.embedder import Embedder
 from reme_mcp.schema import Experience, ExperienceDraft, ReceiptLine, RecordResult, Trajectory
 from reme_mcp.store.store import Store
 from tests.fakes import FakeEmbedder, FakeLoader, counted, draft, experience, line, trajectory
 
 pytestmark = pytest.mark.anyio
+# What a model that nobody has measured is given first: each task as a query and as a request, and each lesson.
+CALIBRATION = 3 * len(PAIRS)
 
 TASK = "put my blog online"
 DEADLINE_S = 10.0
@@ -190,6 +193,70 @@ async def test_a_failure_counts_but_does_not_help(memory: Memory) -> None:
     failed = await attempt(memory, "failure")
     assert [(one.id, one.helped) for one in failed.settled] == [(lesson_id, False)]
     assert await counters(memory, lesson_id) == (0, 1)
+
+
+SITUATION = "When a static site has to go online"
+
+
+async def told(memory: Memory, content: str, *, source: str = "test", **changes: Any) -> RecordResult:
+    """Record a success that teaches this about the situation."""
+    lesson = {"when_to_use": SITUATION, "content": content}
+    return await memory.record(content, outcome="success", experiences=[lesson], source=source, **changes)
+
+
+async def test_a_correction_takes_the_place_of_the_older_wording(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recorded = await told(memory, "Do not clear the cache after the upload of the site.")
+    [newer] = recorded.added
+    assert [(one.id, one.by) for one in recorded.superseded] == [(older, newer)]
+    was, now = (await memory.pool.experience(older))[0], (await memory.pool.experience(newer))[0]
+    assert (was.status, was.status_reason, was.superseded_by) == ("archived", f"superseded by {newer}", newer)
+    assert (now.status, now.supersedes, now.frequency) == ("active", older, 0)
+    recalled = await memory.recall(SITUATION, source="test")
+    assert [one.id for one in recalled.experiences] == [newer]
+    assert "superseded" in {one.did for one in await memory.pool.log(about=older)}
+    restored = await memory.pool.restore(older)
+    assert (restored.status, restored.superseded_by) == ("active", "")
+
+
+async def test_the_same_told_anew_is_merged(memory: Memory) -> None:
+    [older] = (await told(memory, "Build the site first, then upload the public folder.")).added
+    recorded = await told(memory, "First build the site and then upload the public folder.")
+    assert [one.id for one in recorded.merged] == [older]
+    assert recorded.superseded == []
+
+
+async def test_what_is_corrected_gets_no_credit_for_the_success_that_corrected_it(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recalled = await memory.recall(SITUATION, source="test")
+    correction = "Clear the cache before the upload of the site."
+    recorded = await told(memory, correction, receipt=recalled.receipt)
+    assert (recorded.settled, len(recorded.superseded)) == ([], 1)
+    assert await counters(memory, older) == (0, 0)
+
+
+async def test_a_correction_with_the_second_call_takes_the_credit_back(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recalled = await memory.recall(SITUATION, source="test")
+    first = await memory.record(SITUATION, outcome="success", receipt=recalled.receipt, source="test")
+    assert await counters(memory, older) == (1, 1)
+    lesson = {"when_to_use": SITUATION, "content": "Clear the cache before the upload of the site."}
+    await memory.record(trajectory_id=first.trajectory_id, experiences=[lesson], source="test")
+    assert await counters(memory, older) == (0, 0)
+
+
+async def test_two_lessons_of_one_call_do_not_correct_each_other(memory: Memory) -> None:
+    contents = ("Clear the cache after the upload of the site.", "Never clear the cache before the upload of the site.")
+    lessons = [{"when_to_use": SITUATION, "content": content} for content in contents]
+    recorded = await memory.record(SITUATION, outcome="success", experiences=lessons, source="test")
+    assert (len(recorded.added), recorded.superseded) == (2, [])
+
+
+async def test_a_pinned_lesson_stays_beside_its_correction(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    await memory.pool.pin(older, pinned=True)
+    assert (await told(memory, "Do not clear the cache after the upload of the site.")).superseded == []
+    assert (await memory.pool.experience(older))[0].status == "active"
 
 
 async def two_recalled(memory: Memory) -> tuple[str, str, str]:
@@ -866,20 +933,12 @@ async def test_a_copy_of_what_was_archived_is_rejected_and_says_so(memory: Memor
     assert (await memory.pool.stats()).experiences == {"active": 1, "archived": 1}
 
 
-@pytest.mark.parametrize(("beyond", "merged"), [(-0.01, False), (0.01, True)])
-async def test_the_same_meaning_in_other_words_is_a_duplicate(
-    with_model: Settings, beyond: float, merged: bool
-) -> None:
-    cosine = with_model.dedup.min_cosine + beyond
-    embedder = FakeEmbedder({"static site": (1,), "boiling eggs": (cosine, float(np.sqrt(1 - cosine**2)))})
+async def test_what_is_only_near_by_meaning_is_kept(with_model: Settings) -> None:
+    embedder = FakeEmbedder({"static site": (1,), "boiling eggs": (0.99, float(np.sqrt(1 - 0.99**2)))})
     async with warm(with_model, embedder) as memory:
-        first = await memory.record("one", outcome="success", experiences=[draft(0)], source="test")
+        await memory.record("one", outcome="success", experiences=[draft(0)], source="test")
         second = await memory.record("two", outcome="success", experiences=[draft(1)], source="test")
-        assert [one.id for one in second.merged] == (first.added if merged else [])
-        batch = await memory.record(
-            "three", outcome="success", experiences=[draft(0), draft(1)], workspace="other", source="test"
-        )
-        assert len(batch.added) == (1 if merged else 2)
+        assert (len(second.added), second.merged) == (1, [])
 
 
 # --- φ ---
@@ -1190,7 +1249,7 @@ async def test_more_experiences_than_one_chunk_are_filled_in(with_model: Setting
     embedder = FakeEmbedder({"static site": (1,)})
     async with warm(with_model, embedder) as memory:
         assert (await memory.pool.stats()).without_vector == 0
-        assert len(embedder.embedded) == 2 * 150
+        assert len(embedder.embedded) == CALIBRATION + 2 * 150
 
 
 async def test_another_embedder_embeds_anew_and_leaves_the_old_vectors_alone(with_model: Settings) -> None:
@@ -1204,7 +1263,7 @@ async def test_another_embedder_embeds_anew_and_leaves_the_old_vectors_alone(wit
     again = FakeEmbedder({"static site": (1,)}, dim=1, name="small")
     async with warm(with_model, again) as memory:
         assert (await memory.pool.stats()).without_vector == 0
-        assert len(again.embedded) == 2  # both texts of the one that it had not seen
+        assert len(again.embedded) == CALIBRATION + 2  # both texts of the one that it had not seen
         recalled = await memory.recall("about a static site", source="test")
         assert recalled.experiences[0].id == lesson_id
         assert len(recalled.experiences) == 2

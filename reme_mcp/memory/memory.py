@@ -62,7 +62,7 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.sources import may_speak_for
+from reme_mcp.sources import THIS_MACHINE, may_speak_for, rater_of
 from reme_mcp.store import log
 from reme_mcp.store.location import location_of
 from reme_mcp.store.store import Store, Writer
@@ -239,7 +239,7 @@ class Memory:
         """
         source = clean.label(source)
         task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
-        trouble = [self._search.tell_once(), notes.trouble]
+        trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
         if with_receipt:
             receipt = new_id("r")
@@ -250,7 +250,7 @@ class Memory:
             except StoreError as exc:
                 # A full disk, or a home that may only be read, does not make the notes worse.
                 receipt, footer = "", RECALL_FOOTER_UNCOUNTED
-                trouble.insert(0, f"This recall is not counted ({exc}).")
+                trouble.insert(0, f"This recall is not counted ({_for_reader(str(exc), source)}).")
             self._look_after_pool()
         return RecallResult(
             guidance="\n\n".join(part for part in (notes.guidance, footer) if part),
@@ -680,7 +680,8 @@ class Memory:
             again = (
                 "tried again later" if processed.retry_at is not None else "not tried again until `reme-mcp distill`"
             )
-            why = f"Nothing was learned from it yet, and it is {again}: {processed.trouble}"
+            trouble = _for_reader(processed.trouble, processed.source)
+            why = f"Nothing was learned from it yet, and it is {again}: {trouble}"
             return result.model_copy(update={"brief": "\n\n".join(filter(None, (result.brief, why)))})
         return result
 
@@ -703,6 +704,14 @@ def _put_off_unwritable() -> Iterator[None]:
         yield
     except StoreError as exc:
         logger.warning("unfinished work has to wait: %s", exc)
+
+
+def _for_reader(trouble: str, source: str) -> str:
+    """Return what a source is told of a trouble of this machine, whose folders and addresses are nothing to guests."""
+    if not trouble or rater_of(source) == THIS_MACHINE:
+        return trouble
+    logger.warning("%s", trouble)
+    return "the server has some trouble, its log says why"
 
 
 def _recalled(item: ranking.Ranked) -> RecalledExperience:

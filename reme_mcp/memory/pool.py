@@ -201,8 +201,8 @@ class Pool:
         workspace = self._workspace(workspace)
         receipt = clean.label(receipt)
         lines = await (await self._open_store()).receipts.lines(workspace, receipt)
-        if source is not None or not lines:
-            ledger.own_receipt(lines, receipt, workspace, source or "")
+        if not lines or (source is not None and not ledger.is_own(lines, source)):
+            raise NotFound(clean.unknown("receipt", receipt, workspace))
         return lines
 
     async def recalls(

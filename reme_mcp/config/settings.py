@@ -209,6 +209,7 @@ class DedupSettings(Section):
 
     min_cosine: Annotated[float, _between(0.5, 1)] = 0.93
     min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.6
+    min_agreement: Annotated[float, _between(0.1, 1)] = 0.3
     min_task_cosine: Annotated[float, _between(0.5, 1)] = 0.97
     min_task_overlap: Annotated[float, _between(0.3, 1)] = 0.9
 

@@ -8,6 +8,7 @@ Source: ReMe (arXiv 2512.10696, §3.3): eq. 1, selective addition, failure-aware
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +18,8 @@ from typing import Literal
 from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import THIS_MACHINE
 
+# Of the normal distribution, 95 % lie within as many standard deviations.
+Z_95 = 1.96
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
 
 
@@ -65,6 +68,19 @@ def should_prune_by_raters(
     return frequency >= min_frequency and float(helped / sum(weights)) < max_utility_ratio
 
 
+def share_interval(utility: int, frequency: int) -> tuple[float, float]:
+    """Return between which shares the true one lies with 95 % confidence; 0 to 1 where nothing is known.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+    """
+    if not frequency:
+        return 0.0, 1.0
+    share, weight = utility / frequency, Z_95**2 / frequency
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z_95 * math.sqrt(share * (1 - share) / frequency + weight / (4 * frequency)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def settle_by_outcome(
     lines: Sequence[ReceiptLine], outcome: Outcome, verdicts: Verdicts, *, at: datetime
 ) -> list[ReceiptLine]:
@@ -92,7 +108,7 @@ def _settled(line: ReceiptLine, succeeded: bool, verdicts: Verdicts, *, at: date
         return replace(line, helped=succeeded, settled_by="used", settled_at=at)
     if line.settled_by == "trajectory":
         # It was settled before it was said what was used.
-        return replace(line, helped=None, settled_by="", settled_at=None)
+        return unsettle(line)
     return line
 
 
@@ -121,6 +137,21 @@ def archive(experience: Experience, reason: str, *, at: datetime) -> Experience:
     return replace(experience, status="archived", status_reason=reason, updated_at=at)
 
 
+def supersede(older: Experience, newer: Experience, *, at: datetime) -> Experience:
+    """Return the older wording out of recall, with the newer one as the reason; counters do not pass on."""
+    return replace(archive(older, f"superseded by {newer.id}", at=at), superseded_by=newer.id)
+
+
+def is_credited(line: ReceiptLine) -> bool:
+    """Return whether an outcome, and no rater, says of a line that the attempt succeeded."""
+    return line.helped is True and line.settled_by in ("trajectory", "used")
+
+
+def unsettle(line: ReceiptLine) -> ReceiptLine:
+    """Return the line as if nothing had settled it."""
+    return replace(line, helped=None, settled_by="", settled_at=None)
+
+
 def restore(experience: Experience, *, at: datetime) -> Experience:
     """Return the experience back in recall, counting anew; otherwise the next miss would remove it again."""
     return replace(
@@ -134,6 +165,7 @@ def restore(experience: Experience, *, at: datetime) -> Experience:
         rated_helpful=0,
         rated_unhelpful=0,
         objection="",
+        superseded_by="",
         counted_since=at,
         updated_at=at,
     )

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from reme_mcp.store import archive, folder
-from reme_mcp.store.location import Folder, Location
-from reme_mcp.store.tables import count_rows, mapped, schemas
+from reme_mcp.store import archive, folder, sqlite_ledger
+from reme_mcp.store.location import Folder, Location, count_rows
+from reme_mcp.store.tables import mapped, schemas
 
 if TYPE_CHECKING:
     import lancedb
@@ -57,6 +57,27 @@ def new_column(table: str, column: str, default: str) -> Migration:
     return step
 
 
+def ledger_of_its_own(tables: Sequence[str]) -> Migration:
+    """Return the upgrade that moves tables into the ledger of a folder; on object storage they stay as they are."""
+
+    async def step(connection: lancedb.AsyncConnection) -> None:
+        if "://" in connection.uri:
+            return
+        there = set((await connection.list_tables()).tables or [])
+        rows = {}
+        for name in [name for name in tables if name in there]:
+            table = await connection.open_table(name)
+            rows[name] = await table.query().to_list()
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        file = Path(connection.uri) / sqlite_ledger.NAME
+        await anyio.to_thread.run_sync(sqlite_ledger.take_over, file, rows)
+        # Only now: whoever dies here finds what is left in the tables, and the rest in the ledger.
+        for name in rows:
+            await connection.drop_table(name)
+
+    return step
+
+
 # The first leads from schema 1 to 2, and so on: add a line at the end, never change one that was released.
 MIGRATIONS: Sequence[Migration] = (
     new_column("trajectories", "tries", "cast(0 as bigint)"),
@@ -75,6 +96,7 @@ MIGRATIONS: Sequence[Migration] = (
             ("superseded_by", "''"),
         )
     ),
+    ledger_of_its_own(["trajectories", "receipts", "costs", "log", "trash"]),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
@@ -120,5 +142,5 @@ async def _backed_up(home: Path, mark: folder.HomeMarker) -> folder.HomeMarker:
 async def exclusive(location: Location) -> AsyncIterator[None]:
     """Hold all locks of the pool: nobody writes or compacts anything meanwhile."""
     # In the order in which upkeep takes them.
-    async with location.lock("pool-upkeep"), location.lock("pool"), location.lock("pool-receipts"):
+    async with location.lock("pool-upkeep"), location.lock("pool"), location.receipts_lock():
         yield

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 import anyio.to_thread
 
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Recorded, Spent, Status, Trajectory
+from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Recorded, Spent, Status, Trajectory
 from reme_mcp.text.words import STOP_WORDS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ METADATA_CACHE_BYTES = 8 * 2**20
 
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Counters)
 
 
 def space_name(embedder: str) -> str:
@@ -102,7 +102,7 @@ async def rewrite_table(table: lancedb.AsyncTable) -> None:
 
 @functools.cache
 def schemas() -> dict[str, pa.Schema]:
-    """Return the columns of every table but those of vectors."""
+    """Return the columns of every table but those of vectors: of the experiences, and of a ledger in tables."""
     import pyarrow as pa
 
     text = pa.string()
@@ -122,6 +122,7 @@ def schemas() -> dict[str, pa.Schema]:
         "log": pa.schema(columns(Entry)),
         # A column that `experiences` gets in an upgrade has to come to this one, too.
         "trash": pa.schema(columns(Experience)),
+        "counters": pa.schema(columns(Counters)),
     }
 
 

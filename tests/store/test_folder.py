@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 60
-TWO_COLUMNS = (new_column("experiences", "mood", "'calm'"), new_column("receipts", "cost", "cast(0 as bigint)"))
+TWO_COLUMNS = (new_column("experiences", "mood", "'calm'"), new_column("experiences", "cost", "cast(0 as bigint)"))
 
 
 @asynccontextmanager
@@ -129,7 +129,15 @@ async def test_an_older_home_is_upgraded_with_a_backup_in_it(old_home: Path) -> 
     with zipfile.ZipFile(old_home / "backups" / kept) as archive:
         assert json.loads(archive.read("home.json")) == {
             "schema": 1,
-            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0, "log": 0, "trash": 0},
+            "tables": {
+                "experiences": 2,
+                "receipts": 2,
+                "trajectories": 0,
+                "costs": 0,
+                "log": 0,
+                "trash": 0,
+                "counters": 0,
+            },
         }
 
 
@@ -250,7 +258,7 @@ async def test_an_upgrade_that_is_killed_is_done_at_the_next_start_with_one_back
     async with opened(old_home, TWO_COLUMNS) as store:
         assert len(await store.page("default")) == 2
     assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
-    assert await column(old_home, "receipts", "cost") == [0, 0]
+    assert await column(old_home, "experiences", "cost") == [0, 0]
     assert len(backups(old_home)) == 1
 
 

@@ -48,6 +48,7 @@ OWNERS = {
     "obstore": {"store.object_store"},
     "platformdirs": {"config.settings", "config.load"},
     "tomlkit": {"clients.toml"},
+    "yaml": {"import_export.markdown"},
     "py_rust_stemmers": {"text.words"},
     "stop_words": {"text.words"},
     "click": {"cli"},

@@ -146,19 +146,21 @@ def _at_end(settings: Settings, told: dict[str, object]) -> None:
     # The model behind the server has all the time it needs when a server runs.
     settings = settings.model_copy(update={"llm": settings.llm.model_copy(update={"wait": False})})
 
-    async def run() -> Captured:
+    async def run() -> tuple[Captured, ...]:
         async with Memory.open(settings) as memory:
             return await record_session(memory, data, "claude-code")
 
-    done = anyio.run(run)
-    if done.result is None:
-        again = f"; to record it: reme-mcp record --format claude-code --outcome success|failure {file}"
-        _log(settings.home, f"{file.name} not recorded: {done.reason}{again if done.inferred is not None else ''}")
-    else:
-        ended = (
-            f"{done.inferred.outcome} by its {done.inferred.rule} ({done.inferred.evidence})" if done.inferred else ""
-        )
-        _log(settings.home, f"{file.name} recorded as {done.result.trajectory_id}: {ended}")
+    attempts = anyio.run(run)
+    for number, done in enumerate(attempts, start=1):
+        name = file.name if len(attempts) == 1 else f"{file.name}, task {number} of {len(attempts)},"
+        if done.result is None:
+            again = f"; to record it: reme-mcp record --format claude-code --outcome success|failure {file}"
+            # What a person says is said of the whole session.
+            is_open = done.inferred is not None and len(attempts) == 1
+            _log(settings.home, f"{name} not recorded: {done.reason}{again if is_open else ''}")
+        elif done.inferred is not None:
+            ended = f"{done.inferred.outcome} by its {done.inferred.rule} ({done.inferred.evidence})"
+            _log(settings.home, f"{name} recorded as {done.result.trajectory_id}: {ended}")
 
 
 def _give_up(home: str, budget_s: float) -> None:

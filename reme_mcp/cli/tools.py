@@ -141,19 +141,25 @@ def _record_session(
     from reme_mcp.memory.capture import Captured, record_session
     from reme_mcp.recall.notes import record_summary
 
-    async def run(memory: Memory) -> Captured:
+    async def run(memory: Memory) -> tuple[Captured, ...]:
         await memory.warm_up(download=False, work=False)
         return await record_session(memory, data, format, outcome=outcome, reward=reward)
 
-    done = with_memory(settings, run)
-    for kind, count in sorted(done.session.skipped.items()):
+    attempts = with_memory(settings, run)
+    for kind, count in sorted(attempts[0].session.skipped.items()):
         click.echo(f"left out: {count} {kind}", err=True)
-    if done.inferred is not None and done.inferred.outcome is not None:
-        click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
-    if done.result is None:
-        say = "; say it with --outcome success or failure" if done.inferred is not None else ""
-        raise click.ClickException(f"not recorded: {done.reason}{say}")
-    click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
+    for done in attempts:
+        if len(attempts) > 1:
+            click.echo(f"task: {short(done.session.task)}", err=True)
+        if done.inferred is not None and done.inferred.outcome is not None:
+            click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
+        if done.result is not None:
+            click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
+        elif len(attempts) > 1:
+            click.echo(f"not recorded: {done.reason}", err=True)
+    if all(done.result is None for done in attempts):
+        say = "; say it with --outcome success or failure" if any(done.inferred for done in attempts) else ""
+        raise click.ClickException(f"not recorded: {attempts[-1].reason}{say}")
 
 
 @click.command(

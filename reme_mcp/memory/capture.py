@@ -28,7 +28,7 @@ NOT_A_TASK = ("/", "!", "#")
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What became of a session.
+    """What became of an attempt in a session.
 
     Attributes:
         result: `None` where it was not recorded.
@@ -45,29 +45,37 @@ class Captured:
 
 async def record_session(
     memory: Memory, data: bytes, format: Format, *, outcome: Outcome | None = None, reward: float | None = None
-) -> Captured:
-    """Record a session file, if it is known how it ended.
+) -> tuple[Captured, ...]:
+    """Record the attempts in a session file of which it is known how they ended.
 
     Args:
         memory: To record in.
         data: Of the file.
         format: Whose it is.
-        outcome: As a person says it; where neither it nor `reward` is given, the transcript is asked.
+        outcome: As a person says it, for the whole session; where neither it nor `reward` is given, the transcript of
+            each attempt is asked.
         reward: 0 to 1; 1 is success.
 
     Raises:
         InvalidInput: It is no session, or the outcome contradicts the reward.
         StoreError: The pool can't be written.
     """
-    settings = memory.settings
     # Secrets that are cut out of it may leave it longer.
-    session = sessions.read(data, format, max_chars=settings.record.max_transcript_chars * 9 // 10)
+    room = memory.settings.record.max_transcript_chars * 9 // 10
+    is_told = outcome is not None or reward is not None
+    attempts = sessions.read(data, format, max_chars=room, whole=is_told)
+    return tuple([await _record(memory, one, format, outcome, reward) for one in attempts])
+
+
+async def _record(
+    memory: Memory, session: Session, format: Format, outcome: Outcome | None, reward: float | None
+) -> Captured:
     inferred = None
     if session.is_recorded:
         return Captured(None, "the assistant has recorded it itself", None, session)
     if outcome is None and reward is None:
         inferred = infer(session.transcript.steps, is_interrupted=session.is_interrupted)
-        redact = redactor_of(settings.redaction)
+        redact = redactor_of(memory.settings.redaction)
         inferred = replace(inferred, evidence=redact(inferred.evidence))
         outcome = inferred.outcome
         if outcome is None:

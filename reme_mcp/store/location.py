@@ -32,7 +32,7 @@ from reme_mcp.store.tables import connect
 if TYPE_CHECKING:
     import lancedb
 
-LockName = Literal["pool", "pool-upkeep", "pool-queue"]
+LockName = Literal["pool", "pool-receipts", "pool-upkeep", "pool-queue"]
 # How old what is known of a bucket's mark may be for a reader.
 MARKER_AGE_S = 5.0
 
@@ -51,8 +51,8 @@ class Folder:
         """Return the lock of this name."""
         return ProcessLock(self.path / f"{name}.lock")
 
-    def receipts_lock(self) -> LedgerLock:
-        """Return the lock that keeps all from writing receipts: that of the ledger."""
+    def ledger_lock(self) -> LedgerLock:
+        """Return the lock that keeps everybody from writing into the ledger."""
         return LedgerLock(lambda: self.path / folder.read_marker(self.path, schema=sys.maxsize).pool / NAME)
 
     async def ledger(self, mark: folder.HomeMarker, *, is_new: bool) -> SqliteLedger:
@@ -122,10 +122,6 @@ class Bucket:
     def lock(self, name: LockName) -> Lease:
         """Return the lease of this name."""
         return Lease(self._objects, name)
-
-    def receipts_lock(self) -> Lease:
-        """Return the lease that keeps all others from writing receipts."""
-        return Lease(self._objects, "pool-receipts")
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the mark, or check that this version can read what is there.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +108,8 @@ async def migrate(location: Location, migrations: Sequence[Migration]) -> folder
     there is no backup: a step adds to the tables, and the storage's own versioning keeps what was there.
     """
     newest = 1 + len(migrations)
-    async with exclusive(location):
+    # Whoever adds a receipt to a ledger meanwhile does no harm: it stays where it is.
+    async with _tables_only(location):
         mark = await location.read_marker(schema=newest)
         if mark.schema == newest:
             return mark
@@ -140,7 +141,14 @@ async def _backed_up(home: Path, mark: folder.HomeMarker) -> folder.HomeMarker:
 
 @asynccontextmanager
 async def exclusive(location: Location) -> AsyncIterator[None]:
-    """Hold all locks of the pool: nobody writes or compacts anything meanwhile."""
-    # In the order in which upkeep takes them.
-    async with location.lock("pool-upkeep"), location.lock("pool"), location.receipts_lock():
+    """Hold all locks of the pool: nobody else writes or compacts anything meanwhile."""
+    async with _tables_only(location), location.ledger_lock() if isinstance(location, Folder) else nullcontext():
+        yield
+
+
+@asynccontextmanager
+async def _tables_only(location: Location) -> AsyncIterator[None]:
+    """Hold the locks of LanceDB's tables; in a folder, that of the receipts is one of earlier versions."""
+    # In the order in which compaction takes them.
+    async with location.lock("pool-upkeep"), location.lock("pool"), location.lock("pool-receipts"):
         yield

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,11 @@ INDEXES: Mapping[type[Any], Sequence[str]] = {
     Counters: (),
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What SQLite says, in the words that everything else says it in.
+WORDS = {
+    "database or disk is full": "there is no room (No space left on device)",
+    "attempt to write a readonly database": "Read-only file system",
+}
 MICROSECOND = timedelta(microseconds=1)
 DECLARED: Mapping[object, str] = {
     str: "TEXT NOT NULL DEFAULT ''",
@@ -155,7 +160,7 @@ class SqliteLedger:
         if not changes:
             return
         if not self.can_write:
-            raise StoreError(f"can't write {self._file}: the folder can only be read")
+            raise StoreError(f"can't write {self._file}: Read-only file system")
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._write, changes, wait_s, limiter=self._turn)
 
@@ -283,12 +288,6 @@ class LedgerLock:
             self._held.close()
             self._held = None
 
-    @asynccontextmanager
-    async def within(self, wait_s: float) -> AsyncIterator[None]:
-        """Hold the lock as `async with` does."""
-        async with self:
-            yield
-
 
 # --- inside ---
 
@@ -365,7 +364,8 @@ def _mapped(file: Path, what: str) -> Iterator[None]:
                 f"another process holds {file} for too long, and nothing was stored; "
                 "try again, or end it if it is stuck"
             ) from exc
-        raise StoreError(f"can't {what} {file}: {exc}") from exc
+        said = WORDS.get(str(exc), str(exc))
+        raise StoreError(f"can't {what} {file}: {said}") from exc
     except sqlite3.DatabaseError as exc:
         raise StoreError(f"{file} is damaged ({exc}); `reme-mcp restore-backup` puts a backup in its place") from exc
     except OSError as exc:

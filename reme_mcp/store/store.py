@@ -123,7 +123,7 @@ class Store:
         self._refreshing = anyio.Lock()
         self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
         self._pool_lock = location.lock("pool")
-        receipts_lock = location.receipts_lock()
+        receipts_lock = location.lock("pool-receipts")
         self.queue_lock = location.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
         self.compaction = Compaction(
@@ -639,8 +639,10 @@ class Writer:
         if not are_new:
             ids = [one.id for one in experiences]
             stored = {one.id: one for one in await self._store._stored(ids)}
-            counted = [one for one in experiences if _counters_differ(one, stored.get(one.id))]
-            self._changes.append(Put(Counters, [Counters.of(one) for one in counted]))
+            # What was deleted and comes back may have counters still.
+            known = self._store._counters | {id: Counters.of(one) for id, one in stored.items()}
+            counted = [Counters.of(one) for one in experiences]
+            self._changes.append(Put(Counters, [one for one in counted if known.get(one.id, one) != one]))
             changed = [one for one in experiences if one.id not in stored or _without_counters(one, stored[one.id])]
         if not changed:
             return
@@ -695,6 +697,7 @@ class Writer:
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
         await self.flush()
+        self._left()
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):
             await self._store._tables["experiences"].delete(where)
@@ -735,10 +738,10 @@ class Writer:
         Raises:
             StoreError: It can't be written.
         """
-        left = self._left()
-        if changes := [one for one in self._changes if not isinstance(one, Put) or one.values]:
-            await self._store._ledger.write(changes, within=left)
+        changes = [one for one in self._changes if not isinstance(one, Put) or one.values]
         self._changes.clear()
+        if changes:
+            await self._store._ledger.write(changes, within=self._left())
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
@@ -770,11 +773,6 @@ class Writer:
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
         self._store.compaction.wrote(table)
-
-
-def _counters_differ(one: Experience, stored: Experience | None) -> bool:
-    """Return whether the ledger has to learn of the counters of an experience."""
-    return stored is None or Counters.of(one) != Counters.of(stored)
 
 
 def _without_counters(one: Experience, stored: Experience) -> bool:

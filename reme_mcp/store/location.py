@@ -53,7 +53,15 @@ class Folder:
 
     def ledger_lock(self) -> LedgerLock:
         """Return the lock that keeps everybody from writing into the ledger."""
-        return LedgerLock(lambda: self.path / folder.read_marker(self.path, schema=sys.maxsize).pool / NAME)
+
+        def file() -> Path | None:
+            try:
+                return self.path / folder.read_marker(self.path, schema=sys.maxsize).pool / NAME
+            except StoreError:
+                # Without a mark that can be read there is no ledger that anybody writes into.
+                return None
+
+        return LedgerLock(file)
 
     async def ledger(self, mark: folder.HomeMarker, *, is_new: bool) -> SqliteLedger:
         """Open the ledger; it is made where `is_new`, and has to be there otherwise.

@@ -267,7 +267,7 @@ def take_over(file: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 class LedgerLock:
     """Held, no process writes into a ledger; they wait, and look then whether it is the home's still."""
 
-    def __init__(self, file: Callable[[], Path]) -> None:
+    def __init__(self, file: Callable[[], Path | None]) -> None:
         """Make one; `file` says where the ledger is when the lock is taken. Where there is none, none is held."""
         self._file = file
         self._held: sqlite3.Connection | None = None
@@ -279,7 +279,7 @@ class LedgerLock:
             StoreError: Somebody holds it for too long, or the file can't be written.
         """
         file = self._file()
-        if file.exists():
+        if file is not None and file.exists():
             self._held = await anyio.to_thread.run_sync(_begin, file)
 
     async def __aexit__(self, *_: object) -> None:

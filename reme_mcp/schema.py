@@ -549,6 +549,20 @@ class Merged(BaseModel):
     how: str = ""
 
 
+class Superseded(BaseModel):
+    """An experience that a newer wording took the place of.
+
+    Attributes:
+        id: Of the older one, which is archived.
+        by: Of the newer one.
+        how: In what they differ.
+    """
+
+    id: str
+    by: str
+    how: str
+
+
 class Quarantined(BaseModel):
     """A draft that was stored, but is not recalled before a person has said so; why."""
 
@@ -582,6 +596,7 @@ class RecordResult(BaseModel):
     brief: str
     # With a default: answers of before there was a quarantine are kept with their trajectories.
     quarantined: list[Quarantined] = []
+    superseded: list[Superseded] = []
 
 
 class RateResult(BaseModel):
@@ -597,8 +612,8 @@ class RateResult(BaseModel):
 
 
 Deed = Literal[
-    "added", "merged", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved", "rejected",
-    "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
+    "added", "merged", "superseded", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved",
+    "rejected", "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
     "token created", "token revoked",
 ]  # fmt: skip
 

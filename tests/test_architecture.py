@@ -44,7 +44,7 @@ OWNERS = {
     "fastembed": {"models.embedder", "models.cross_encoder"},
     "onnxruntime": {"models.embedder"},
     "loguru": {"models.embedder"},
-    "openai": {"models.llm", "models.endpoint"},
+    "openai": {"models.endpoint"},
     "filelock": {"store.lock"},
     "obstore": {"store.object_store"},
     "platformdirs": {"config.settings", "config.load"},

@@ -9,13 +9,14 @@ Does not know: any single command.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
 
@@ -36,6 +37,15 @@ EXPERIENCE_COLUMNS = ("id", "status", "kind", "succeeded", "when to use")
 Result = TypeVar("Result")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def make_writable(stream: TextIO) -> None:
+    """Let a stream take every character: UTF-8 in a pipe or a file, and what a console can't show is replaced there.
+
+    What a command has done is done; that a sign in its answer has no place in a code page is no reason to fail.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="replace")
 
 
 def examples(*lines: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reme_mcp.cli.attempts import SHOWN_TOKENS, steps_of
 from reme_mcp.cli.output import (
     as_json_option,
     examples,
@@ -79,10 +80,13 @@ def show(settings: Settings, id: str, as_json: bool) -> None:
         click.echo(to_json(fields))
         return
     recalls = fields.pop("recalls", [])
+    transcript = fields.pop("transcript", "")
     rows = [(name, plain(value)) for name, value in fields.items()]
     assert isinstance(recalls, list)
     rows += [("recall", _recall(one)) for one in recalls]
     show_table(("field", "value"), rows)
+    if transcript:
+        click.echo(f"\n{transcript}")
 
 
 async def _experience(memory: Memory, id: str) -> dict[str, object]:
@@ -117,6 +121,7 @@ async def _attempt(memory: Memory, id: str) -> dict[str, object]:
         "steps": len(from_json(attempt.transcript).steps) if attempt.transcript else 0,
         "learned": tuple(one.id for one in learned),
         "trouble": attempt.trouble,
+        "transcript": steps_of(attempt, SHOWN_TOKENS),
     }
 
 

@@ -14,7 +14,7 @@ from reme_mcp.schema import OUTCOMES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
-    from reme_mcp.schema import Outcome
+    from reme_mcp.schema import Outcome, RecordResult
     from reme_mcp.transcripts.sessions import Format
 
 FORMATS = ("claude-code", "codex")
@@ -135,11 +135,22 @@ def record(
         raise click.ClickException(f"{len(failed)} not recorded: line {', '.join(map(str, failed))}")
 
 
+def _told(result: RecordResult) -> str:
+    """Return what became of an attempt, for a person: the brief is for an assistant."""
+    from reme_mcp.recall.notes import record_summary
+
+    if result.status != "awaiting_experiences":
+        return record_summary(result)
+    return (
+        f"{record_summary(result.model_copy(update={'brief': ''}))}\nIt has taught nothing yet. Its lessons are "
+        "written by a later session that has the plugin, or by you: reme-mcp distill --by-hand."
+    )
+
+
 def _record_session(
     settings: Settings, data: bytes, format: Format, outcome: Outcome | None, reward: float | None, *, as_json: bool
 ) -> None:
     from reme_mcp.memory.capture import Captured, record_session
-    from reme_mcp.recall.notes import record_summary
 
     async def run(memory: Memory) -> tuple[Captured, ...]:
         await memory.warm_up(download=False, work=False)
@@ -154,7 +165,7 @@ def _record_session(
         if done.inferred is not None and done.inferred.outcome is not None:
             click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
         if done.result is not None:
-            click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
+            click.echo(done.result.model_dump_json() if as_json else _told(done.result))
         elif len(attempts) > 1:
             click.echo(f"not recorded: {done.reason}", err=True)
     if all(done.result is None for done in attempts):

@@ -455,6 +455,11 @@ class Memory:
 
     # --- the queue ---
 
+    async def awaiting(self, *, workspace: str | None = None) -> list[Trajectory]:
+        """Return the trajectories that wait for somebody to write their lessons, oldest first."""
+        store = await self._open_store()
+        return await store.awaiting(self._workspace(workspace))
+
     async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
         """Return the trajectories that wait for the model behind the server, oldest first."""
         store = await self._open_store()
@@ -657,7 +662,15 @@ class Memory:
         trajectory = await store.trajectory(workspace, result.trajectory_id)
         if trajectory is None:
             return result
-        return RecordResult.model_validate_json((await self._queue.processed(trajectory, tell)).answer)
+        processed = await self._queue.processed(trajectory, tell)
+        result = RecordResult.model_validate_json(processed.answer)
+        if processed.status == "queued" and processed.trouble:
+            again = (
+                "tried again later" if processed.retry_at is not None else "not tried again until `reme-mcp distill`"
+            )
+            why = f"Nothing was learned from it yet, and it is {again}: {processed.trouble}"
+            return result.model_copy(update={"brief": "\n\n".join(filter(None, (result.brief, why)))})
+        return result
 
     async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
         """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""

@@ -11,7 +11,7 @@ experiences are stored without vectors, and the vectors follow when the model is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -117,6 +117,21 @@ class Vectors:
     async def embed_tasks(self, tasks: Sequence[str]) -> Matrix | None:
         """Return (n, dim) float32, unit norm, to compare with each other; `None` while that can't be done."""
         return await self._embed(tasks) if all(self.reads(task) for task in tasks) else None
+
+    async def synonyms(self, pairs: Collection[frozenset[str]]) -> frozenset[frozenset[str]]:
+        """Return those pairs of words that are near enough in meaning; none where the model was not measured on it."""
+        words = sorted({word for pair in pairs for word in pair if self.reads(word)})
+        if not words or not self._profile.min_word_similarity:
+            return frozenset()
+        embedded = await self._embed(words)
+        if embedded is None:
+            return frozenset()
+        vectors = dict(zip(words, embedded, strict=True))
+        return frozenset(
+            frozenset((one, other))
+            for one, other in (sorted(pair) for pair in pairs if len(pair) == 2 and pair <= vectors.keys())
+            if float(vectors[one] @ vectors[other]) >= self._profile.min_word_similarity
+        )
 
     async def embed_experiences(self, experiences: Sequence[Experience]) -> Embedded | None:
         """Return the vectors of the experiences, in order; `None` while there is no model, or if it fails."""

@@ -75,6 +75,7 @@ def record_summary(result: RecordResult) -> str:
         "This attempt was added to it, its wording was not kept."
         for merged in result.merged
     ]
+    lines += [f"{new.by} takes the place of {new.id}, which is archived: {new.how}." for new in result.superseded]
     lines += [f"Held back as {held.id}, until a person has approved it: {held.reason}." for held in result.quarantined]
     lines += [f"Not stored: {rejected.when_to_use!r}: {rejected.reason}." for rejected in result.rejected]
     lines += [f"{one.id}: {_BY[one.by]}{succeeded(one.utility, one.frequency)} by now." for one in result.settled]

@@ -92,7 +92,7 @@ def _settled(line: ReceiptLine, succeeded: bool, verdicts: Verdicts, *, at: date
         return replace(line, helped=succeeded, settled_by="used", settled_at=at)
     if line.settled_by == "trajectory":
         # It was settled before it was said what was used.
-        return replace(line, helped=None, settled_by="", settled_at=None)
+        return unsettle(line)
     return line
 
 
@@ -121,6 +121,21 @@ def archive(experience: Experience, reason: str, *, at: datetime) -> Experience:
     return replace(experience, status="archived", status_reason=reason, updated_at=at)
 
 
+def supersede(older: Experience, newer: Experience, *, at: datetime) -> Experience:
+    """Return the older wording out of recall, with the newer one as the reason; counters do not pass on."""
+    return replace(archive(older, f"superseded by {newer.id}", at=at), superseded_by=newer.id)
+
+
+def is_credited(line: ReceiptLine) -> bool:
+    """Return whether an outcome, and no rater, says of a line that the attempt succeeded."""
+    return line.helped is True and line.settled_by in ("trajectory", "used")
+
+
+def unsettle(line: ReceiptLine) -> ReceiptLine:
+    """Return the line as if nothing had settled it."""
+    return replace(line, helped=None, settled_by="", settled_at=None)
+
+
 def restore(experience: Experience, *, at: datetime) -> Experience:
     """Return the experience back in recall, counting anew; otherwise the next miss would remove it again."""
     return replace(
@@ -134,6 +149,7 @@ def restore(experience: Experience, *, at: datetime) -> Experience:
         rated_helpful=0,
         rated_unhelpful=0,
         objection="",
+        superseded_by="",
         counted_since=at,
         updated_at=at,
     )

@@ -141,6 +141,7 @@ def recorded(one: Recorded) -> list[Entry]:
     done: list[tuple[Deed, str, str]] = [
         *(("added", id, f"from {one.id}") for id in answer.added),
         *(("merged", merged.id, f"{one.id} says the same") for merged in answer.merged),
+        *(("superseded", old.id, f"by {old.by} from {one.id}; {old.how}") for old in answer.superseded),
         *(("quarantined", held.id, f"from {one.id}; {held.reason}") for held in answer.quarantined),
     ]
     return [

@@ -460,8 +460,15 @@ class Store:
 
     async def queued(self, workspace: str | None = None) -> list[Trajectory]:
         """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
+        return await self._of_status("queued", workspace)
+
+    async def awaiting(self, workspace: str | None = None) -> list[Trajectory]:
+        """Return what waits for somebody to write its lessons, of one workspace or of all, oldest first."""
+        return await self._of_status("awaiting_experiences", workspace)
+
+    async def _of_status(self, status: str, workspace: str | None) -> list[Trajectory]:
         of_workspace = [Is("workspace", [workspace])] if workspace is not None else []
-        return (await self._trajectories(Is("status", ["queued"]), *of_workspace))[::-1]
+        return (await self._trajectories(Is("status", [status]), *of_workspace))[::-1]
 
     async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
         """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""

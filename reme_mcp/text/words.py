@@ -134,6 +134,22 @@ def _language(words: set[str]) -> str:
     return language if counts[language] >= MIN_GRAMMAR_WORDS else "english"
 
 
+def language_of(text: str) -> str:
+    """Return the language that most words of `text` carry grammar in; English where hardly any does in another."""
+    return _language(set(_WORD.findall(text.lower())))
+
+
+@functools.cache
+def grammar_words(language: str) -> frozenset[str]:
+    """Return the words that carry grammar in a language, without accents."""
+    return frozenset(map(_folded, STOP_WORDS if language == "english" else _grammar_words()[language]))
+
+
+def stem(word: str, language: str) -> str:
+    """Return the stem of one word in lower case, in its language, without accents."""
+    return _folded(_stemmer(language)(word))
+
+
 def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Return how alike n texts are in their words, (n, n) float32, 0 to 1: the cosines of their tf-idf vectors.
 

@@ -191,14 +191,16 @@ async def test_more_records_than_a_batch_are_compared_across_batches(settings: S
         assert len(await whole(memory)) == len(many)
 
 
-async def test_with_a_model_records_are_compared_by_meaning_and_have_their_vectors(settings: Settings) -> None:
+async def test_with_a_model_records_that_are_near_by_meaning_alone_are_kept_and_have_their_vectors(
+    settings: Settings,
+) -> None:
     other = {"when_to_use": "Cooking something in the mountains", "content": "Give the kitchen timer two minutes more."}
     data = lines(memory_of(1), memory_of(1, memory_id="b", **other))
     meanings = {"eggs": (1, 0, 0), "mountains": (1, 0, 0)}
     model = FakeLoader(FakeEmbedder(meanings))
     async with Memory.open(settings.model_copy(update={"embedder": Settings().embedder}), load=model) as memory:
         await memory.warm_up(download=False, work=False)
-        assert counts(await memory.pool.import_file("a", data)) == (2, 1, 1, 0, 0)
+        assert counts(await memory.pool.import_file("a", data)) == (2, 2, 0, 0, 0)
         assert (await memory.pool.stats()).without_vector == 0
 
 

@@ -341,14 +341,15 @@ def test_a_prompt_goes_on_without_notes_when_the_budget_is_spent(hook: Hook, run
 # --- the plugin ---
 
 
-def test_the_plugin_has_the_server_and_both_hooks() -> None:
+def test_the_plugin_has_the_server_and_its_hooks() -> None:
     made = {name: json.loads(text) for name, text in files(["/opt/my tools/reme-mcp", "--home", "/h"]).items()}
     assert made[".claude-plugin/plugin.json"]["name"] == "reme"
     assert made[".mcp.json"] == {
         "mcpServers": {"reme": {"command": "/opt/my tools/reme-mcp", "args": ["--home", "/h"]}}
     }
     hooks = made["hooks/hooks.json"]["hooks"]
-    assert set(hooks) == {"UserPromptSubmit", "SessionEnd"}
+    assert set(hooks) == {"UserPromptSubmit", "PreToolUse", "SessionEnd"}
+    assert hooks["PreToolUse"][0]["matcher"] == "Task|Agent"
     for event in hooks:
         ((entry,),) = [group["hooks"] for group in hooks[event]]
         assert entry["type"] == "command"

@@ -195,6 +195,70 @@ async def test_a_failure_counts_but_does_not_help(memory: Memory) -> None:
     assert await counters(memory, lesson_id) == (0, 1)
 
 
+SITUATION = "When a static site has to go online"
+
+
+async def told(memory: Memory, content: str, *, source: str = "test", **changes: Any) -> RecordResult:
+    """Record a success that teaches this about the situation."""
+    lesson = {"when_to_use": SITUATION, "content": content}
+    return await memory.record(content, outcome="success", experiences=[lesson], source=source, **changes)
+
+
+async def test_a_correction_takes_the_place_of_the_older_wording(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recorded = await told(memory, "Do not clear the cache after the upload of the site.")
+    [newer] = recorded.added
+    assert [(one.id, one.by) for one in recorded.superseded] == [(older, newer)]
+    was, now = (await memory.pool.experience(older))[0], (await memory.pool.experience(newer))[0]
+    assert (was.status, was.status_reason, was.superseded_by) == ("archived", f"superseded by {newer}", newer)
+    assert (now.status, now.supersedes, now.frequency) == ("active", older, 0)
+    recalled = await memory.recall(SITUATION, source="test")
+    assert [one.id for one in recalled.experiences] == [newer]
+    assert "superseded" in {one.did for one in await memory.pool.log(about=older)}
+    restored = await memory.pool.restore(older)
+    assert (restored.status, restored.superseded_by) == ("active", "")
+
+
+async def test_the_same_told_anew_is_merged(memory: Memory) -> None:
+    [older] = (await told(memory, "Build the site first, then upload the public folder.")).added
+    recorded = await told(memory, "First build the site and then upload the public folder.")
+    assert [one.id for one in recorded.merged] == [older]
+    assert recorded.superseded == []
+
+
+async def test_what_is_corrected_gets_no_credit_for_the_success_that_corrected_it(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recalled = await memory.recall(SITUATION, source="test")
+    correction = "Clear the cache before the upload of the site."
+    recorded = await told(memory, correction, receipt=recalled.receipt)
+    assert (recorded.settled, len(recorded.superseded)) == ([], 1)
+    assert await counters(memory, older) == (0, 0)
+
+
+async def test_a_correction_with_the_second_call_takes_the_credit_back(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recalled = await memory.recall(SITUATION, source="test")
+    first = await memory.record(SITUATION, outcome="success", receipt=recalled.receipt, source="test")
+    assert await counters(memory, older) == (1, 1)
+    lesson = {"when_to_use": SITUATION, "content": "Clear the cache before the upload of the site."}
+    await memory.record(trajectory_id=first.trajectory_id, experiences=[lesson], source="test")
+    assert await counters(memory, older) == (0, 0)
+
+
+async def test_two_lessons_of_one_call_do_not_correct_each_other(memory: Memory) -> None:
+    contents = ("Clear the cache after the upload of the site.", "Never clear the cache before the upload of the site.")
+    lessons = [{"when_to_use": SITUATION, "content": content} for content in contents]
+    recorded = await memory.record(SITUATION, outcome="success", experiences=lessons, source="test")
+    assert (len(recorded.added), recorded.superseded) == (2, [])
+
+
+async def test_a_pinned_lesson_stays_beside_its_correction(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    await memory.pool.pin(older, pinned=True)
+    assert (await told(memory, "Do not clear the cache after the upload of the site.")).superseded == []
+    assert (await memory.pool.experience(older))[0].status == "active"
+
+
 async def two_recalled(memory: Memory) -> tuple[str, str, str]:
     """Return two experiences and the receipt that handed them out."""
     first, second = await learn(memory, 0), await learn(memory, 1)
@@ -869,20 +933,12 @@ async def test_a_copy_of_what_was_archived_is_rejected_and_says_so(memory: Memor
     assert (await memory.pool.stats()).experiences == {"active": 1, "archived": 1}
 
 
-@pytest.mark.parametrize(("beyond", "merged"), [(-0.01, False), (0.01, True)])
-async def test_the_same_meaning_in_other_words_is_a_duplicate(
-    with_model: Settings, beyond: float, merged: bool
-) -> None:
-    cosine = with_model.dedup.min_cosine + beyond
-    embedder = FakeEmbedder({"static site": (1,), "boiling eggs": (cosine, float(np.sqrt(1 - cosine**2)))})
+async def test_what_is_only_near_by_meaning_is_kept(with_model: Settings) -> None:
+    embedder = FakeEmbedder({"static site": (1,), "boiling eggs": (0.99, float(np.sqrt(1 - 0.99**2)))})
     async with warm(with_model, embedder) as memory:
-        first = await memory.record("one", outcome="success", experiences=[draft(0)], source="test")
+        await memory.record("one", outcome="success", experiences=[draft(0)], source="test")
         second = await memory.record("two", outcome="success", experiences=[draft(1)], source="test")
-        assert [one.id for one in second.merged] == (first.added if merged else [])
-        batch = await memory.record(
-            "three", outcome="success", experiences=[draft(0), draft(1)], workspace="other", source="test"
-        )
-        assert len(batch.added) == (1 if merged else 2)
+        assert (len(second.added), second.merged) == (1, [])
 
 
 # --- φ ---

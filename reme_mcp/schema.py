@@ -225,6 +225,20 @@ def with_texts(experience: Experience, change: Callable[[str, Text], str]) -> Ex
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """An experience without its texts: enough to count, filter and sort a whole pool; as in `Experience`."""
+
+    id: str
+    kind: Kind
+    status: Status
+    source: str
+    frequency: int
+    utility: int
+    pinned: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """What an agent did on a task, and what became of it here.
 
@@ -326,6 +340,17 @@ class ReceiptLine:
     settled_by: SettledBy
     settled_at: datetime | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    """A line of a receipt without task and names: enough to draw what recalls came to; as in `ReceiptLine`."""
+
+    receipt: str
+    experience_id: str
+    created_at: datetime
+    helped: bool | None
+    settled_by: Literal["", "trajectory", "rating"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -613,7 +638,8 @@ class RateResult(BaseModel):
 
 Deed = Literal[
     "added", "merged", "superseded", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved",
-    "rejected", "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
+    "rejected", "pinned", "unpinned", "edited", "deleted", "erased", "imported", "backup made", "backup restored",
+    "recorded",
     "token created", "token revoked",
 ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from reme_mcp.errors import InvalidInput
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory, clean_text, new_id, task_key
 from reme_mcp.text.tokens import shorten
@@ -22,6 +23,7 @@ from reme_mcp.transcripts.transcript import from_json
 
 EARLIER_TOKENS = 60
 SHOWN_CHARS = 80
+TWICE = "content repeats when_to_use instead of saying what to do"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,30 @@ def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDr
         except ValidationError as exc:
             rejected.append(Rejected(when_to_use=shown, reason=reasons(exc)))
             continue
-        if task_key(draft.when_to_use) == task_key(draft.content):
-            rejected.append(
-                Rejected(when_to_use=shown, reason="content repeats when_to_use instead of saying what to do")
-            )
+        if _says_one_thing_twice(draft):
+            rejected.append(Rejected(when_to_use=shown, reason=TWICE))
             continue
         drafts.append(NamedDraft(new_id("e"), draft))
     return drafts, rejected
+
+
+def wording(when_to_use: str, content: str) -> tuple[str, str]:
+    """Return the two texts of an experience as they are taken from a person.
+
+    Raises:
+        InvalidInput: One is too short or too long, or they say the same.
+    """
+    try:
+        draft = ExperienceDraft(when_to_use=clean_text(when_to_use), content=clean_text(content))
+    except ValidationError as exc:
+        raise InvalidInput(reasons(exc)) from exc
+    if _says_one_thing_twice(draft):
+        raise InvalidInput(TWICE)
+    return draft.when_to_use, draft.content
+
+
+def _says_one_thing_twice(draft: ExperienceDraft) -> bool:
+    return task_key(draft.when_to_use) == task_key(draft.content)
 
 
 def to_json(drafts: Sequence[NamedDraft]) -> str:

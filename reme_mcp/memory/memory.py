@@ -32,6 +32,7 @@ from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
 from reme_mcp.memory.background import MissingVectors
+from reme_mcp.memory.overview import Overview
 from reme_mcp.memory.pool import Pool
 from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
 from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
@@ -117,6 +118,7 @@ class Memory:
         self._rereader = CrossEncoderModel(settings, load_cross)
         self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
         self._search = Search(self._vectors, self._rereader, self._model, settings)
+        self.overview = Overview(settings, self._search, self._open_store)
         self._queue: Queue | None = None
         self._queue_is_run = False
         self._last_call = 0.0

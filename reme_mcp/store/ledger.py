@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Recorded, Spent, Trajectory
+from reme_mcp.schema import Attempt, Counters, Entry, Experience, Handout, ReceiptLine, Recorded, Spent, Trajectory
 from reme_mcp.store.tables import Row
 
 # So long is waited for another process that writes.
@@ -30,6 +30,7 @@ TABLES: Mapping[type[Any], str] = MappingProxyType(
         Attempt: "trajectories",
         Recorded: "trajectories",
         ReceiptLine: "receipts",
+        Handout: "receipts",
         Spent: "costs",
         Entry: "log",
         # Experiences that a person deleted, as they were.

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 
-from reme_mcp.schema import EXPLICIT, Experience, Rater, ReceiptLine, Tally
+from reme_mcp.schema import EXPLICIT, Experience, Handout, Rater, ReceiptLine, Tally
 from reme_mcp.sources import rater_of
-from reme_mcp.store.ledger import Is, Ledger
+from reme_mcp.store.ledger import Is, Ledger, Since
 
 
 class Receipts:
@@ -40,6 +41,10 @@ class Receipts:
         """Return the recalls that handed out an experience, newest first; all of them where `limit` is `None`."""
         where = [Is("workspace", [workspace]), Is("experience_id", [experience_id])]
         return await self._ledger.read(ReceiptLine, where, newest_by="created_at", offset=offset, limit=limit)
+
+    async def since(self, workspace: str, moment: datetime) -> list[Handout]:
+        """Return what the recalls of `workspace` from a moment on handed out, without tasks and names."""
+        return await self._ledger.read(Handout, [Is("workspace", [workspace]), Since("created_at", moment)])
 
     async def tally(
         self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -40,7 +40,7 @@ import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Spent, Status, Trajectory
+from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
 from reme_mcp.store import folder
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.compaction import Compaction
@@ -83,6 +83,15 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
+# What a person sees of an experience in a list, and looks for there.
+FILTERED = (
+    "when_to_use",
+    "content",
+    "task",
+    "id",
+    "array_to_string(keywords, ' ')",
+    "array_to_string(tools_used, ' ')",
+)
 # More searches at once than these are no faster, and each holds some megabytes while it lasts.
 READS_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
@@ -247,6 +256,27 @@ class Store:
         """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
         where = all_of(equals("workspace", workspace), has_status(statuses))
         return await self._rows(where, newest_first=True, offset=offset, limit=limit)
+
+    @timed("store: read summaries")
+    async def summaries(self, workspace: str) -> list[Summary]:
+        """Return every experience of `workspace` without its texts, newest first."""
+        where = equals("workspace", workspace)
+        found = await read_rows(self._tables["experiences"], Summary, where, newest_by="created_at")
+        known = await self._known_counters()
+        return [
+            replace(one, frequency=known[one.id].frequency, utility=known[one.id].utility) if one.id in known else one
+            for one in found
+        ]
+
+    async def ids_with_words(self, workspace: str, words: str) -> set[str]:
+        """Return the ids of the experiences whose texts hold these very words, in capitals or not."""
+        from lancedb import lit
+
+        held = " OR ".join(f"contains(lower({column}), {lit(words.lower()).to_sql()})" for column in FILTERED)
+        where = f"{equals('workspace', workspace).to_sql()} AND ({held})"
+        with mapped("filter experiences"):
+            found = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
+        return set(found.column("id").to_pylist())
 
     async def count(self, workspace: str) -> dict[Status, int]:
         """Return how many experiences of each status `workspace` holds."""
@@ -454,6 +484,13 @@ class Store:
         where = [Is("workspace", [workspace]), Is("task_key", [key])]
         return (await self._ledger.read(Attempt, where, newest_by="created_at"))[::-1]
 
+    async def attempts_with(
+        self, workspace: str, statuses: Sequence[str], *, offset: int, limit: int
+    ) -> list[Trajectory]:
+        """Return the trajectories of `workspace` in one of these states, newest first, from `offset` on."""
+        where = [Is("workspace", [workspace]), Is("status", statuses)]
+        return await self._ledger.read(Trajectory, where, newest_by="created_at", offset=offset, limit=limit)
+
     async def pending(self) -> list[Trajectory]:
         """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
         return await self._trajectories(Is("status", ["pending"]))
@@ -550,10 +587,14 @@ class Store:
 
     async def _counted(self, experiences: list[Experience]) -> list[Experience]:
         """Return experiences, as their rows say, with their counters."""
+        known = await self._known_counters()
+        return [known[one.id].on(one) if one.id in known else one for one in experiences]
+
+    async def _known_counters(self) -> Mapping[str, Counters]:
+        """Return the counters of all that have any, by experience id, as any process has left them."""
         self._counters_until, fresh = await self._ledger.counters(self._counters_until)
         self._counters |= {one.id: one for one in fresh}
-        known = self._counters
-        return [known[one.id].on(one) if one.id in known else one for one in experiences]
+        return self._counters
 
     async def _take(self, rows: Sequence[int]) -> list[pa.RecordBatch]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
@@ -708,10 +749,17 @@ class Writer:
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
         with mapped("delete the experience"):
             await self._store._tables["experiences"].delete(where)
+        await self.delete_vectors(workspace, experience_id)
+        self._store.compaction.wrote("experiences")
+
+    async def delete_vectors(self, workspace: str, experience_id: str) -> None:
+        """Remove the vectors of one experience; those of its present text are filled in later."""
+        self._left()
+        where = all_of(equals("workspace", workspace), equals("id", experience_id))
+        with mapped("delete the vectors"):
             for name in (await self._store._connection.list_tables()).tables or []:
                 if name.startswith("vectors_"):
                     await (await self._store._connection.open_table(name)).delete(where)
-        self._store.compaction.wrote("experiences")
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""

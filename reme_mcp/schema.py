@@ -430,6 +430,11 @@ def task_key(task: str) -> str:
 # --- edges: what enters ---
 
 
+def is_left_out(value: object) -> bool:
+    """Return whether an optional value says nothing: strict modes of clients have a model write one all the same."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "undefined"))
+
+
 def _at_least(length: int) -> AfterValidator:
     """Refuse a text that says too little. Its bytes are counted: a Chinese character says as much as three letters."""
 
@@ -622,6 +627,8 @@ class RecordResult(BaseModel):
     # With a default: answers of before there was a quarantine are kept with their trajectories.
     quarantined: list[Quarantined] = []
     superseded: list[Superseded] = []
+    # What was not taken as it was sent.
+    notes: list[str] = []
 
 
 class RateResult(BaseModel):

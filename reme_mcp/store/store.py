@@ -30,7 +30,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +40,12 @@ import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
+from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
 from reme_mcp.store import folder
+from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.compaction import Compaction
-from reme_mcp.store.ledger import TABLES, Blank, Change, Drop, Either, Is, Ledger, Put, Since
+from reme_mcp.store.ledger import TABLES, Blank, Change, Drop, Either, Is, Ledger, Put
 from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
@@ -111,7 +112,7 @@ class _Space:
     version: int = 0
 
 
-class Store:
+class Store(Attempts):
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
     def __init__(
@@ -459,73 +460,6 @@ class Store:
     async def experiences_to_embed(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace: the only read that crosses workspaces."""
         return await self._rows(is_in("id", ids))
-
-    # --- trajectories ---
-
-    @timed("store: read trajectory")
-    async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
-        """Return one trajectory of `workspace`, or `None`."""
-        return next(iter(await self.trajectories(workspace, [trajectory_id])), None)
-
-    async def trajectories(self, workspace: str, ids: Sequence[str]) -> list[Trajectory]:
-        """Return those of `workspace` among `ids`, newest first."""
-        return await self._trajectories(Is("workspace", [workspace]), Is("id", ids)) if ids else []
-
-    async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
-        """Return the trajectory that was recorded from exactly the same call, or `None`."""
-        return next(iter(await self._trajectories(Is("workspace", [workspace]), Is("digest", [digest]))), None)
-
-    async def attempts(self, workspace: str, key: str, *, limit: int) -> list[Trajectory]:
-        """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
-        return await self._trajectories(Is("workspace", [workspace]), Is("task_key", [key]), limit=limit)
-
-    async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
-        """Return how all attempts at the task with this `task_key` ended, oldest first."""
-        where = [Is("workspace", [workspace]), Is("task_key", [key])]
-        return (await self._ledger.read(Attempt, where, newest_by="created_at"))[::-1]
-
-    async def attempts_with(
-        self, workspace: str, statuses: Sequence[str], *, offset: int, limit: int
-    ) -> list[Trajectory]:
-        """Return the trajectories of `workspace` in one of these states, newest first, from `offset` on."""
-        where = [Is("workspace", [workspace]), Is("status", statuses)]
-        return await self._ledger.read(Trajectory, where, newest_by="created_at", offset=offset, limit=limit)
-
-    async def pending(self) -> list[Trajectory]:
-        """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
-        return await self._trajectories(Is("status", ["pending"]))
-
-    async def queued(self, workspace: str | None = None) -> list[Trajectory]:
-        """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
-        return await self._of_status("queued", workspace)
-
-    async def awaiting(self, workspace: str | None = None) -> list[Trajectory]:
-        """Return what waits for somebody to write its lessons, of one workspace or of all, oldest first."""
-        return await self._of_status("awaiting_experiences", workspace)
-
-    async def _of_status(self, status: str, workspace: str | None) -> list[Trajectory]:
-        of_workspace = [Is("workspace", [workspace])] if workspace is not None else []
-        return (await self._trajectories(Is("status", [status]), *of_workspace))[::-1]
-
-    async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
-        """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
-        return [(one.id, one.task) for one in await self._trajectories(Is("workspace", [workspace]), limit=limit)]
-
-    async def count_trajectories(self, workspace: str) -> dict[str, int]:
-        """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""
-        found = await self._trajectories(Is("workspace", [workspace]))
-        undistilled = sum(one.status in ("pending", "queued", "awaiting_experiences") for one in found)
-        outcomes = [one.outcome for one in found]
-        return {"success": outcomes.count("success"), "failure": outcomes.count("failure"), "undistilled": undistilled}
-
-    async def _trajectories(self, *where: Is, limit: int | None = None) -> list[Trajectory]:
-        return await self._ledger.read(Trajectory, where, newest_by="created_at", limit=limit)
-
-    # --- costs ---
-
-    async def spent(self, since: datetime | None = None) -> list[Spent]:
-        """Return what the questions to the model behind the server have cost, all or those since a moment."""
-        return await self._ledger.read(Spent, [] if since is None else [Since("at", since)])
 
     # --- writing ---
 

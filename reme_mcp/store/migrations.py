@@ -96,6 +96,7 @@ MIGRATIONS: Sequence[Migration] = (
             ("superseded_by", "''"),
         )
     ),
+    new_column("receipts", "numbers", "''"),
     ledger_of_its_own(["trajectories", "receipts", "costs", "log", "trash"]),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)

@@ -427,6 +427,7 @@ class RecalledExperience(BaseModel):
     confidence: float
     frequency: int
     utility: int
+    track_record: float
     age_days: int
     tools_used: list[str]
     missing_tools: list[str]
@@ -456,6 +457,7 @@ class RankingNumbers(BaseModel):
     confidence: float
     frequency: int
     utility: int
+    track_record: float
     age_days: int
     missing_tools: list[str]
 

@@ -710,6 +710,7 @@ def _recalled(item: ranking.Ranked) -> RecalledExperience:
         confidence=experience.confidence,
         frequency=experience.frequency,
         utility=experience.utility,
+        track_record=round(item.track_record, 4),
         age_days=item.age_days,
         tools_used=list(experience.tools_used),
         missing_tools=list(item.missing_tools),

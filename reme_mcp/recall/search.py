@@ -141,7 +141,11 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
-        return ranking.rank(candidates, text, vector, tools=(), settings=self._settings, at=now()), vector
+        base_rate = rules.base_rate(*await store.successes(workspace))
+        ranked = ranking.rank(
+            candidates, text, vector, tools=(), settings=self._settings, base_rate=base_rate, at=now()
+        )
+        return ranked, vector
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""

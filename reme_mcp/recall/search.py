@@ -102,7 +102,7 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
-        base_rate = rules.base_rate(*await store.successes(workspace))
+        base_rate = rules.base_rate(*await store.successes.count(workspace))
         ranked = ranking.rank(
             candidates, text, vector, tools=tools, settings=self._settings, base_rate=base_rate, at=now()
         )
@@ -141,7 +141,7 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
-        base_rate = rules.base_rate(*await store.successes(workspace))
+        base_rate = rules.base_rate(*await store.successes.count(workspace))
         ranked = ranking.rank(
             candidates, text, vector, tools=(), settings=self._settings, base_rate=base_rate, at=now()
         )

@@ -44,6 +44,7 @@ from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
 from reme_mcp.store.receipts import Receipts
+from reme_mcp.store.successes import Successes
 from reme_mcp.store.tables import (
     Row,
     all_of,
@@ -123,8 +124,6 @@ class Store:
         self._connection = connection
         self._tables = tables
         self._spaces: dict[str, _Space] = {}
-        # By workspace: the version of the table, how many attempts succeeded then, and how many there were.
-        self._successes: dict[str, tuple[int, int, int]] = {}
         self._directory = Directory()
         self._refreshing = anyio.Lock()
         self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
@@ -135,6 +134,7 @@ class Store:
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
         self.activity_log = ActivityLog(tables)
         self.receipts = Receipts(tables)
+        self.successes = Successes(tables)
         self.compaction = Compaction(
             self._open_tables,
             self._check_marker,
@@ -485,19 +485,6 @@ class Store:
             query = self._tables["trajectories"].query().where(equals("workspace", workspace)).select(["id", "task"])
             rows = await query.order_by(from_newest("id")).limit(limit).to_list()
         return [(row["id"], row["task"]) for row in rows]
-
-    async def successes(self, workspace: str) -> tuple[int, int]:
-        """Return how many attempts of `workspace` succeeded, and how many there are; read anew when there are more."""
-        table = self._tables["trajectories"]
-        with mapped("count trajectories"):
-            version = await table.version()
-            known = self._successes.get(workspace)
-            if known is None or known[0] != version:
-                of_workspace = equals("workspace", workspace)
-                succeeded = await table.count_rows(all_of(of_workspace, equals("outcome", "success")).to_sql())
-                known = version, succeeded, await table.count_rows(of_workspace.to_sql())
-                self._successes[workspace] = known
-        return known[1], known[2]
 
     async def count_trajectories(self, workspace: str) -> dict[str, int]:
         """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""

@@ -106,6 +106,8 @@ class Search:
         ranked = ranking.rank(
             candidates, text, vector, tools=tools, settings=self._settings, base_rate=base_rate, at=now()
         )
+        # A name says something only where several have written.
+        several = len({item.experience.source for item in ranked}) > 1
         ranked, below = self._above_floor(query, ranked, vector)
 
         texts = (search_text(item.experience) for item in ranked[: ranking.REREAD])
@@ -117,7 +119,7 @@ class Search:
             ]
             modes.append("cross_encoder")
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
-        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget)
+        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget, shows_sources=several)
         words, more_trouble = await self._rewritten(task, words, shown)
         decided = [*self._handed_out(ranked, len(shown), limit), *below]
         return Notes(words, decided, modes, trouble or more_trouble)

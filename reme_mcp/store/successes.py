@@ -1,37 +1,46 @@
-"""How many attempts of a workspace succeeded, as the table `trajectories` of a store holds them.
+"""How many attempts of a workspace succeeded.
 
-In:  the open tables of a store.
-Out: two numbers, counted anew only where somebody has written since: every recall asks for them.
+In:  the ledger of a store.
+Out: two numbers. Every recall asks for them, so that only attempts are read that came since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from reme_mcp.store.tables import all_of, equals, mapped
+from reme_mcp.schema import Attempt
+from reme_mcp.store.ledger import Is, Ledger, Since
 
-if TYPE_CHECKING:
-    import lancedb
+
+@dataclass(slots=True)
+class _Counted:
+    """What was counted of one workspace; `latest` are the ids of `newest_at`, which may get company."""
+
+    succeeded: int = 0
+    attempts: int = 0
+    newest_at: datetime | None = None
+    latest: set[str] = field(default_factory=set)
 
 
 class Successes:
-    """The successes of one store."""
+    """The successes of one store. An attempt that was erased meanwhile still counts until the store is opened anew."""
 
-    def __init__(self, tables: Mapping[str, lancedb.AsyncTable]) -> None:
-        self._tables = tables
-        # By workspace: the version of the table, and what was counted in it.
-        self._known: dict[str, tuple[int, int, int]] = {}
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._counted: dict[str, _Counted] = {}
 
     async def count(self, workspace: str) -> tuple[int, int]:
         """Return how many attempts of `workspace` succeeded, and how many there are."""
-        table = self._tables["trajectories"]
-        with mapped("count trajectories"):
-            version = await table.version()
-            known = self._known.get(workspace)
-            if known is None or known[0] != version:
-                of_workspace = equals("workspace", workspace)
-                succeeded = await table.count_rows(all_of(of_workspace, equals("outcome", "success")).to_sql())
-                known = version, succeeded, await table.count_rows(of_workspace.to_sql())
-                self._known[workspace] = known
-        return known[1], known[2]
+        counted = self._counted.setdefault(workspace, _Counted())
+        since = [] if counted.newest_at is None else [Since("created_at", counted.newest_at)]
+        found = await self._ledger.read(Attempt, [Is("workspace", [workspace]), *since])
+        for attempt in sorted(found, key=lambda one: one.created_at):
+            if attempt.id in counted.latest or (counted.newest_at and attempt.created_at < counted.newest_at):
+                continue
+            if attempt.created_at != counted.newest_at:
+                counted.newest_at, counted.latest = attempt.created_at, set()
+            counted.latest.add(attempt.id)
+            counted.attempts += 1
+            counted.succeeded += attempt.outcome == "success"
+        return counted.succeeded, counted.attempts

@@ -7,8 +7,9 @@ Does not know: tools, resources.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server import ServerRequestContext
@@ -39,12 +40,14 @@ class State:
         subscriptions: Who wants to hear of changes.
         access_of: What the caller of a request may do.
         warm: Whether loading has begun.
+        app_key: What an App's calls bring; it stands in the App's document.
     """
 
     memory: Memory
     subscriptions: Subscriptions
     access_of: AccessOf
     warm: bool = False
+    app_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def warm_up(self) -> None:
         """Start loading store and model in the background, once."""

@@ -182,7 +182,7 @@ class RecallSettings(Section):
     neighbour_weight: Annotated[float, _between(0, 0.5)] = 0.2
     floor: bool = True
     min_similarity: Annotated[float, _between(0, 1)] = 0.0
-    helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.05
+    helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.3
     confidence_weight: Annotated[float, _between(0, 0.5)] = 0.02
     freshness_weight: Annotated[float, _between(0, 0.5)] = 0.01
     half_life_days: Annotated[float, _between(1, 3_650)] = 90.0
@@ -267,6 +267,7 @@ class HTTPSettings(Section):
     call_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 300.0
     stop_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 20.0
     log_requests: bool = True
+    page: bool = True
 
     @model_validator(mode="after")
     def _words_are_the_words(self) -> Self:

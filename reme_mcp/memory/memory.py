@@ -34,24 +34,22 @@ from reme_mcp.memory import record as records
 from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.overview import Overview
 from reme_mcp.memory.pool import Pool
-from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
+from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, redacted_drafts, transcript_text
 from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.question import Model
 from reme_mcp.models.service import LoadEmbedder, Vectors
 from reme_mcp.models.usage import Allowance
-from reme_mcp.recall import ranking
-from reme_mcp.recall.explanation import explained
+from reme_mcp.recall.explanation import explained, recalled
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
-from reme_mcp.safety.redaction import redact_json, redactor_of
+from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import (
     ExplainResult,
     Outcome,
     RateResult,
-    RecalledExperience,
     RecallResult,
     ReceiptLine,
     RecordResult,
@@ -62,7 +60,7 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.sources import may_speak_for
+from reme_mcp.sources import THIS_MACHINE, may_speak_for, rater_of
 from reme_mcp.store import log
 from reme_mcp.store.location import location_of
 from reme_mcp.store.store import Store, Writer
@@ -239,22 +237,30 @@ class Memory:
         """
         source = clean.label(source)
         task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
-        trouble = [self._search.tell_once(), notes.trouble]
+        experiences = [recalled(item) for item in notes.shown]
+        trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
         if with_receipt:
             receipt = new_id("r")
-            lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
+            lines = ledger.receipt_lines(
+                receipt,
+                [item.experience for item in notes.shown],
+                workspace,
+                task,
+                source,
+                numbers=[one.numbers.model_dump_json(exclude_none=True) for one in experiences],
+            )
             footer = (RECALL_FOOTER if notes.shown else RECALL_FOOTER_EMPTY).format(receipt=receipt)
             try:
                 await store.add_receipt(lines)
             except StoreError as exc:
                 # A full disk, or a home that may only be read, does not make the notes worse.
                 receipt, footer = "", RECALL_FOOTER_UNCOUNTED
-                trouble.insert(0, f"This recall is not counted ({exc}).")
+                trouble.insert(0, f"This recall is not counted ({_for_reader(str(exc), source)}).")
             self._look_after_pool()
         return RecallResult(
             guidance="\n\n".join(part for part in (notes.guidance, footer) if part),
-            experiences=[_recalled(item) for item in notes.shown],
+            experiences=experiences,
             receipt=receipt,
             search=list(notes.modes),
             note=" ".join(part for part in trouble if part),
@@ -335,7 +341,7 @@ class Memory:
         names = None if used is None else frozenset(map(clean.label, used))
         verdicts = Verdicts(names, frozenset(map(clean.label, misled)))
         if experiences is not None:
-            experiences = [redact_json(one, self._redact) for one in experiences]
+            experiences = await redacted_drafts(experiences, self._redact)
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = clean.label(trajectory_id)
@@ -351,7 +357,7 @@ class Memory:
 
         task = self._redact(clean.text("task", task))
         outcome, reward = outcome_and_reward(outcome, reward)
-        steps_taken = transcript_text(
+        steps_taken = await transcript_text(
             steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
         )
         drafts, rejected = read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
@@ -680,7 +686,8 @@ class Memory:
             again = (
                 "tried again later" if processed.retry_at is not None else "not tried again until `reme-mcp distill`"
             )
-            why = f"Nothing was learned from it yet, and it is {again}: {processed.trouble}"
+            trouble = _for_reader(processed.trouble, processed.source)
+            why = f"Nothing was learned from it yet, and it is {again}: {trouble}"
             return result.model_copy(update={"brief": "\n\n".join(filter(None, (result.brief, why)))})
         return result
 
@@ -705,25 +712,9 @@ def _put_off_unwritable() -> Iterator[None]:
         logger.warning("unfinished work has to wait: %s", exc)
 
 
-def _recalled(item: ranking.Ranked) -> RecalledExperience:
-    experience = item.experience
-    return RecalledExperience(
-        id=experience.id,
-        when_to_use=experience.when_to_use,
-        content=experience.content,
-        kind=experience.kind,
-        ranking=round(item.ranking, 4),
-        relevance=round(item.relevance, 4),
-        text_relevance=round(item.text_relevance, 4),
-        vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
-        neighbour_relevance=round(item.neighbour_relevance, 4),
-        reread_relevance=None if item.reread_relevance is None else round(item.reread_relevance, 4),
-        similarity=None if item.similarity is None else round(item.similarity, 4),
-        confidence=experience.confidence,
-        frequency=experience.frequency,
-        utility=experience.utility,
-        age_days=item.age_days,
-        tools_used=list(experience.tools_used),
-        missing_tools=list(item.missing_tools),
-        source=experience.source,
-    )
+def _for_reader(trouble: str, source: str) -> str:
+    """Return what a source is told of a trouble of this machine, whose folders and addresses are nothing to guests."""
+    if not trouble or rater_of(source) == THIS_MACHINE:
+        return trouble
+    logger.warning("%s", trouble)
+    return "the server has some trouble, its log says why"

@@ -27,7 +27,7 @@ from reme_mcp.recall import ranking, rerank
 from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
-from reme_mcp.refine import ledger
+from reme_mcp.refine import ledger, rules
 from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.fields import search_text
@@ -102,7 +102,12 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
-        ranked = ranking.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
+        base_rate = rules.base_rate(*await store.successes.count(workspace))
+        ranked = ranking.rank(
+            candidates, text, vector, tools=tools, settings=self._settings, base_rate=base_rate, at=now()
+        )
+        # A name says something only where several have written.
+        several = len({item.experience.source for item in ranked}) > 1
         ranked, below = self._above_floor(query, ranked, vector)
 
         texts = (search_text(item.experience) for item in ranked[: ranking.REREAD])
@@ -114,7 +119,7 @@ class Search:
             ]
             modes.append("cross_encoder")
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
-        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget)
+        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget, shows_sources=several)
         words, more_trouble = await self._rewritten(task, words, shown)
         decided = [*self._handed_out(ranked, len(shown), limit), *below]
         return Notes(words, decided, modes, trouble or more_trouble)
@@ -138,7 +143,11 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
-        return ranking.rank(candidates, text, vector, tools=(), settings=self._settings, at=now()), vector
+        base_rate = rules.base_rate(*await store.successes.count(workspace))
+        ranked = ranking.rank(
+            candidates, text, vector, tools=(), settings=self._settings, base_rate=base_rate, at=now()
+        )
+        return ranked, vector
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""

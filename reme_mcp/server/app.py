@@ -28,13 +28,12 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server import prompts
+from reme_mcp.server.apps import EXTENSION, list_resources, read_resource
 from reme_mcp.server.frames import answering_rubbish
 from reme_mcp.server.prompts import get_prompt, list_prompts
 from reme_mcp.server.resources import (
     list_resource_templates,
-    list_resources,
     listen_for_changes,
-    read_resource,
     subscribe,
     unsubscribe,
 )
@@ -78,7 +77,7 @@ def make_server(
     def lifespan(_: Server[State]) -> AbstractAsyncContextManager[State]:
         return state()
 
-    return Server(
+    server: Server[State] = Server(
         "reme-mcp",
         version=__version__,
         title="ReMe",
@@ -96,6 +95,9 @@ def make_server(
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
     )
+    # What a client has to have declared, too, before it is told of an App.
+    server.extensions[EXTENSION] = {}
+    return server
 
 
 async def serve_stdio(settings: Settings) -> None:

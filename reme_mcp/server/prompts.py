@@ -7,9 +7,7 @@ Does not know: how notes are found.
 
 from __future__ import annotations
 
-from mcp.shared.exceptions import MCPError
 from mcp.types import (
-    INVALID_PARAMS,
     GetPromptRequestParams,
     GetPromptResult,
     ListPromptsResult,
@@ -22,7 +20,7 @@ from mcp.types import (
 
 from reme_mcp.distill.brief import WHAT_TO_WRITE
 from reme_mcp.errors import InvalidInput, NotFound
-from reme_mcp.server.state import Context, caller_access, caller_source
+from reme_mcp.server.state import Context, caller_access, caller_source, protocol_error
 
 # --- prompts ---
 
@@ -65,8 +63,8 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
             text = start_task(task, recalled.guidance)
         else:
             text = reflect(task)
-    except InvalidInput as exc:
-        raise MCPError(INVALID_PARAMS, str(exc)) from exc
+    except Exception as exc:
+        raise protocol_error(exc, "prompts/get", access) from exc
     return GetPromptResult(messages=[PromptMessage(role="user", content=TextContent(type="text", text=text))])
 
 

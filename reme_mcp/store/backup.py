@@ -23,10 +23,9 @@ import anyio.to_thread
 
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import archive, folder
-from reme_mcp.store.location import Folder
+from reme_mcp.store.location import Folder, count_rows
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
-from reme_mcp.store.tables import count_rows
 
 
 @dataclass(frozen=True, slots=True)

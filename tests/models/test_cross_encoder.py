@@ -75,7 +75,7 @@ def test_the_cross_encoder_s_order_takes_the_place_of_the_relevance_and_the_corr
     experiences = [experience("e-a"), experience("e-b"), experience("e-c", tools_used=("kubectl",))]
     text = Hits.of_text([("e-a", 3.0), ("e-b", 2.0), ("e-c", 1.0)], reach=50)
     settings = Settings().recall
-    ranked = rank(experiences, text, None, tools=["ssh"], settings=settings, at=LEARNED)
+    ranked = rank(experiences, text, None, tools=["ssh"], settings=settings, base_rate=0.5, at=LEARNED)
     again = reread(ranked, [-4.0, -2.0, 0.0], settings=settings)
     assert {item.experience.id: item.reread_relevance for item in again} == {"e-a": 0, "e-b": 0.5, "e-c": 1}
     assert [item.relevance for item in again] == [item.reread_relevance for item in again]
@@ -96,7 +96,7 @@ async def test_with_a_cross_encoder_the_recall_is_in_its_order_and_shows_its_num
         recalled = await memory.recall("publish a site", source="test")
         assert recalled.search == ["text", "cross_encoder"]
         assert places([one.when_to_use for one in recalled.experiences]) == ["Lille", "Turin", "Ghent"]
-        assert [one.reread_relevance for one in recalled.experiences] == [1, 0.5, 0]
+        assert [one.numbers.reread_relevance for one in recalled.experiences] == [1, 0.5, 0]
         assert {query for query, _ in model.read} == {"publish a site"}
         assert recalled.note == ""
 
@@ -107,7 +107,7 @@ async def test_without_a_name_none_is_loaded(settings: Settings) -> None:
         await learn_three(memory)
         recalled = await memory.recall("publish a site", source="test")
         assert recalled.search == ["text"]
-        assert {one.reread_relevance for one in recalled.experiences} == {None}
+        assert {one.numbers.reread_relevance for one in recalled.experiences} == {None}
         assert recalled.note == ""
 
 

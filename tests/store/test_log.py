@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import anyio
 import pytest
 
 from reme_mcp.config.settings import Settings
@@ -281,21 +280,6 @@ def test_the_command_lists_the_log_and_narrows_it_down(run: Run) -> None:
     assert run("log", "--since", "1h").stdout.count("\n") == 5
     assert "no span of time" in run("log", "--since", "soon").stderr
     assert run("log", "--workspace", "other").stdout.count("token") == 2
-
-
-def test_a_home_of_before_gets_the_tables_and_keeps_what_it_holds(run: Run, home: Path) -> None:
-    record = {"task": TASK, "outcome": "success", "experiences": [draft(0)]}
-    run("record", "-", given=json.dumps(record))
-
-    async def drop() -> None:
-        store = await Store.open(home)
-        for name in ("log", "trash"):
-            await store._connection.drop_table(name)
-        store.close()
-
-    anyio.run(drop)
-    assert [one["did"] for one in json.loads(run("log", "--json").stdout)] == ["added", "recorded"]
-    assert len(json.loads(run("list", "--json").stdout)) == 1
 
 
 def test_the_trash_has_the_columns_of_the_experiences() -> None:

@@ -6,7 +6,7 @@ Out: requests with a checked caller and a whole body, for the application behind
 Does not know: the protocol, tools, the pool.
 
 Source: RFC 6750 (bearer tokens), RFC 9728 (where a client learns of the identity provider), RFC 6585 (429); the
-specification of MCP, 2025-11-25, basic/transports (Host and Origin).
+specification of MCP, 2025-11-25, basic/transports (Host and Origin); the Fetch standard (CORS), by Starlette.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,6 +51,10 @@ PAGE_PATH = "/ui"
 # What a person sees who has not signed in to the page.
 SIGN_IN_PATHS = (f"{PAGE_PATH}/login", f"{PAGE_PATH}/static/page.css", f"{PAGE_PATH}/static/icon.svg")
 KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/mcp", "/sse", "/messages/", PAGE_PATH)
+# With and without a slash at the end they are the same: a redirect would lead a client behind a proxy astray.
+_SAME_PATHS = {"/mcp/": "/mcp", "/sse/": "/sse", "/messages": "/messages/"}
+# What a page may read of an answer, besides its body.
+EXPOSED_HEADERS = ("mcp-session-id", "www-authenticate", "retry-after", "x-request-id")
 # How soon a stream ends after its token was revoked or is over.
 RECHECK_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -105,6 +110,19 @@ class _Answer:
     is_whole: bool = False
     session: str = ""
 
+    def watch(self, send: Send) -> Send:
+        """Return `send`, and keep in mind what goes through it."""
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                self.session = Headers(raw=message.get("headers", ())).get(SESSION_HEADER, "")
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                self.is_whole = True
+            await send(message)
+
+        return watched
+
 
 @dataclass(slots=True)
 class _Session:
@@ -119,6 +137,23 @@ class _Session:
     access: Access | None
     used_at: float
     open_requests: int = 0
+
+
+class _Cors(CORSMiddleware):
+    """Tells browsers which pages may read the answers: those that the gate lets in."""
+
+    def __init__(self, app: ASGIApp, is_origin: Callable[[str], bool]) -> None:
+        super().__init__(
+            app,
+            allow_methods=("GET", "POST", "DELETE"),
+            # Those of the protocol are not a closed list (mcp-param-…); whose page may come in is what is asked.
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+        self._is_origin = is_origin
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._is_origin(origin)
 
 
 class Gate:
@@ -149,6 +184,8 @@ class Gate:
         if settings.public_url:
             self._origins.add(_origin(settings.public_url))
         self._is_local = is_loopback(settings.host)
+        self._prefix = path_prefix(settings)
+        self._cors = _Cors(self._admit, self._is_origin)
         self._open: set[_Open] = set()
         self._open_by_holder: Counter[str] = Counter()
         self._sessions: dict[str, dict[str, _Session]] = {}
@@ -160,6 +197,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "path": self._path(scope["path"])}
         given = Headers(scope=scope).get("x-request-id", "")
         id = given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
         request_id.set(id)
@@ -170,16 +208,12 @@ class Gate:
 
         async def answering(message: Message) -> None:
             if message["type"] == "http.response.start":
-                answer.status = message["status"]
-                answer.session = Headers(raw=message.get("headers", ())).get(SESSION_HEADER, "")
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
-            elif message["type"] == "http.response.body" and not message.get("more_body", False):
-                answer.is_whole = True
             await send(message)
 
         self._metrics.open_requests.labels(path).inc()
         try:
-            await self._serve(scope, receive, answering, answer)
+            await self._serve(scope, receive, answer.watch(answering))
         finally:
             self._metrics.open_requests.labels(path).dec()
             self._metrics.requests.labels(path, _method(scope), answer.status).inc()
@@ -219,7 +253,13 @@ class Gate:
 
     # --- one request ---
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
+    def _path(self, path: str) -> str:
+        """Return the path as the routes have it; a proxy may have taken the prefix of `public_url` off, or not."""
+        if self._prefix and path.startswith(f"{self._prefix}/"):
+            path = path.removeprefix(self._prefix)
+        return _SAME_PATHS.get(path, path)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
@@ -230,15 +270,24 @@ class Gate:
         if not self._is_host(headers.get("host", ""), scope):
             await self._refuse(send, 421, "host", "this server is not called that; see [http] allowed_hosts")
             return
+        if scope["path"].startswith("/.well-known/"):
+            # Says only where to ask for a token, to any page.
+            await self._app(scope, receive, send)
+            return
         is_page = _is_page(scope)
         if is_page:
             scope = with_bearer(scope)
         if not self._is_origin(headers.get("origin")) and not (is_page and _is_own_origin(headers)):
             await self._refuse(send, 403, "origin", "pages from there may not use this server")
             return
-        if scope["path"].startswith("/.well-known/"):
-            await self._app(scope, receive, send)
-            return
+        await self._cors(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in with its caller; a browser asks before that, without one, whether it may."""
+        answer = _Answer()
+        send = answer.watch(send)
+        headers = Headers(scope=scope)
+        is_page = _is_page(scope)
         bearer: Bearer | None = None
         if self._needs_token():
             try:
@@ -461,6 +510,11 @@ def may_start(settings: HTTPSettings, *, has_tokens: bool, has_issuer: bool) -> 
     """Return whether a server with these settings may be started: all can reach it, and it knows nobody."""
     is_private = is_loopback(settings.host) and not settings.public_url
     return is_private or has_tokens or has_issuer or settings.without_auth == WITHOUT_AUTH
+
+
+def path_prefix(settings: HTTPSettings) -> str:
+    """Return the path that clients put before ours, as `/memory`; empty where none."""
+    return urlsplit(settings.public_url).path.rstrip("/")
 
 
 def _is_page(scope: Scope) -> bool:

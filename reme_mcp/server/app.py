@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import anyio
-from mcp.server import NotificationOptions, Server
+from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
 from reme_mcp import __version__
@@ -64,8 +64,15 @@ async def open_state(
         background.cancel_scope.cancel()
 
 
-def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Server[State]:
-    """Return a server that runs on the state which `state` opens."""
+def make_server(
+    state: Callable[[], AbstractAsyncContextManager[State]], *, subscriptions: bool = True
+) -> Server[State]:
+    """Return a server that runs on the state which `state` opens.
+
+    Args:
+        state: Opens what it runs on.
+        subscriptions: Promise to tell of changes. Without sessions a replica knows of its own changes only.
+    """
 
     def lifespan(_: Server[State]) -> AbstractAsyncContextManager[State]:
         return state()
@@ -82,9 +89,9 @@ def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Serv
         on_list_resources=list_resources,
         on_list_resource_templates=list_resource_templates,
         on_read_resource=read_resource,
-        on_subscribe_resource=subscribe,
-        on_unsubscribe_resource=unsubscribe,
-        on_subscriptions_listen=listen_for_changes,
+        on_subscribe_resource=subscribe if subscriptions else None,
+        on_unsubscribe_resource=unsubscribe if subscriptions else None,
+        on_subscriptions_listen=listen_for_changes if subscriptions else None,
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
     )
@@ -96,7 +103,7 @@ def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Serv
 async def serve_stdio(settings: Settings) -> None:
     """Serve one client over stdin and stdout until it closes them."""
     server = build_server(settings)
-    options = server.create_initialization_options(NotificationOptions(resources_changed=True))
+    options = server.create_initialization_options()
     async with (
         stdio_server() as (read_stream, write_stream),
         answering_rubbish(read_stream, answers := Answers(write_stream)) as messages,

@@ -51,6 +51,8 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
     task = (params.arguments or {}).get("task", "")
     access = caller_access(context)
     try:
+        if params.name not in (prompt.name for prompt in PROMPTS):
+            raise NotFound(f"no prompt {params.name!r}; there are {', '.join(prompt.name for prompt in PROMPTS)}")
         if not task.strip():
             raise InvalidInput("task is missing; give the task in your words")
         if params.name == "start_task":
@@ -59,10 +61,8 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
                 task, workspace=access.workspace(None), source=caller_source(context, access)
             )
             text = start_task(task, recalled.guidance)
-        elif params.name == "reflect":
-            text = reflect(task)
         else:
-            raise NotFound(f"no prompt {params.name!r}; there are {', '.join(prompt.name for prompt in PROMPTS)}")
+            text = reflect(task)
     except Exception as exc:
         raise protocol_error(exc, "prompts/get", access) from exc
     return GetPromptResult(messages=[PromptMessage(role="user", content=TextContent(type="text", text=text))])

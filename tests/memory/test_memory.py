@@ -539,7 +539,7 @@ async def test_if_all_drafts_are_bad_the_brief_comes_again(memory: Memory) -> No
 
 
 async def test_one_bad_draft_does_not_keep_the_others_out(memory: Memory) -> None:
-    answer = await memory.record(TASK, outcome="success", experiences=[draft(0), draft(1, kind="odd")], source="test")
+    answer = await memory.record(TASK, outcome="success", experiences=[draft(0), draft(1, content="x")], source="test")
     assert (answer.status, len(answer.added), len(answer.rejected)) == ("distilled", 1, 1)
 
 

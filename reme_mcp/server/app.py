@@ -29,7 +29,7 @@ from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server import prompts
 from reme_mcp.server.apps import EXTENSION, list_resources, read_resource
-from reme_mcp.server.frames import answering_rubbish
+from reme_mcp.server.frames import Answers, answering_rubbish
 from reme_mcp.server.prompts import get_prompt, list_prompts
 from reme_mcp.server.resources import (
     list_resource_templates,
@@ -106,6 +106,6 @@ async def serve_stdio(settings: Settings) -> None:
     options = server.create_initialization_options()
     async with (
         stdio_server() as (read_stream, write_stream),
-        answering_rubbish(read_stream, write_stream) as messages,
+        answering_rubbish(read_stream, answers := Answers(write_stream)) as messages,
     ):
-        await server.run(messages, write_stream, options)
+        await server.run(messages, answers, options)

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
@@ -104,11 +105,19 @@ class _Open:
 
 @dataclass(slots=True)
 class _Answer:
-    """What was sent of an answer; `session` is that which it began."""
+    """What was sent of an answer.
+
+    Attributes:
+        status: 0 while nothing was.
+        is_whole: Whether its end was.
+        session: That which it began.
+        on_start: Called once status and session are known, before the client knows of them.
+    """
 
     status: int = 0
     is_whole: bool = False
     session: str = ""
+    on_start: Callable[[], None] | None = None
 
     def watch(self, send: Send) -> Send:
         """Return `send`, and keep in mind what goes through it."""
@@ -117,6 +126,8 @@ class _Answer:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
                 self.session = Headers(raw=message.get("headers", ())).get(SESSION_HEADER, "")
+                if self.on_start is not None:
+                    self.on_start()
             elif message["type"] == "http.response.body" and not message.get("more_body", False):
                 self.is_whole = True
             await send(message)
@@ -331,6 +342,8 @@ class Gate:
         self._open.add(one)
         if session is not None:
             session.open_requests += 1
+        # A client may go on in a session as soon as it has read its name, long before a streamed answer ends.
+        answer.on_start = partial(self._keep_sessions, scope, holder, named, answer, bearer)
         try:
             with one.scope:
                 await self._pass_on(one, scope, receive, send)
@@ -339,7 +352,6 @@ class Gate:
             if session is not None:
                 session.open_requests -= 1
                 session.used_at = self._clock()
-            self._keep_sessions(scope, holder, named, answer, bearer)
             self._open_by_holder[holder] -= 1
             if not self._open_by_holder[holder]:
                 del self._open_by_holder[holder]

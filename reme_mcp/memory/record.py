@@ -15,13 +15,17 @@ from dataclasses import replace
 from reme_mcp.aio import off_loop_if_long
 from reme_mcp.errors import InvalidInput
 from reme_mcp.safety.redaction import Redact, redact_all, redact_json
-from reme_mcp.schema import OUTCOMES, Outcome
+from reme_mcp.schema import MAX_CONTENT_CHARS, OUTCOMES, Outcome
 from reme_mcp.transcripts import transcript
 from reme_mcp.transcripts.messages import parse_messages, parse_steps
 
 SUCCESS_REWARD = 1.0
 # Room for twenty experiences with every field full.
 MAX_DRAFTS_CHARS = 100_000
+# Stands for a text that is longer than this, which nobody searches: the gate finds it too long for any field, and
+# refuses that experience alone.
+OVERLONG = "…" * (MAX_CONTENT_CHARS + 1)
+MAX_TEXT_CHARS = 10_000
 
 
 def outcome_and_reward(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
@@ -59,8 +63,18 @@ def text_size(value: object) -> int:
     return sum(map(text_size, value)) if isinstance(value, list | tuple) else 0
 
 
+def _without_overlong(value: object) -> object:
+    """Return a JSON value with `OVERLONG` in the place of each text, and of each name, that is far too long."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT_CHARS else OVERLONG
+    if isinstance(value, Mapping):
+        return {_without_overlong(key): _without_overlong(item) for key, item in value.items()}
+    return [_without_overlong(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 async def redacted_drafts(experiences: Sequence[object], redact: Redact) -> list[object]:
     """Return the experiences that came, clean and without secrets, or say that they are too long to be read."""
+    experiences = [_without_overlong(one) for one in experiences]
     size = text_size(experiences)
     if size > MAX_DRAFTS_CHARS:
         raise InvalidInput(

@@ -645,7 +645,6 @@ async def test_ids_that_name_nothing_are_not_found_and_nothing_is_stored(memory:
     lesson_id = await learn(memory)
     before = await counts(memory)
     calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: memory.record(TASK, outcome="success", receipt="r-unknown", source="test"),
         lambda: memory.record(trajectory_id="t-unknown", experiences=[draft(1)], source="test"),
         lambda: memory.rate("e-unknown", helpful=True, source="test"),
         lambda: memory.rate(lesson_id, helpful=True, receipt="r-unknown", source="test"),
@@ -667,7 +666,6 @@ async def test_ids_of_another_workspace_are_not_found_and_nothing_is_changed(mem
     first = await memory.record(TASK, outcome="success", source="test")
     before = await counts(memory)
     calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: memory.record(TASK, outcome="success", receipt=receipt, workspace="other", source="test"),
         lambda: memory.record(
             trajectory_id=first.trajectory_id, experiences=[draft(1)], workspace="other", source="test"
         ),
@@ -686,6 +684,19 @@ async def test_ids_of_another_workspace_are_not_found_and_nothing_is_changed(mem
     assert await memory.pool.page(workspace="other") == []
     assert await memory.pool.prune(workspace="other") == []
     assert await memory.pool.workspaces() == ["default"]
+
+
+@pytest.mark.parametrize("workspace", ["default", "other"])
+async def test_a_receipt_that_names_nothing_here_settles_nothing_and_costs_no_attempt(
+    memory: Memory, workspace: str
+) -> None:
+    await learn(memory)
+    of_default = (await memory.recall(TASK, source="test")).receipt
+    receipt = "r-unknown" if workspace == "default" else of_default
+    answer = await memory.record(TASK, outcome="success", receipt=receipt, workspace=workspace, source="test")
+    assert answer.settled == []
+    assert [note.startswith(f"no receipt {receipt!r} in workspace {workspace!r}") for note in answer.notes] == [True]
+    assert [line.helped for line in await memory.pool.receipt(of_default)] == [None]
 
 
 @pytest.mark.parametrize("workspace", ["", "../up", "a b", "-a", ".a", "x" * 65, "ä", "a\n"])
@@ -1320,6 +1331,10 @@ async def test_what_was_deleted_is_not_found_by_its_vector(with_model: Settings)
 # --- lengths are checked before anything is read ---
 
 
+# It takes years to search a long text of these letters for it.
+ENDLESS = RedactionSettings(also="(?:e|ey|eyJ|J|y|Ja|a|yJ)*!")
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -1329,15 +1344,21 @@ async def test_what_was_deleted_is_not_found_by_its_vector(with_model: Settings)
             {"messages": [{"role": "user", "content": "eyJa" * 500_000}]},
             r"messages come to 2,000,000 characters; at most 1,000,000 are kept",
         ),
-        ({"experiences": [{"content": "eyJa" * 50_000}]}, r"experiences come to 200,007 characters; at most 100,000"),
+        ({"experiences": [{"content": "eyJa" * 500}] * 60}, r"experiences come to 120,420 characters; at most 100,000"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 async def test_what_is_too_long_is_refused_before_it_is_searched(
     settings: Settings, arguments: dict[str, Any], says: str
 ) -> None:
-    # It takes years to search a text for it.
-    endless = RedactionSettings(also="(?:e|ey|eyJ|J|y|Ja|a|yJ)*!")
-    async with Memory.open(settings.model_copy(update={"redaction": endless})) as memory:
+    async with Memory.open(settings.model_copy(update={"redaction": ENDLESS})) as memory:
         with pytest.raises(InvalidInput, match=says):
             await memory.record("deploy", outcome="success", source="test", **arguments)
+
+
+async def test_a_lesson_that_is_far_too_long_is_refused_alone_and_not_searched(settings: Settings) -> None:
+    lessons = [draft(0), draft(1, content="eyJa" * 50_000)]
+    async with Memory.open(settings.model_copy(update={"redaction": ENDLESS})) as memory:
+        answer = await memory.record("Open a shop", outcome="success", experiences=lessons, source="test")
+    assert len(answer.added) == 1
+    assert [one.reason.startswith("content") for one in answer.rejected] == [True]

@@ -67,7 +67,9 @@ async def store(home: Path) -> AsyncIterator[Store]:
 
 async def put(store: Store, *values: Experience | Trajectory | ReceiptLine) -> None:
     async with store.writing() as writer:
-        await writer.put_experiences([one for one in values if isinstance(one, Experience)])
+        experiences = [one for one in values if isinstance(one, Experience)]
+        await writer.put_counters(experiences)
+        await writer.put_experiences(experiences)
         for value in values:
             if isinstance(value, Trajectory):
                 await writer.put_trajectory(value)
@@ -741,9 +743,9 @@ async def test_read_change_write_by_two_handles_loses_no_change(home: Path) -> N
         await put(one, experience("e-a"))
 
         async def add_one(store: Store) -> None:
-            async with store.writing() as writer:
+            async with store.settling() as writer:
                 current = (await store.experiences("default", ["e-a"]))["e-a"]
-                await writer.put_experiences([replace(current, frequency=current.frequency + 1)])
+                await writer.put_counters([replace(current, frequency=current.frequency + 1)])
 
         async with anyio.create_task_group() as tasks:
             for _ in range(8):

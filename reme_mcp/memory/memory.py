@@ -467,6 +467,15 @@ class Memory:
         store = await self._open_store()
         return await store.awaiting(self._workspace(workspace))
 
+    async def count_as_asked(self, trajectory: Trajectory) -> None:
+        """Note that somebody was asked for the lessons of an attempt that waits for them."""
+        store = await self._open_store()
+        with _put_off_unwritable():
+            async with store.writing() as writer:
+                current = await store.trajectory(trajectory.workspace, trajectory.id)
+                if current is not None and current.status == "awaiting_experiences":
+                    await writer.put_trajectory(replace(current, tries=current.tries + 1))
+
     async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
         """Return the trajectories that wait for the model behind the server, oldest first."""
         store = await self._open_store()

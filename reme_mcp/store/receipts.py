@@ -42,6 +42,10 @@ class Receipts:
         where = [Is("workspace", [workspace]), Is("experience_id", [experience_id])]
         return await self._ledger.read(ReceiptLine, where, newest_by="created_at", offset=offset, limit=limit)
 
+    async def latest(self, workspace: str, *, limit: int) -> list[ReceiptLine]:
+        """Return the newest lines of `workspace`."""
+        return await self._ledger.read(ReceiptLine, [Is("workspace", [workspace])], newest_by="created_at", limit=limit)
+
     async def since(self, workspace: str, moment: datetime) -> list[Handout]:
         """Return what the recalls of `workspace` from a moment on handed out, without tasks."""
         return await self._ledger.read(Handout, [Is("workspace", [workspace]), Since("created_at", moment)])

@@ -224,6 +224,7 @@ class RefineSettings(Section):
     add_from: Literal["all", "success"] = "all"
     max_failed_retries: Annotated[int, _between(1, 100)] = 3
     outcomes_per_source: Annotated[int, _between(0, 1_000)] = 2
+    holdout: Annotated[float, _between(0, 0.5)] = 0.0
 
 
 class CaptureSettings(Section):

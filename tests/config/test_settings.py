@@ -43,6 +43,7 @@ NUMBERS = [
     ("recall.min_similarity", 0.0, 1.0),
     ("judge.min_verdict", 0.0, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
+    ("refine.holdout", 0.0, 0.5),
 ]
 TIMEOUTS = [
     ("embedder.timeout_s", 0.0, 600.0),

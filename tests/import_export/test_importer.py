@@ -245,7 +245,8 @@ def test_a_dry_import_says_so_and_stdin_is_a_file_too(run: Run) -> None:
     assert done.exit_code == 0
     assert "Nothing was changed." in done.stderr
     assert json.loads(done.stdout)[0] == {
-        "file": "stdin", "read": 1, "added": 1, "quarantined": 0, "merged": 0, "known": 0, "rejected": []
+        "file": "stdin", "read": 1, "added": 1, "quarantined": 0, "merged": 0, "known": 0, "rejected": [],
+        "edited": 0,
     }  # fmt: skip
     assert run("list").stdout == ""
     run("import", "-", given=lines(memory_of(0)))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
     from reme_mcp.schema import Experience, Kind, Status
 
-COUNTS = ("read", "added", "edited", "quarantined", "merged", "known")
+COUNTS = ("read", "added", "quarantined", "merged", "known")
 
 
 @click.command(
@@ -94,8 +94,11 @@ def import_files(
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in imported]))
     else:
-        rows = [(one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected))) for one in imported]
-        show_table(("file", *COUNTS, "rejected"), rows)
+        rows = [
+            (one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected)), str(one.edited))
+            for one in imported
+        ]
+        show_table(("file", *COUNTS, "rejected", "edited"), rows)
         for one in imported:
             for bad in one.rejected:
                 click.echo(f"{one.file} {bad.where}: {bad.reason}", err=True)

@@ -192,10 +192,15 @@ def _write_pages(folder: Path, found: Sequence[Experience], *, force: bool) -> i
 
     there = {id: file.name for file in sorted(folder.glob(f"*{ENDING}")) if (id := id_in(file.name))}
     pages = to_pages(found, named=there)
-    write_files([(folder / page.name, page.text) for page in pages], force=force)
+    changed = [page for page in pages if not _holds(folder / page.name, page.text)]
+    write_files([(folder / page.name, page.text) for page in changed], force=force)
     for name in sorted(set(there.values()) - {page.name for page in pages}):
         click.echo(f"{folder / name} is of a lesson that was not written now; it stays.", err=True)
     return len(pages)
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _show(progress: Progress, bar: TaskID, more: int, of: int) -> None:

@@ -109,8 +109,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
-    """Write files, each whole or not at all; without `force` none if any of them is there with another text."""
-    there = [path for path, text in files if path.exists() and not _holds(path, text)]
+    """Write files, each whole or not at all; without `force` none if any of them is there."""
+    there = [path for path, _ in files if path.exists()]
     if there and not force:
         raise click.ClickException(f"{there[0]} exists; --force replaces it")
     for path, text in files:
@@ -125,10 +125,6 @@ def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
             if name:
                 Path(name).unlink(missing_ok=True)
             raise click.ClickException(f"can't write {path}: {exc.strerror}") from exc
-
-
-def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def plain(value: object) -> str:

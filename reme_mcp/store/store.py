@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from reme_mcp.aio import Batcher
@@ -71,6 +72,7 @@ from reme_mcp.store.tables import (
     vector_schema,
 )
 from reme_mcp.text.fields import search_text
+from reme_mcp.text.words import is_spaced
 from reme_mcp.tracing import span, timed
 
 if TYPE_CHECKING:
@@ -101,9 +103,14 @@ READS_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
 RECEIPT_WAIT_S = 2.0
 # Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
-ROWS_IN_MEMORY = 100_000
+ROWS_IN_MEMORY = 300_000
 # Up to this many are read with all their columns, before anybody asks for them.
 ROWS_READ_AHEAD = 20_000
+# Up to so many that somebody has just written are taken by their places, which costs less than a scan for few.
+READ_BY_PLACE = 500
+# So many texts are indexed before somebody else has a turn: about five milliseconds.
+INDEXED_AT_ONCE = 100
+WORD_COLUMNS = ("id", "workspace", "status", "search_text")
 
 
 @dataclass(slots=True)
@@ -113,6 +120,8 @@ class _Space:
     table: lancedb.AsyncTable
     matrix: Matrix | None = None
     version: int = 0
+    # Before this process wrote vectors whose places it has not read.
+    unplaced_after: int | None = None
 
 
 class Store(Attempts):
@@ -228,17 +237,25 @@ class Store(Attempts):
         if places is None:
             where = all_of(equals("workspace", workspace), is_in("id", ids), has_status(statuses))
             return {one.id: one for one in await self._rows(where)}
-        directory = self._directory
-        rows = directory.shelf.rows(ids)
-        if missing := [places[id].row for id in ids if id in places and id not in rows]:
-            version = directory.version
-            taken = await self._take(missing)
+        directory, version = self._directory, self._directory.version
+        read = {id: directory.read[id] for id in ids if id in directory.read}
+        rows = directory.shelf.rows([id for id in ids if id not in read])
+        missing = [id for id in ids if id in places and id not in rows and id not in read]
+        if any(places[id].row is None for id in missing):
+            await self._place_all()
+            rows |= directory.shelf.rows(missing)
+        if wanted := [row for id in missing if id not in rows and (row := directory.row(id)) is not None]:
+            taken = await self._take(wanted)
             if directory.version == version:
                 # Otherwise somebody has changed them meanwhile, maybe after they were read.
                 for batch in taken:
                     directory.shelf.put(batch)
             rows |= {row["id"]: row for batch in taken for row in batch.to_pylist()}
-        found = await self._counted([from_row(Experience, rows[id]) for id in ids if id in rows])
+        fresh = {id: from_row(Experience, row) for id, row in rows.items()}
+        if directory.version == version:
+            directory.keep_read(fresh)
+        read |= fresh
+        found = await self._counted([read[id] for id in ids if id in read])
         return {
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
@@ -341,9 +358,32 @@ class Store(Attempts):
             return await self._matching(
                 query, all_of(equals("workspace", workspace), has_status(statuses, also)), limit
             )
+        words = self._directory.words
+        if words is not None and is_spaced(query):
+            return words.match(workspace, query, statuses=statuses, also=also, limit=limit)
         # To filter what was found costs less than a search that filters.
         where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
         return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
+
+    async def index_words(self) -> None:
+        """Have full-text search answer from memory from now on, where there is room; it takes a second for 10,000."""
+        if await self._places() is None or self._directory.words is not None:
+            return
+        from reme_mcp.store.inverted_index import InvertedIndex
+
+        words = InvertedIndex()
+        with mapped("read experiences"):
+            table = self._tables["experiences"]
+            version = await table.version()
+            async for batch in await table.query().select(list(WORD_COLUMNS)).to_batches():
+                # Nobody searches in it yet.
+                await anyio.to_thread.run_sync(words.put, *(batch.column(name).to_pylist() for name in WORD_COLUMNS))
+        async with self._refreshing:
+            if not self._directory.is_too_large:
+                words.keep(self._directory.places)
+                self._directory.words = words
+                # What was written since is read once more, with its words.
+                self._directory.version = min(self._directory.version, version)
 
     async def _matching(self, query: str, where: Expr | None, limit: int) -> list[tuple[str, float]]:
         has_ids = not self._directory.is_too_large
@@ -359,8 +399,10 @@ class Store(Attempts):
         if not has_ids:
             return list(zip(found.column("id").to_pylist(), values, strict=True))
         await self._places()
-        ids = (self._directory.ids.get(row) for row in found.column("_rowid").to_pylist())
-        return [(id, value) for id, value in zip(ids, values, strict=True) if id is not None]
+        rows, ids = found.column("_rowid").to_pylist(), self._directory.ids
+        if self._directory.unplaced_after is not None and not all(row in ids for row in rows):
+            await self._place_all()
+        return [(ids[row], value) for row, value in zip(rows, values, strict=True) if row in ids]
 
     async def _reach(
         self,
@@ -442,7 +484,13 @@ class Store(Attempts):
             if matrix is None:
                 rows = await space.table.query().where(is_in("id", ids)).select(["id", "lesson"]).to_arrow()
             else:
-                rows = await space.table.take_row_ids(matrix.places(ids)).select(["id", "lesson"]).to_arrow()
+                places = matrix.places(ids)
+                if -1 in places:
+                    async with self._refreshing:
+                        if space.unplaced_after is not None:
+                            space.version, space.unplaced_after = min(space.version, space.unplaced_after), None
+                    places = (await self._matrix(space) or matrix).places(ids)
+                rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
         lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
 
@@ -574,27 +622,99 @@ class Store(Attempts):
             was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
             if was_too_large or directory.is_too_large:
                 directory.clear()
+            if directory.is_too_large:
+                directory.words = None
             if not directory.is_too_large:
                 await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
                 if len(directory.places) > rows:
                     # Rows that are gone don't show up as fresh.
                     directory.clear()
                     await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
+                    if directory.words is not None:
+                        directory.words.keep(directory.places)
             directory.version = version
 
     async def _read_places(self, *, with_rows: bool) -> None:
         """Take in the experiences that were written after the version that the directory knows."""
+        words = self._directory.words
         columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
-        query = self._tables["experiences"].query().select(columns).with_row_id()
-        fresh = await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_batches()
-        async for batch in fresh:
+        async for batch in self._fresh(columns if words is None else [*columns, "search_text"]):
             ids, workspaces, statuses, rows = (
                 batch.column(name).to_pylist() for name in ("id", "workspace", "status", "_rowid")
             )
             for id, workspace, status, row in zip(ids, workspaces, statuses, rows, strict=True):
                 self._directory.put(id, Place(row, sys.intern(workspace), status))
+            if words is not None:
+                texts = batch.column("search_text").to_pylist()
+                for start in range(0, len(ids), INDEXED_AT_ONCE):
+                    part = slice(start, start + INDEXED_AT_ONCE)
+                    words.put(ids[part], workspaces[part], statuses[part], texts[part])
+                    await anyio.lowlevel.checkpoint()
             if with_rows:
-                self._directory.shelf.put(batch.drop_columns(["_rowid"]))
+                self._directory.shelf.put(batch.select(columns))
+
+    async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
+        """Return the rows of experiences that were written after the version that the directory knows."""
+        import pyarrow as pa
+
+        table, version = self._tables["experiences"], self._directory.version
+        is_fresh = f"_row_last_updated_at_version > {version}"
+        if version:
+            # To look for them in a narrow column, and take the others then, costs half as much.
+            found = await table.query().select(["id"]).with_row_id().where(is_fresh).limit(READ_BY_PLACE).to_arrow()
+            if len(found) < READ_BY_PLACE:
+                rows = dict(zip(*(found.column(name).to_pylist() for name in ("id", "_rowid")), strict=True))
+                taken = table.take_row_ids(list(rows.values())).select(list(columns))
+                for batch in (await taken.to_arrow()).to_batches() if rows else []:
+                    places = [rows[id] for id in batch.column("id").to_pylist()]
+                    yield batch.append_column("_rowid", pa.array(places))
+                return
+        async for batch in await table.query().select(list(columns)).with_row_id().where(is_fresh).to_batches():
+            yield batch
+
+    async def _place_all(self) -> None:
+        """Read where everything stands that this process has written itself: somebody needs its place."""
+        async with self._refreshing:
+            directory = self._directory
+            if directory.unplaced_after is not None:
+                directory.version = min(directory.version, directory.unplaced_after)
+                directory.unplaced_after = None
+        await self._places()
+
+    async def _take_in(self, experiences: Sequence[Experience], rows: Sequence[dict[str, Any]], *, after: int) -> None:
+        """Take in what this process has just written, the next version `after` one that is known, without reading it.
+
+        Whatever else was written is read at the next refresh.
+        """
+        table, directory = self._tables["experiences"], self._directory
+        async with self._refreshing:
+            is_next = directory.version == after and await table.version() == after + 1
+            if not is_next or directory.is_too_large or len(directory.places) + len(rows) > ROWS_IN_MEMORY:
+                return
+            for one in experiences:
+                directory.put(one.id, Place(None, sys.intern(one.workspace), one.status))
+            if directory.unplaced_after is None:
+                directory.unplaced_after = after
+            if directory.words is not None:
+                values = ([row[name] for row in rows] for name in WORD_COLUMNS)
+                directory.words.put(*values)
+            columns = columns_of(Experience)
+            for batch in to_arrow(list(rows), await table.schema()).select(columns).to_batches():
+                directory.shelf.put(batch)
+            directory.version = after + 1
+
+    async def _take_in_vectors(
+        self, space: _Space, experiences: Sequence[Experience], vectors: Vectors, *, after: int
+    ) -> None:
+        """Do the same for vectors."""
+        async with self._refreshing:
+            is_next = space.version == after and await space.table.version() == after + 1
+            if is_next and space.matrix is not None and len(space.matrix) + len(vectors) <= ROWS_IN_MEMORY:
+                ids, workspaces = [one.id for one in experiences], [one.workspace for one in experiences]
+                space.matrix.put(ids, workspaces, [-1] * len(ids), vectors)
+                space.version = after + 1
+                if space.unplaced_after is None:
+                    space.unplaced_after = after
 
     async def _space(self, embedder: str) -> _Space | None:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
@@ -653,7 +773,9 @@ class Writer(LedgerWriter):
             return
         await self.flush()
         rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
+        version = await self._store._tables["experiences"].version()
         await self._put("experiences", rows, are_new=are_new)
+        await self._store._take_in(changed, rows, after=version)
 
     async def put_vectors(
         self,
@@ -685,7 +807,10 @@ class Writer(LedgerWriter):
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
+        space = self._store._spaces[name]
+        version = await space.table.version()
         await self._put(name, rows, are_new=are_new)
+        await self._store._take_in_vectors(space, experiences, vectors, after=version)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""

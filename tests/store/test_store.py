@@ -664,7 +664,7 @@ async def test_what_is_changed_while_it_is_read_is_not_taken_for_the_newest(
 ) -> None:
     async with opened(home) as store, opened(home) as other:
         monkeypatch.setattr("reme_mcp.store.store.ROWS_READ_AHEAD", 0)
-        await put(store, experience("e-a"))
+        await put(other, experience("e-a"))
         take = Store._take
 
         async def overtaken(self: Store, rows: Sequence[int]) -> list[pa.RecordBatch]:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from reme_mcp.store.inverted_index import InvertedIndex
 
+# Up to this many experiences their places, words and vectors are kept; above, LanceDB's own indexes take over.
+ROWS_IN_MEMORY = 300_000
+# Up to this many are read with all their columns, before anybody asks for them.
+ROWS_READ_AHEAD = 20_000
 # How much of the rows is kept, at about 1.5 kB each: as Arrow holds them, which is a third of what Python takes.
 KEPT_BYTES = 32 * 2**20
 MAX_BATCHES = 64

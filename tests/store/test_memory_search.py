@@ -12,7 +12,6 @@ import pytest
 
 from reme_mcp.schema import Experience
 from reme_mcp.store import cache
-from reme_mcp.store import store as stores
 from reme_mcp.store.store import Store
 from tests.fakes import SITUATIONS, experience
 
@@ -103,7 +102,7 @@ async def test_words_that_only_a_dictionary_finds_are_searched_on_disk(home: Pat
 
 
 async def test_beyond_the_room_in_memory_the_tables_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "ROWS_IN_MEMORY", 3)
+    monkeypatch.setattr(cache, "ROWS_IN_MEMORY", 3)
     async with opened(home) as store:
         for one in SPOKEN[:5]:
             await put(store, one, are_new=True)

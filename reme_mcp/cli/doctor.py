@@ -149,6 +149,14 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
             yield Finding("home", "ok", said)
         else:
             yield Finding("home", "note", f"{said}; it can't be written: recall works, nothing is recorded")
+        for name in folder.pools(home):
+            if name != mark.pool:
+                yield Finding(
+                    "other pool",
+                    "note",
+                    f"{name} holds tables, too, and is not in use; remove it, or take it",
+                    f"reme-mcp restore-backup --force {name}",
+                )
         if mark.schema < SCHEMA_VERSION:
             yield Finding(
                 "pool",
@@ -156,7 +164,7 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
                 f"its schema is {mark.schema}; the next start brings it to {SCHEMA_VERSION}, with a backup",
             )
             return
-        if not (home / mark.pool).is_dir():
+        if not folder.has_tables(home / mark.pool) and folder.missing_tables(home, mark) is None:
             yield Finding("pool", "note", "it has no tables yet; the first call makes them")
             return
         store = await Store.open(home)

@@ -28,6 +28,7 @@ EVERY_WRITES = 20
 BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=1)
+NO_CLEANUP = timedelta(days=36_500)
 # The same where old versions must not stay.
 READERS_S = 1.0
 
@@ -39,6 +40,7 @@ class Compaction:
         self,
         tables: Callable[[], Mapping[str, lancedb.AsyncTable]],
         check: Callable[[], Awaitable[None]],
+        settle: Callable[[str], Awaitable[None]],
         *,
         turn: AbstractAsyncContextManager[None],
         writing: AbstractAsyncContextManager[None],
@@ -50,6 +52,7 @@ class Compaction:
         Args:
             tables: The open ones, by name.
             check: Raises where they are not the home's any more.
+            settle: Brings what is new of a table to the disk.
             turn: Who holds it does the upkeep.
             writing: Who holds it writes, to any table but `receipts`.
             receipts: Who holds it writes to that one.
@@ -57,6 +60,7 @@ class Compaction:
         """
         self._tables = tables
         self._check = check
+        self._settle = settle
         self._turn = turn
         self._writing = writing
         self._receipts = receipts
@@ -113,10 +117,12 @@ class Compaction:
                 for name, table in self._tables().items():
                     with mapped(f"write {name} anew"):
                         await rewrite_table(table)
+                    await self._settle(name)
                 await anyio.sleep(READERS_S)
                 for name, table in self._tables().items():
                     with mapped(f"compact {name}"):
                         await table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+                    await self._settle(name)
                     self._writes[name] = 0
 
     async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
@@ -124,7 +130,11 @@ class Compaction:
         writes = self._writes[name]
         with anyio.CancelScope(shield=True), mapped(f"compact {name}"):
             try:
+                # The old files go only once the new ones are on the disk.
+                await table.optimize(cleanup_older_than=NO_CLEANUP)
+                await self._settle(name)
                 await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
+                await self._settle(name)
                 if "vector" in (await table.schema()).names and await table.count_rows() > self._rows_without_index:
                     await index_vectors(table)
             except RuntimeError as exc:

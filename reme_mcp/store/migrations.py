@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from reme_mcp.store import archive, folder
 from reme_mcp.store.location import Folder, Location
-from reme_mcp.store.tables import count_rows, mapped, schemas
+from reme_mcp.store.tables import count_rows, mapped, schemas, versions_in
 
 if TYPE_CHECKING:
     import lancedb
@@ -82,11 +82,13 @@ async def migrate(location: Location, migrations: Sequence[Migration]) -> folder
             if isinstance(location, Folder):
                 mark = await _backed_up(location.path, mark)
             connection = await location.connect(mark)
+            for name, version in (await versions_in(connection)).items():
+                location.check(mark, name, await version())
             for step in migrations[mark.schema - 1 :]:
                 await step(connection)
-            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
             mark = dataclasses.replace(mark, schema=newest, backup="")
-            await location.write_marker(mark)
+            mark = await location.register(mark, await versions_in(connection))
+            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
     return mark
 
 

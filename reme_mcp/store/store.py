@@ -56,12 +56,14 @@ from reme_mcp.store.tables import (
     has_status,
     is_in,
     mapped,
+    prove,
     read_rows,
     schemas,
     space_name,
     to_arrow,
     to_row,
     vector_schema,
+    versions_in,
 )
 from reme_mcp.text.fields import search_text
 from reme_mcp.tracing import span, timed
@@ -127,6 +129,7 @@ class Store:
         self.compaction = Compaction(
             self._open_tables,
             self._check_marker,
+            self._settle,
             turn=location.lock("pool-upkeep"),
             writing=self._pool_lock,
             receipts=self._receipts_lock,
@@ -164,8 +167,12 @@ class Store:
                 async with store._pool_lock:
                     for name in missing:
                         await create_table(connection, name, wanted[name])
+                    await store._register()
             for name in wanted:
-                store._tables[name] = await connection.open_table(name)
+                store._tables[name] = await store._opened(name)
+            for name in present:
+                if name.startswith("vectors_"):
+                    store._spaces[name] = _Space(await store._opened(name))
         return store
 
     def close(self) -> None:
@@ -173,6 +180,40 @@ class Store:
         for table in self._open_tables().values():
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         self._connection.close()  # type: ignore[no-untyped-call]  # likewise
+
+    async def _opened(self, name: str) -> lancedb.AsyncTable:
+        """Return a table, having seen that it is all there.
+
+        Raises:
+            StoreError: It is not.
+        """
+        while True:
+            try:
+                with mapped(f"open {name}"):
+                    table = await self._connection.open_table(name)
+                self.location.check(self._mark, name, await prove(table))
+                return table
+            except StoreError as exc:
+                if not await self.is_current():
+                    raise StoreError(f"{self.location} was restored by another process; try again") from exc
+                if not await self.location.take_back_torn(self._mark, name):
+                    raise self.location.damaged(str(exc)) from exc
+
+    async def _settle(self, name: str) -> None:
+        await self.location.settle(self._mark, name, self._open_tables()[name].version, compacted=True)
+
+    async def _register(self) -> None:
+        """Have the home know which tables it has, and how far each has come; who holds the pool may."""
+        self._mark = await self.location.register(self._mark, await versions_in(self._connection))
+
+    @asynccontextmanager
+    async def _committing(self, name: str) -> AsyncIterator[lancedb.AsyncTable]:
+        """Hand out a table to write into; when the block ends, what was written is on the disk."""
+        table = self._open_tables()[name]
+        with mapped(f"write {name}"):
+            async with self.location.committing(self._mark, name, table.version):
+                yield table
+        self.compaction.wrote(name)
 
     async def is_current(self) -> bool:
         """Return whether the home still has these tables: another process may have upgraded or replaced them.
@@ -473,6 +514,9 @@ class Store:
             async with self._pool_lock:
                 await self._check_marker()
                 with anyio.CancelScope(shield=True):
+                    if not self._mark.tables:
+                        # The tables are of a version that did not name them.
+                        await self._register()
                     yield Writer(self)
 
     @timed("store: add receipt")
@@ -486,9 +530,9 @@ class Store:
     async def _add_lines(self, lines: list[ReceiptLine]) -> None:
         await self._check_marker()
         rows = [to_row(line) for line in lines]
-        with anyio.CancelScope(shield=True), mapped("write the receipt"):
-            await self._tables["receipts"].add(to_arrow(rows, schemas()["receipts"]))
-        self.compaction.wrote("receipts")
+        with anyio.CancelScope(shield=True):
+            async with self._committing("receipts") as table:
+                await table.add(to_arrow(rows, schemas()["receipts"]))
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes."""
@@ -497,11 +541,14 @@ class Store:
 
     async def purge_deleted(self) -> None:
         """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
+        await self._open_spaces()
+        await self.compaction.purge_deleted()
+
+    async def _open_spaces(self) -> None:
         with mapped("open the vectors"):
             for name in (await self._connection.list_tables()).tables or []:
                 if name.startswith("vectors_") and name not in self._spaces:
                     self._spaces[name] = _Space(await self._connection.open_table(name))
-        await self.compaction.purge_deleted()
 
     async def _check_marker(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
@@ -636,6 +683,7 @@ class Writer:
             with mapped("make the vectors"):
                 table = await create_table(self._store._connection, name, vector_schema(vectors.shape[1]))
                 self._store._spaces[name] = _Space(table)
+            await self._store._register()
         rows = [
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
@@ -653,21 +701,20 @@ class Writer:
     async def drop_deleted(self, workspace: str, experience_id: str) -> None:
         """Keep a deleted experience no longer."""
         self._left()
-        with mapped("write trash"):
-            where = all_of(equals("workspace", workspace), equals("id", experience_id))
-            await self._store._tables["trash"].delete(where)
-        self._store.compaction.wrote("trash")
+        where = all_of(equals("workspace", workspace), equals("id", experience_id))
+        async with self._store._committing("trash") as table:
+            await table.delete(where)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
         self._left()
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
-        with mapped("delete the experience"):
-            await self._store._tables["experiences"].delete(where)
-            for name in (await self._store._connection.list_tables()).tables or []:
-                if name.startswith("vectors_"):
-                    await (await self._store._connection.open_table(name)).delete(where)
-        self._store.compaction.wrote("experiences")
+        async with self._store._committing("experiences") as table:
+            await table.delete(where)
+        await self._store._open_spaces()
+        for name in self._store._spaces:
+            async with self._store._committing(name) as table:
+                await table.delete(where)
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
@@ -683,9 +730,8 @@ class Writer:
         where = all_of(equals("workspace", workspace), about | is_in("task", tasks) if tasks else about)
         async with self._store._receipts_lock:
             self._left()
-            with mapped("write receipts"):
-                await self._store._tables["receipts"].update({"task": "", "reason": ""}, where=where.to_sql())
-            self._store.compaction.wrote("receipts")
+            async with self._store._committing("receipts") as table:
+                await table.update({"task": "", "reason": ""}, where=where.to_sql())
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""
@@ -711,21 +757,17 @@ class Writer:
             await self._upsert(table, "id", rows)
         elif rows:
             self._left()
-            target = self._store._open_tables()[table]
-            with mapped(f"write {table}"):
+            async with self._store._committing(table) as target:
                 await target.add(to_arrow(rows, await target.schema()))
-            self._store.compaction.wrote(table)
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:
             return
-        target = self._store._open_tables()[table]
-        with mapped(f"write {table}"):
+        async with self._store._committing(table) as target:
             # Not through an index: one on the key would hide rows of other processes and double them.
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
-        self._store.compaction.wrote(table)
 
 
 async def _read_vectors(space: _Space) -> None:

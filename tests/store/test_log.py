@@ -16,6 +16,7 @@ from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Entry, ExperienceDraft, now
 from reme_mcp.store.log import MAX_REASON_CHARS
+from reme_mcp.store.migrations import SCHEMA_VERSION
 from reme_mcp.store.store import Store
 from reme_mcp.store.tables import schemas
 from tests.fakes import Run, counted, draft, experience, trajectory
@@ -294,6 +295,8 @@ def test_a_home_of_before_gets_the_tables_and_keeps_what_it_holds(run: Run, home
         store.close()
 
     anyio.run(drop)
+    # As the versions before wrote it: it names no tables.
+    (home / "home.json").write_text(json.dumps({"schema": SCHEMA_VERSION}), encoding="utf-8")
     assert [one["did"] for one in json.loads(run("log", "--json").stdout)] == ["added", "recorded"]
     assert len(json.loads(run("list", "--json").stdout)) == 1
 

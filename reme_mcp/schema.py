@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 import secrets
 import unicodedata
@@ -29,6 +30,11 @@ SearchMode = Literal["text", "vector", "cross_encoder"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
 Rule = Literal["handed_out", "floor", "limit", "token_budget"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+STATUSES: tuple[Status, ...] = get_args(Status)
+# What a recall may hand out; provisional lessons for their own task only.
+RECALLABLE: tuple[Status, ...] = ("active", "provisional")
 RecordStatus = Literal["queued", "awaiting_experiences", "distilled", "nothing_to_learn"]
 
 # No vowels, no look-alikes (0/o, 1/l/i, 2/z, 5/s): an id can be read aloud and never spells a word.
@@ -63,6 +69,12 @@ def clean_text(text: str) -> str:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL_CHARACTERS)
     return unicodedata.normalize("NFC", text).strip()
+
+
+def one_line(text: str, max_chars: int) -> str:
+    """Return the beginning of a text on one line, with an ellipsis where something was cut off."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_chars else f"{line[: max_chars - 1]}…"
 
 
 _CONTROL_CHARACTERS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
@@ -103,6 +115,8 @@ class Number:
 
 
 ExperienceId = Annotated[str, Field(pattern=rf"^e-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
+# Of another experience, where there is one.
+OtherExperienceId = Annotated[str, Field(pattern=rf"^(e-[{ID_ALPHABET}]{{{ID_LENGTH}}})?$")]
 TrajectoryId = Annotated[str, Field(pattern=rf"^t-[{ID_ALPHABET}]{{{ID_LENGTH}}}$")]
 
 
@@ -125,7 +139,7 @@ class Experience:
         task: The task that it was learned from, as the user said it.
         generalized_task: The same without names and numbers; empty where nobody wrote one.
         frequency: f, recalls whose outcome is known.
-        utility: u, those of them that helped; 0 to `frequency`.
+        utility: u, those of them that succeeded with it; 0 to `frequency`.
         prior_frequency: The part of `frequency` that this pool's receipts don't account for (imported).
         prior_utility: The same for `utility`.
         source: Who handed it in (client name, file, `cli`); set by the server, never by the record.
@@ -136,6 +150,11 @@ class Experience:
         status_reason: Why, in a sentence; of an `active` one, what a person has let pass, mostly nothing.
         pinned: A person said keep: never pruned.
         origins: Ids that it, or what was merged into it, had where it was imported from.
+        rated_helpful: Raters whose last word on it was that it helped.
+        rated_unhelpful: Raters whose last word on it was that it did not.
+        objection: What the latest of those said; empty where nothing.
+        supersedes: The id of the older wording that this one took the place of; empty where none.
+        superseded_by: The id of the newer wording that took its place.
     """
 
     id: Annotated[ExperienceId, Name()]
@@ -162,6 +181,11 @@ class Experience:
     status_reason: Annotated[str, Text(MAX_TASK_CHARS, stays=True), Field(max_length=MAX_TASK_CHARS)]
     pinned: Annotated[bool, Number()]
     origins: Annotated[tuple[str, ...], Text(MAX_LABEL_CHARS, one_line=True)] = ()
+    rated_helpful: Annotated[int, Number(in_files=False)] = 0
+    rated_unhelpful: Annotated[int, Number(in_files=False)] = 0
+    objection: Annotated[str, Text(MAX_TASK_CHARS), Field(max_length=MAX_TASK_CHARS)] = ""
+    supersedes: Annotated[OtherExperienceId, Name()] = ""
+    superseded_by: Annotated[OtherExperienceId, Name()] = ""
 
 
 @functools.cache
@@ -218,6 +242,7 @@ class Trajectory:
         tries: How often the model failed on it.
         retry_at: Not before; `None` is at once, or, where it failed too often, when a person asks for it.
         trouble: Why it failed the last time.
+        verdicts: JSON of what was said of the notes of its receipt, see `Verdicts`; empty where nothing.
     """
 
     id: str
@@ -240,6 +265,41 @@ class Trajectory:
     tries: int = 0
     retry_at: datetime | None = None
     trouble: str = ""
+    verdicts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What whoever recorded an attempt said of the notes that its recall handed out, by id.
+
+    Attributes:
+        used: Those that were acted on, and nothing else was; `None` where it was not said.
+        misled: Those that led astray.
+    """
+
+    used: frozenset[str] | None = None
+    misled: frozenset[str] = frozenset()
+
+    def to_json(self) -> str:
+        """Return them as text; empty where nothing was said."""
+        if self.used is None and not self.misled:
+            return ""
+        return json.dumps({"used": None if self.used is None else sorted(self.used), "misled": sorted(self.misled)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdicts:
+        """Return what `to_json` wrote."""
+        if not text:
+            return cls()
+        said = json.loads(text)
+        return cls(None if said["used"] is None else frozenset(said["used"]), frozenset(said["misled"]))
+
+
+# Who settled a line: the outcome of an attempt at which it stood by, or one of which it was said that the note was
+# used, or misled; a person or a model who rated it.
+SettledBy = Literal["", "trajectory", "used", "misled", "rating"]
+# What was said of one note and not of all that were there.
+EXPLICIT: frozenset[SettledBy] = frozenset({"misled", "rating"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +310,8 @@ class ReceiptLine:
         receipt: The receipt's id; a recall writes one line per experience, or one with no experience at all.
         experience_id: Empty where the recall found nothing.
         rank: 1 is the first; 0 on an empty receipt.
-        helped: `None` until the outcome is known.
-        settled_by: `trajectory` or `rating`; empty until settled. A rating outweighs a trajectory.
+        helped: Whether the attempt succeeded with it, or its rater found that it helped; `None` until that is known.
+        settled_by: Empty until settled. A verdict outweighs an outcome, and a rating both.
         reason: What the rater said; empty where nothing.
     """
 
@@ -263,14 +323,14 @@ class ReceiptLine:
     source: str
     created_at: datetime
     helped: bool | None
-    settled_by: Literal["", "trajectory", "rating"]
+    settled_by: SettledBy
     settled_at: datetime | None
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rater:
-    """In how many recalls of `who` the outcome of an experience is known, and how many of those helped."""
+    """In how many recalls of `who` the outcome of an experience is known, and how many of those succeeded with it."""
 
     who: str
     frequency: int
@@ -285,8 +345,11 @@ class Tally:
         voices: The sources with a known outcome.
         recalled: All recalls since `counted_since`, known outcome or not.
         frequency: Those with a known outcome.
-        utility: Those that helped.
+        utility: Those that succeeded with it.
         last_recalled_at: `None` where it never was.
+        rated_helpful: Raters whose last word on it was that it helped.
+        rated_unhelpful: Raters whose last word on it was that it did not.
+        objection: What the latest of those said.
     """
 
     recalled: int = 0
@@ -294,6 +357,9 @@ class Tally:
     utility: int = 0
     last_recalled_at: datetime | None = None
     voices: tuple[Rater, ...] = ()
+    rated_helpful: int = 0
+    rated_unhelpful: int = 0
+    objection: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,6 +523,20 @@ class Merged(BaseModel):
     how: str = ""
 
 
+class Superseded(BaseModel):
+    """An experience that a newer wording took the place of.
+
+    Attributes:
+        id: Of the older one, which is archived.
+        by: Of the newer one.
+        how: In what they differ.
+    """
+
+    id: str
+    by: str
+    how: str
+
+
 class Quarantined(BaseModel):
     """A draft that was stored, but is not recalled before a person has said so; why."""
 
@@ -466,12 +546,14 @@ class Quarantined(BaseModel):
 
 
 class Settled(BaseModel):
-    """An experience whose counters were brought up to date."""
+    """An experience whose counters were brought up to date, by the outcome or by a verdict that came with it."""
 
     id: str
     helped: bool
     frequency: int
     utility: int
+    # Answers from before there were verdicts stand in trajectories.
+    by: SettledBy = "trajectory"
 
 
 class RecordResult(BaseModel):
@@ -488,6 +570,7 @@ class RecordResult(BaseModel):
     brief: str
     # With a default: answers of before there was a quarantine are kept with their trajectories.
     quarantined: list[Quarantined] = []
+    superseded: list[Superseded] = []
 
 
 class RateResult(BaseModel):
@@ -503,8 +586,8 @@ class RateResult(BaseModel):
 
 
 Deed = Literal[
-    "added", "merged", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved", "rejected",
-    "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
+    "added", "merged", "superseded", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved",
+    "rejected", "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
     "token created", "token revoked",
 ]  # fmt: skip
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import distill, latency, load, poison, refine, replay, report
+from tests.benchmarks import distill, latency, load, pairs, poison, refine, replay, report
+
+pytestmark = pytest.mark.slow
 
 ENGINE = "Start the engine of my car"
 REPORT = "Sort quarterly figures alphabetically"
@@ -314,3 +316,16 @@ def test_a_lesson_is_turned_in_every_way_that_its_words_allow() -> None:
     assert re.fullmatch(r"Lower the TTL to 300\d before the move, and never later\.", other)
     assert after == "Lower the TTL to 300 after the move, and never later."
     assert poison.turned(poison.Topic("", "", "Wait."), random.Random(1)) == ["Never wait."]
+
+
+# --- pairs ---
+
+
+def test_the_pairs_are_judged_by_words_without_a_false_merge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs.main(["--json", str(tmp_path / "pairs.json")])
+    figures = json.loads((tmp_path / "pairs.json").read_text())["figures"]
+    assert {name: row["false merges"] for name, row in figures.items()} == {"words, half A": 0, "words, half B": 0}
+    assert all(row["same"] > row["missed"] and row["differ"] >= 25 for row in figures.values())
+    assert "false merges" in capsys.readouterr().out

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import retrieval
+from tests.benchmarks import month, retrieval
 
-SQUEAK = "Fix the squeaking of my commuter with oil"
+pytestmark = pytest.mark.slow
+
+SQUEAK = "Fix the squeaking fault of my commuter with oil"
 RECORDS = {
     "chain": ("Replacing a bicycle chain", "Measure the links and oil the rollers.", SQUEAK),
     "wheel": ("Truing a bicycle wheel", "Turn the spokes by quarters.", ""),
@@ -22,7 +24,7 @@ QUERIES: list[tuple[str, str, dict[str, int]]] = [
     # Three words of the wheel's, two of the chain's.
     ("turns", "turn the spokes of a bicycle chain", {"chain": 1}),
     # Three words of the tyre's, two of the wheel's; the chain has none.
-    ("turns", "repairing a flat tyre, then turn the spokes", {"wheel": 2, "tyre": 1}),
+    ("turns", "repairing a flat tyre, then the spokes by quarters", {"wheel": 2, "tyre": 1}),
     # Only its oil is in a lesson, and one word in common is too few for the floor; in the task it stands verbatim.
     ("tasks", SQUEAK, {"chain": 1}),
 ]
@@ -89,7 +91,7 @@ def test_the_measures_of_a_tiny_pool_are_those_worked_out_by_hand(data: Path) ->
     assert ("turns", "lexical+task", True, "mean") in lines
 
     answered = {(one["system"], one["length"]): one["answered"] for one in figures["off_topic"]}
-    # "Fix the segmentation fault in my C linked list implementation" has the task's fix and the lesson's links.
+    # "Fix the segmentation fault in my C linked list implementation" has the task's fault and the lesson's links.
     assert answered == {
         ("lexical", "short"): 0,
         ("lexical", "long"): 0,
@@ -136,3 +138,82 @@ def test_a_line_that_is_no_record_or_query_is_said_with_its_place(
 
     assert retrieval.main(["--data", str(data)]) == 1
     assert said in capsys.readouterr().err
+
+
+# --- a month of mixed work ---
+
+MONTH: list[dict[str, object]] = [
+    {
+        "half": "A",
+        "field": "bikes",
+        "language": "en",
+        "task": "Make my chain quiet",
+        "right": [],
+        "lessons": [
+            {"note": "chain", "when_to_use": "A bicycle chain squeaks", "content": "Oil its rollers, then wipe it."},
+            {"note": "tyre", "when_to_use": "A bicycle tyre is flat", "content": "Glue a patch over the hole."},
+        ],
+    },
+    {
+        "half": "A",
+        "field": "bikes",
+        "language": "en",
+        "task": "my bicycle chain squeaks",
+        "right": ["chain"],
+        "lessons": [],
+    },
+    # It is answered with the wrong note: two words are in common.
+    {
+        "half": "B",
+        "field": "music",
+        "language": "en",
+        "task": "a song about a flat bicycle",
+        "right": ["chain"],
+        "lessons": [],
+    },
+    {"off_topic": "short", "task": "boil eggs"},
+    {"off_topic": "short", "task": "a bicycle with a squeaking bell"},
+]
+
+
+def month_file(folder: Path, lines: list[dict[str, object]]) -> Path:
+    file = folder / "month.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def test_a_month_counts_right_and_wrong_notes_by_half(tmp_path: Path) -> None:
+    file, first = month_file(tmp_path, MONTH), tmp_path / "first.json"
+    assert retrieval.main(["--month", str(file), "--json", str(first)]) == 0
+    figures = json.loads(first.read_text(encoding="utf-8"))
+    early, late = figures["halves"]
+    assert (early["recalls"], early["handed_right"], early["handed_wrong"], early["precision"]) == (2, 1, 0, 1)
+    assert (early["first"], early["only_wrong"], early["kept"]) == (1, 0, None)
+    assert (late["recalls"], late["handed_right"], late["wrong_per_recall"], late["only_wrong"]) == (1, 0, 1, 1)
+    assert (figures["off_topic"], figures["answered"]) == ({"short": 2}, {"lexical": {"short": 1}})
+
+    # Had the first run handed out the right note in the second half, too, it would be missed now.
+    figures["handed"]["lexical"][str(MONTH[2]["task"])] = ["chain"]
+    first.write_text(json.dumps(figures), encoding="utf-8")
+    again = tmp_path / "again.json"
+    assert retrieval.main(["--month", str(file), "--before", str(first), "--json", str(again)]) == 0
+    assert [half["kept"] for half in json.loads(again.read_text(encoding="utf-8"))["halves"]] == [1, 0]
+
+
+def test_a_month_that_asks_for_a_note_nobody_left_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retrieval.main(["--month", str(month_file(tmp_path, MONTH[1:]))]) == 1
+    assert "line 1: no earlier task left chain" in capsys.readouterr().err
+
+
+def test_the_month_of_ours_is_one_that_can_be_played() -> None:
+    ours = month.read_month(month.BUILT_IN)
+    assert len(ours.tasks) >= 70
+    assert len({task.field for task in ours.tasks}) >= 7
+    assert len({task.language for task in ours.tasks}) >= 3
+    assert {kind: len(questions) for kind, questions in ours.off_topic.items()} == {
+        "short": 70,
+        "long": 15,
+        "technical": 20,
+    }

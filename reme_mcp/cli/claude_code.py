@@ -12,7 +12,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +23,16 @@ from reme_mcp.cli.output import examples, write_files
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput, ReMeError
 
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
+
 MAX_INPUT_BYTES = 10_000_000
+# Claude Code takes no more of what a hook prints.
+MAX_OUTPUT_CHARS = 10_000
+FRAME_CHARS = 200
+MAX_NOTES_TOKENS = 1_200
+# The tool that starts a subagent, by its older and its newer name.
+SUBAGENT_TOOLS = ("Task", "Agent")
 LOG_FILE = "hooks.log"
 MAX_LOG_BYTES = 100_000
 
@@ -55,7 +66,8 @@ def plugin(choice: Choice, folder: Path, force: bool) -> None:
 def hook(choice: Choice, now: bool) -> None:
     """Serve a hook of Claude Code, whose JSON comes on stdin; always ends with status 0.
 
-    At UserPromptSubmit it prints what earlier work says about the prompt, at SessionEnd it records the session.
+    At UserPromptSubmit it prints what earlier work says about the prompt, and once a session an attempt that waits for
+    its lessons; at PreToolUse it adds notes to what a subagent is told; at SessionEnd it records the session.
     """
     home = ""
     try:
@@ -66,7 +78,9 @@ def hook(choice: Choice, now: bool) -> None:
             raise InvalidInput("what came on stdin is no JSON object; Claude Code runs this, see `reme-mcp plugin`")
         event = told.get("hook_event_name")
         if event == "UserPromptSubmit" and settings.capture.at_prompt:
-            _at_prompt(settings, told)
+            _within_budget(settings, told, _for_prompt)
+        elif event == "PreToolUse" and settings.capture.at_prompt:
+            _within_budget(settings, told, _for_subagent)
         elif event == "SessionEnd" and settings.capture.at_end:
             if now:
                 _at_end(settings, told)
@@ -76,10 +90,13 @@ def hook(choice: Choice, now: bool) -> None:
         _complain(home, f"{exc}" if isinstance(exc, ReMeError | ValueError | OSError) else f"{exc!r}")
 
 
-def _at_prompt(settings: Settings, told: dict[str, object]) -> None:
-    """Print notes for the prompt within the budget, or nothing."""
-    prompt = told.get("prompt")
-    if not isinstance(prompt, str) or not Path(settings.home).is_dir():
+def _within_budget(
+    settings: Settings,
+    told: dict[str, object],
+    answer: Callable[[Memory, dict[str, object]], Awaitable[dict[str, object]]],
+) -> None:
+    """Print what a hook answers within the budget, or nothing."""
+    if not Path(settings.home).is_dir():
         return
     budget_s = settings.capture.prompt_budget_s
     watchdog = threading.Timer(budget_s, _give_up, [settings.home, budget_s])
@@ -87,33 +104,69 @@ def _at_prompt(settings: Settings, told: dict[str, object]) -> None:
     watchdog.start()
     import anyio
 
-    from reme_mcp.memory.capture import context_for_prompt, told_transcript
     from reme_mcp.memory.memory import Memory
 
-    # Loading a model takes longer than a user waits.
+    # Loading a model takes longer than a user waits, and Claude Code takes no more than so many characters.
     quick = settings.model_copy(
         update={
             "embedder": settings.embedder.model_copy(update={"provider": "none"}),
             "llm": settings.llm.model_copy(update={"base_url": ""}),
-            "recall": settings.recall.model_copy(update={"cross_encoder": ""}),
+            "recall": settings.recall.model_copy(
+                update={"cross_encoder": "", "token_budget": min(settings.recall.token_budget, MAX_NOTES_TOKENS)}
+            ),
         }
     )
-    file = told_transcript(told)
-    # A session's first prompt comes before its file.
-    known = file.read_bytes() if file.is_file() else b""
 
-    async def run() -> str:
+    async def run() -> dict[str, object]:
         async with Memory.open(quick) as memory:
-            return await context_for_prompt(memory, prompt, known=known, limit=settings.capture.limit)
+            return await answer(memory, told)
 
-    notes = anyio.run(run)
+    output = anyio.run(run)
     watchdog.cancel()
-    if notes:
-        output = {"hookEventName": "UserPromptSubmit", "additionalContext": notes}
-        click.echo(json.dumps({"hookSpecificOutput": output}))
+    text = json.dumps({"hookSpecificOutput": {"hookEventName": told["hook_event_name"], **output}}, ensure_ascii=False)
+    if output and len(text) <= MAX_OUTPUT_CHARS:
+        click.echo(text)
     # The user waits: all is closed, and to take the modules down would take as long as to recall.
     sys.stdout.flush()
     os._exit(0)
+
+
+async def _for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, object]:
+    """Return notes for a prompt, and what the session may learn from, as far as there is room for it."""
+    from reme_mcp.memory.capture import context_for_prompt, is_task, offer
+
+    prompt = told.get("prompt")
+    if not isinstance(prompt, str) or not is_task(prompt):
+        return {}
+    known = _session_so_far(told)
+    notes = await context_for_prompt(memory, prompt, known=known, limit=memory.settings.capture.limit)
+    # Where the model behind the server distils, nothing waits for a session.
+    offered = await offer(memory, known=known) if memory.settings.capture.offer else ""
+    texts = [text for text in (notes, offered) if text]
+    while texts and len(json.dumps(texts, ensure_ascii=False)) > MAX_OUTPUT_CHARS - FRAME_CHARS:
+        texts.pop()
+    return {"additionalContext": "\n\n".join(texts)} if texts else {}
+
+
+async def _for_subagent(memory: Memory, told: dict[str, object]) -> dict[str, object]:
+    """Return the input of the task tool with notes behind the prompt: a subagent sees nothing else of us."""
+    from reme_mcp.memory.capture import context_for_prompt
+
+    given = told.get("tool_input")
+    prompt = given.get("prompt") if isinstance(given, dict) else None
+    if told.get("tool_name") not in SUBAGENT_TOOLS or not isinstance(given, dict) or not isinstance(prompt, str):
+        return {}
+    notes = await context_for_prompt(memory, prompt, known=prompt.encode(), limit=memory.settings.capture.limit)
+    # Changed input is taken with "allow" only; what the subagent does then is asked for as ever.
+    return {"permissionDecision": "allow", "updatedInput": given | {"prompt": f"{prompt}\n\n{notes}"}} if notes else {}
+
+
+def _session_so_far(told: dict[str, object]) -> bytes:
+    from reme_mcp.memory.capture import told_transcript
+
+    file = told_transcript(told)
+    # A session's first prompt comes before its file.
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _leave_behind(told: dict[str, object]) -> None:
@@ -146,19 +199,21 @@ def _at_end(settings: Settings, told: dict[str, object]) -> None:
     # The model behind the server has all the time it needs when a server runs.
     settings = settings.model_copy(update={"llm": settings.llm.model_copy(update={"wait": False})})
 
-    async def run() -> Captured:
+    async def run() -> tuple[Captured, ...]:
         async with Memory.open(settings) as memory:
             return await record_session(memory, data, "claude-code")
 
-    done = anyio.run(run)
-    if done.result is None:
-        again = f"; to record it: reme-mcp record --format claude-code --outcome success|failure {file}"
-        _log(settings.home, f"{file.name} not recorded: {done.reason}{again if done.inferred is not None else ''}")
-    else:
-        ended = (
-            f"{done.inferred.outcome} by its {done.inferred.rule} ({done.inferred.evidence})" if done.inferred else ""
-        )
-        _log(settings.home, f"{file.name} recorded as {done.result.trajectory_id}: {ended}")
+    attempts = anyio.run(run)
+    for number, done in enumerate(attempts, start=1):
+        name = file.name if len(attempts) == 1 else f"{file.name}, task {number} of {len(attempts)},"
+        if done.result is None:
+            again = f"; to record it: reme-mcp record --format claude-code --outcome success|failure {file}"
+            # What a person says is said of the whole session.
+            is_open = done.inferred is not None and len(attempts) == 1
+            _log(settings.home, f"{name} not recorded: {done.reason}{again if is_open else ''}")
+        elif done.inferred is not None:
+            ended = f"{done.inferred.outcome} by its {done.inferred.rule} ({done.inferred.evidence})"
+            _log(settings.home, f"{name} recorded as {done.result.trajectory_id}: {ended}")
 
 
 def _give_up(home: str, budget_s: float) -> None:

@@ -226,6 +226,15 @@ async def _of_tables(store: Store) -> AsyncIterator[Finding]:
             )
     if not names:
         yield Finding("pool", "ok", "it can be read, and holds no experience yet")
+    awaiting = await store.awaiting()
+    if awaiting:
+        yield Finding(
+            "attempts",
+            "note",
+            f"{len(awaiting)} have taught nothing yet: without a model in [llm], an assistant or a person writes the "
+            "lessons; with the plugin for Claude Code, each session is asked for those of one",
+            "reme-mcp attempts",
+        )
     waiting = await store.queued()
     troubled = [one for one in waiting if one.trouble]
     if troubled:

@@ -14,6 +14,7 @@ import click
 
 from reme_mcp.cli.output import as_json_option, examples, show_table, to_json, with_memory, write_files
 from reme_mcp.config.settings import Settings
+from reme_mcp.schema import KINDS, STATUSES
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
     from reme_mcp.schema import Kind, Status
 
-KINDS = ("success", "failure", "comparative")
-STATUSES = ("active", "provisional", "quarantined", "archived")
 COUNTS = ("read", "added", "quarantined", "merged", "known")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,7 @@ from click.shell_completion import get_completion_class
 
 from reme_mcp import __version__
 from reme_mcp.cli.options import Choice, settings_of
-from reme_mcp.cli.output import PROGRAM, examples
+from reme_mcp.cli.output import PROGRAM, examples, make_writable
 
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
@@ -39,6 +40,7 @@ COMMANDS = {
     "delete": ("pool", "delete"),
     "review": ("review", "review"),
     "log": ("log", "log"),
+    "attempts": ("attempts", "attempts"),
     "queue": ("queue", "queue"),
     "distill": ("queue", "distill_queue"),
     "import": ("files", "import_files"),
@@ -165,6 +167,8 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the command line; what the console script calls."""
+    for stream in (sys.stdout, sys.stderr):
+        make_writable(stream)
     cli(prog_name="reme-mcp")
 
 

@@ -20,7 +20,7 @@ from reme_mcp.cli.permissions import exposed
 from reme_mcp.config.load import ENV_PREFIX, FILE_VARIABLE, is_secret, load_settings, settings_file
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ConfigError, InvalidInput
-from reme_mcp.safety.redaction import DiscreetFormatter, Redact, redactor
+from reme_mcp.safety.redaction import DiscreetFormatter, redactor_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +115,10 @@ def settings_of(choice: Choice) -> Settings:
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from exc
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", redactor_of(settings)))
+    handler.setFormatter(
+        DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", redactor_of(settings.redaction))
+    )
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
     for one in exposed(settings, choice.file(os.environ)):
         logger.warning("%s %s, and other users can read it: %s", one.path, one.why, one.do)
     return settings
-
-
-def redactor_of(settings: Settings) -> Redact:
-    """Return what cuts secrets out, as the settings say."""
-    return redactor(settings.redaction.also, enabled=settings.redaction.enabled)

@@ -9,18 +9,20 @@ Does not know: any single command.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
+from reme_mcp.schema import one_line
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -30,11 +32,20 @@ if TYPE_CHECKING:
 SOURCE = "cli"
 PROGRAM = "reme-mcp"
 SHOWN_CHARS = 70
-EXPERIENCE_COLUMNS = ("id", "status", "kind", "helped", "when to use")
+EXPERIENCE_COLUMNS = ("id", "status", "kind", "succeeded", "when to use")
 
 Result = TypeVar("Result")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def make_writable(stream: TextIO) -> None:
+    """Let a stream take every character: UTF-8 in a pipe or a file, and what a console can't show is replaced there.
+
+    What a command has done is done; that a sign in its answer has no place in a code page is no reason to fail.
+    """
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding=stream.encoding if stream.isatty() else "utf-8", errors="replace")
 
 
 def examples(*lines: str) -> str:
@@ -127,8 +138,7 @@ def plain(value: object) -> str:
 
 def short(text: str) -> str:
     """Return the beginning of a text, in one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"
+    return one_line(text, SHOWN_CHARS)
 
 
 def to_json(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reme_mcp.cli.attempts import SHOWN_TOKENS, steps_of
 from reme_mcp.cli.output import (
     as_json_option,
     examples,
@@ -19,13 +20,13 @@ from reme_mcp.cli.output import (
     with_memory,
 )
 from reme_mcp.config.settings import Settings
+from reme_mcp.schema import RECALLABLE, STATUSES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
     from reme_mcp.schema import Experience, Status
     from reme_mcp.store.erasure import Erasure
 
-STATUSES = ("active", "provisional", "quarantined", "archived")
 ATTEMPT_FIELDS = ("id", "workspace", "task", "outcome", "reward", "source", "created_at", "receipt", "status")
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -79,10 +80,13 @@ def show(settings: Settings, id: str, as_json: bool) -> None:
         click.echo(to_json(fields))
         return
     recalls = fields.pop("recalls", [])
+    transcript = fields.pop("transcript", "")
     rows = [(name, plain(value)) for name, value in fields.items()]
     assert isinstance(recalls, list)
     rows += [("recall", _recall(one)) for one in recalls]
     show_table(("field", "value"), rows)
+    if transcript:
+        click.echo(f"\n{transcript}")
 
 
 async def _experience(memory: Memory, id: str) -> dict[str, object]:
@@ -117,6 +121,7 @@ async def _attempt(memory: Memory, id: str) -> dict[str, object]:
         "steps": len(from_json(attempt.transcript).steps) if attempt.transcript else 0,
         "learned": tuple(one.id for one in learned),
         "trouble": attempt.trouble,
+        "transcript": steps_of(attempt, SHOWN_TOKENS),
     }
 
 
@@ -131,7 +136,10 @@ def _outcome(one: dict[str, object]) -> str:
         return "outcome not known"
     if one["settled_by"] == "rating":
         return "rated helpful" if one["helped"] else "rated not helpful"
-    return "the task succeeded" if one["helped"] else "the task failed"
+    if one["settled_by"] == "misled":
+        return "it misled"
+    ended = "the task succeeded" if one["helped"] else "the task failed"
+    return f"used, {ended}" if one["settled_by"] == "used" else ended
 
 
 @click.command()
@@ -156,7 +164,7 @@ def stats(settings: Settings, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def prune(settings: Settings, dry_run: bool, as_json: bool) -> None:
-    """Archive what is recalled often and helps little; `restore` brings it back."""
+    """Archive what is recalled often and succeeded with too rarely; `restore` brings it back."""
     experiences = with_memory(settings, lambda memory: memory.pool.prune(dry_run=dry_run))
     show_experiences(experiences, as_json=as_json)
     if not as_json:
@@ -193,7 +201,7 @@ def archive(
     async def run(memory: Memory) -> list[Experience]:
         ids = experience_ids
         if brought_by is not None:
-            held = await memory.pool.all_of(statuses=("active", "provisional"))
+            held = await memory.pool.all_of(statuses=RECALLABLE)
             ids = tuple(one.id for one in held if one.source == brought_by)
         # All of them are looked at before one is changed.
         looked_at = [await memory.pool.archive(id, reason, dry_run=True) for id in ids]

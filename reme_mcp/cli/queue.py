@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reme_mcp.cli.attempts import by_hand
 from reme_mcp.cli.output import as_json_option, short, show_table, to_json, with_memory
 from reme_mcp.config.settings import Settings
 
@@ -27,20 +28,29 @@ def queue(settings: Settings, as_json: bool) -> None:
         click.echo(to_json([{name: getattr(one, name) for name in QUEUE_COLUMNS} for one in waiting]))
         return
     rows = [
-        (one.id, one.outcome, f"{one.created_at:%Y-%m-%d %H:%M}", str(one.tries), _next_try(one), short(one.task))
+        (
+            *(one.id, one.outcome, f"{one.created_at:%Y-%m-%d %H:%M}", str(one.tries), _next_try(one)),
+            *(short(one.task), one.trouble),
+        )
         for one in waiting
     ]
-    show_table(("id", "outcome", "recorded", "tries", "next", "task"), rows)
-    for one in waiting:
-        if one.trouble:
-            click.echo(f"{one.id}: {one.trouble}", err=True)
+    show_table(("id", "outcome", "recorded", "tries", "next", "task", "trouble"), rows)
 
 
 @click.command("distill")
+@click.option("--by-hand", "is_by_hand", is_flag=True, help="Write the lessons yourself, attempt by attempt.")
 @as_json_option
 @click.pass_obj
-def distill_queue(settings: Settings, as_json: bool) -> None:
-    """Let the model work on all that is queued, now; exit status 1 if anything is left."""
+def distill_queue(settings: Settings, is_by_hand: bool, as_json: bool) -> None:
+    """Let the model work on all that is queued, now; exit status 1 if anything is left.
+
+    With --by-hand, each attempt that waits for its lessons is shown, and you write them.
+    """
+    if is_by_hand:
+        if as_json:
+            raise click.UsageError("--by-hand asks questions; it does not go with --json")
+        by_hand(settings)
+        return
     from rich.console import Console
     from rich.progress import Progress
 

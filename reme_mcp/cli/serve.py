@@ -20,11 +20,11 @@ import click
 
 from reme_mcp.auth.access import Role
 from reme_mcp.auth.tokens import Token, duration, tokens_of
-from reme_mcp.cli.options import redactor_of
 from reme_mcp.cli.output import as_json_option, show_table, to_json
 from reme_mcp.config.load import with_overrides
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
+from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
 
 
@@ -59,7 +59,7 @@ def serve(
     if http and transport == "sse":
         raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
     transport = "http" if http else transport
-    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, redactor_of(settings)))
+    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, redactor_of(settings.redaction)))
     try:
         if transport == "stdio":
             if overrides:

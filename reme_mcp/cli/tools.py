@@ -10,10 +10,11 @@ import click
 from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, with_memory
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
+from reme_mcp.schema import OUTCOMES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
-    from reme_mcp.schema import Outcome
+    from reme_mcp.schema import Outcome, RecordResult
     from reme_mcp.transcripts.sessions import Format
 
 FORMATS = ("claude-code", "codex")
@@ -81,7 +82,7 @@ def recall(
 )
 @click.argument("file", type=click.File("rb"))
 @click.option("--format", type=click.Choice(FORMATS), help="FILE is a session file of this client.")
-@click.option("--outcome", type=click.Choice(("success", "failure")), help="With --format: how the session ended.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="With --format: how the session ended.")
 @click.option("--reward", type=float, help="With --format, instead of --outcome: 0 to 1; 1 is success.")
 @as_json_option
 @click.pass_obj
@@ -96,8 +97,8 @@ def record(
     """Record the trajectories in FILE (`-` is stdin).
 
     FILE is JSON Lines or one JSON object: task, outcome or reward, and any of steps, messages, experiences, receipt,
-    trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same. Where a line is
-    no JSON object, nothing is recorded.
+    used, misled, trajectory_id. A line that can't be recorded is reported, and the others are recorded all the same.
+    Where a line is no JSON object, nothing is recorded.
 
     With --format, FILE is one session as Claude Code (~/.claude/projects) or Codex (~/.codex/sessions) keeps it. How it
     ended is what --outcome or --reward say, or else what the user's last words or the last run of tests say; where
@@ -134,25 +135,42 @@ def record(
         raise click.ClickException(f"{len(failed)} not recorded: line {', '.join(map(str, failed))}")
 
 
+def _told(result: RecordResult) -> str:
+    """Return what became of an attempt, for a person: the brief is for an assistant."""
+    from reme_mcp.recall.notes import record_summary
+
+    if result.status != "awaiting_experiences":
+        return record_summary(result)
+    return (
+        f"{record_summary(result.model_copy(update={'brief': ''}))}\nIt has taught nothing yet. Its lessons are "
+        "written by a later session that has the plugin, or by you: reme-mcp distill --by-hand."
+    )
+
+
 def _record_session(
     settings: Settings, data: bytes, format: Format, outcome: Outcome | None, reward: float | None, *, as_json: bool
 ) -> None:
     from reme_mcp.memory.capture import Captured, record_session
-    from reme_mcp.recall.notes import record_summary
 
-    async def run(memory: Memory) -> Captured:
+    async def run(memory: Memory) -> tuple[Captured, ...]:
         await memory.warm_up(download=False, work=False)
         return await record_session(memory, data, format, outcome=outcome, reward=reward)
 
-    done = with_memory(settings, run)
-    for kind, count in sorted(done.session.skipped.items()):
+    attempts = with_memory(settings, run)
+    for kind, count in sorted(attempts[0].session.skipped.items()):
         click.echo(f"left out: {count} {kind}", err=True)
-    if done.inferred is not None and done.inferred.outcome is not None:
-        click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
-    if done.result is None:
-        say = "; say it with --outcome success or failure" if done.inferred is not None else ""
-        raise click.ClickException(f"not recorded: {done.reason}{say}")
-    click.echo(done.result.model_dump_json() if as_json else record_summary(done.result))
+    for done in attempts:
+        if len(attempts) > 1:
+            click.echo(f"task: {short(done.session.task)}", err=True)
+        if done.inferred is not None and done.inferred.outcome is not None:
+            click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
+        if done.result is not None:
+            click.echo(done.result.model_dump_json() if as_json else _told(done.result))
+        elif len(attempts) > 1:
+            click.echo(f"not recorded: {done.reason}", err=True)
+    if all(done.result is None for done in attempts):
+        say = "; say it with --outcome success or failure" if any(done.inferred for done in attempts) else ""
+        raise click.ClickException(f"not recorded: {attempts[-1].reason}{say}")
 
 
 @click.command(

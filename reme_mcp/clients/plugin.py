@@ -4,8 +4,9 @@ In:  the command that starts this program.
 Out: the files of the folder, by their paths in it.
 Does not know: the disk.
 
-`SessionEnd` records the session, `UserPromptSubmit` adds notes to a prompt; both run `reme-mcp hook`. Exit status 2 of
-a hook would block the user's prompt, so whatever happens the command ends with 0.
+`SessionEnd` records the session, `UserPromptSubmit` adds notes to a prompt, `PreToolUse` to what a subagent is told;
+all run `reme-mcp hook`. Exit status 2 of a hook would block the user's prompt, so whatever happens the command ends
+with 0.
 
 Source: https://code.claude.com/docs/en/plugins-reference (the files of the folder) and
 https://code.claude.com/docs/en/hooks (events, input, output, exit status, timeouts).
@@ -41,9 +42,15 @@ def files(command: Sequence[str]) -> dict[str, str]:
         "keywords": ["memory", "mcp", "experience"],
     }
     hooks = {
-        "description": "Record each session at its end, and add what earlier ones taught to a prompt.",
+        "description": "Record each session at its end, and add what earlier ones taught to prompts and subagents.",
         "hooks": {
             "UserPromptSubmit": [{"hooks": [{"type": "command", "command": hook, "timeout": PROMPT_TIMEOUT_S}]}],
+            "PreToolUse": [
+                {
+                    "matcher": "Task|Agent",
+                    "hooks": [{"type": "command", "command": hook, "timeout": PROMPT_TIMEOUT_S}],
+                }
+            ],
             "SessionEnd": [{"hooks": [{"type": "command", "command": hook, "timeout": END_TIMEOUT_S}]}],
         },
     }

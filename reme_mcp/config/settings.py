@@ -209,6 +209,7 @@ class DedupSettings(Section):
 
     min_cosine: Annotated[float, _between(0.5, 1)] = 0.93
     min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.6
+    min_agreement: Annotated[float, _between(0.1, 1)] = 0.3
     min_task_cosine: Annotated[float, _between(0.5, 1)] = 0.97
     min_task_overlap: Annotated[float, _between(0.3, 1)] = 0.9
 
@@ -228,6 +229,7 @@ class CaptureSettings(Section):
 
     at_prompt: bool = True
     at_end: bool = True
+    offer: bool = True
     prompt_budget_s: Annotated[float, Field(gt=0, le=25, description="more than 0 and at most 25")] = 5.0
     limit: Annotated[int, _between(1, 20)] = 3
 

@@ -28,14 +28,17 @@ experiences. Write {what}
 Each: when_to_use (the situation, without names and numbers), content (what to do, concrete enough to act on), and \
 if known generalized_task, keywords, tools_used, confidence (0-1), kind. Send experiences=[] if there is nothing."""
 
+_VERDICTS = "Say there, too, which recalled notes you acted on (used) and which led you astray (misled), by their ids."
 
-def brief(trajectory_id: str, outcome: Outcome, earlier: Sequence[str]) -> str:
+
+def brief(trajectory_id: str, outcome: Outcome, earlier: Sequence[str], *, asks_for_verdicts: bool = False) -> str:
     """Return what an assistant has to do to distil a trajectory itself.
 
     Args:
         trajectory_id: Where to send the experiences.
         outcome: Of this attempt.
         earlier: Earlier attempts at the same task with another reward, one line each.
+        asks_for_verdicts: Whether notes were recalled for it of which nothing was said yet.
     """
     text = _BRIEF.format(trajectory_id=trajectory_id, what=WHAT_TO_WRITE[outcome])
-    return "\n".join([text, _COMPARE, *earlier]) if earlier else text
+    return "\n".join([text, *([_VERDICTS] if asks_for_verdicts else []), *([_COMPARE, *earlier] if earlier else [])])

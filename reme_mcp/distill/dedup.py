@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from reme_mcp.config.settings import DedupSettings
+from reme_mcp.distill import difference
 from reme_mcp.schema import Experience, ExperienceDraft, task_key
-from reme_mcp.text.words import stems
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NEGATION = re.compile(
@@ -25,55 +25,80 @@ _NEGATION = re.compile(
 _NAME = re.compile(r"\b\w+(?:[_.]\w+|(?<=[a-z])[A-Z]\w*)+")
 # Texts whose key and trigrams are remembered: each new one is compared with the same few. About 20 kB each.
 REMEMBERED_TEXTS = 256
-# Of two texts that differ in more words than these on either side, one is the other told anew.
-MAX_EXCHANGED_WORDS = 3
+# Two texts that have less in common are not made one by a synonym.
+MIN_AGREEMENT_FOR_SYNONYMS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The experience that already says what a draft says, and how that was seen."""
+    """The experience that already says what a draft says, or is corrected by it, and how that was seen."""
 
     experience: Experience
     how: str
+    corrects: bool = False
 
 
 def find_twin(
-    candidate: Experience, others: Iterable[Experience], cosines: Mapping[str, float], settings: DedupSettings
+    candidate: Experience,
+    others: Iterable[Experience],
+    cosines: Mapping[str, float],
+    settings: DedupSettings,
+    *,
+    synonyms: Container[frozenset[str]] = frozenset(),
 ) -> Twin | None:
-    """Return the closest of `others` that says the same as `candidate`, or `None`.
+    """Return the closest of `others` that says all that `candidate` says; else the one that it corrects, or `None`.
 
     The same words are the same lesson. What only reads alike has to be of one kind ("this order worked" and "this order
-    was not enough" read alike, too), must not contradict, and not say it of something else.
+    was not enough" read alike, too), and must leave nothing to say that the other does not, see `difference.py`. What
+    says something else of the same situation in mostly the same words is a correction, whatever its kind.
 
     Args:
         candidate: Not yet stored.
         others: What a search for it found, or the rest of its batch.
         cosines: Similarity of the lessons by id, for those that have vectors.
         settings: Thresholds; reaching one is enough.
+        synonyms: Pairs of words that a model finds near enough in meaning.
     """
-    twins: list[tuple[float, Twin]] = []
+
+    def are_near(one: str, other: str) -> bool:
+        return frozenset((one, other)) in synonyms
+
+    twins: list[tuple[bool, float, Twin]] = []
     key = _key(lesson(candidate))
     for other in others:
         if other.id == candidate.id:
             continue
-        if key == _key(lesson(other)):
-            twins.append((1.0, Twin(other, "in the same words")))
+        texts = lesson(other), lesson(candidate)
+        # Flags may differ in their case alone.
+        if key == _key(texts[0]) and not difference.difference(*texts):
+            twins.append((True, 2.0, Twin(other, "in the same words")))
             continue
-        if other.kind != candidate.kind:
+        overlap, cosine = text_overlap(*texts), cosines.get(other.id, 0.0)
+        agreement = difference.agreement(*texts, are_near)
+        if overlap < settings.min_text_overlap and cosine < settings.min_cosine and agreement < settings.min_agreement:
             continue
-        texts = lesson(candidate), lesson(other)
-        overlap = text_overlap(*texts)
-        cosine = cosines.get(other.id, 0.0)
-        if max(overlap - settings.min_text_overlap, cosine - settings.min_cosine) < 0:
-            continue
-        # Asked last: it takes longer than the rest.
-        if contradicts(*texts) or exchanges_words(*texts):
-            continue
-        if overlap >= settings.min_text_overlap:
-            twins.append((overlap, Twin(other, f"{overlap:.0%} of the wording is the same")))
-        else:
-            twins.append((cosine, Twin(other, f"cosine {cosine:.2f}")))
-    return max(twins, key=lambda pair: pair[0])[1] if twins else None
+        nearness = max(overlap, cosine, agreement)
+        if says := difference.difference(*texts, are_near):
+            if _is_same_situation(other, candidate, are_near):
+                twins.append((False, nearness, Twin(other, f"it differs in: {says}", corrects=True)))
+        elif other.kind == candidate.kind:
+            twins.append((True, nearness, Twin(other, f"{agreement:.0%} of the telling words are the same")))
+    return max(twins, key=lambda twin: twin[:2])[2] if twins else None
+
+
+def pairs_to_compare(candidate: Experience, other: Experience) -> set[frozenset[str]]:
+    """Return the pairs of words that may be synonyms, of two lessons that share enough words for it to matter."""
+    texts = lesson(other), lesson(candidate)
+    if other.id == candidate.id or difference.agreement(*texts) < MIN_AGREEMENT_FOR_SYNONYMS:
+        return set()
+    old, new = difference.leftover(*texts)
+    return {frozenset((one, two)) for one in old for two in new if difference.may_be_synonyms(one, two)}
+
+
+def _is_same_situation(older: Experience, newer: Experience, are_near: difference.AreNear) -> bool:
+    """Return whether neither scenario says anything that the other does not: only then one lesson corrects another."""
+    one, other = older.when_to_use, newer.when_to_use
+    return not difference.difference(one, other, are_near) and not difference.difference(other, one, are_near)
 
 
 def is_same_task(first: str, second: str, cosine: float | None, settings: DedupSettings) -> bool:
@@ -108,16 +133,6 @@ def contradicts(first: str, second: str) -> bool:
         return True
     words, other_words = task_key(first).split(), task_key(second).split()
     return words != other_words and sorted(words) == sorted(other_words)
-
-
-def exchanges_words(first: str, second: str) -> bool:
-    """Return whether one text has a few words where the other has a few others: "restart postfix", "reload nginx".
-
-    Nobody can say without knowing them whether they mean the same. A lesson that is kept twice costs a row, one that is
-    taken for another is lost.
-    """
-    told, other_told = stems(first), stems(second)
-    return 0 < len(told - other_told) <= MAX_EXCHANGED_WORDS and 0 < len(other_told - told) <= MAX_EXCHANGED_WORDS
 
 
 def lesson(experience: Experience | ExperienceDraft) -> str:

@@ -10,7 +10,7 @@ Everything here may be repeated: drafts have their ids before they are stored, a
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -26,6 +26,8 @@ from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import activate
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
+    RECALLABLE,
+    STATUSES,
     Experience,
     Merged,
     Outcome,
@@ -34,11 +36,12 @@ from reme_mcp.schema import (
     RecordResult,
     RecordStatus,
     Rejected,
-    Status,
+    Superseded,
     Trajectory,
     now,
     task_key,
 )
+from reme_mcp.sources import rater_of
 from reme_mcp.store import log
 from reme_mcp.store.store import Store, Writer
 from reme_mcp.text.fields import lesson_text
@@ -49,7 +52,9 @@ EARLIER_ATTEMPTS = 5
 TWIN_CANDIDATES = 10
 # By how many of its words they are searched.
 TELLING_WORDS = 16
-EVERY_STATUS: tuple[Status, ...] = ("active", "provisional", "quarantined", "archived")
+
+
+FindSynonyms = Callable[[Collection[frozenset[str]]], Awaitable[frozenset[frozenset[str]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,13 @@ class Batch:
         candidates: Not yet stored.
         embedded: Their vectors, in order; `None` without a model.
         readable: Whether the model knows each candidate's script, in order.
+        synonyms: Returns those pairs of words that mean the same.
     """
 
     candidates: tuple[Experience, ...]
     embedded: Embedded | None
     readable: tuple[bool, ...]
+    synonyms: FindSynonyms
 
     def row(self, experience_id: str) -> int:
         """Return the place of a candidate."""
@@ -91,7 +98,7 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
 async def embed(candidates: Sequence[Experience], vectors: Vectors) -> Batch:
     """Make candidates ready to be compared with the pool by their vectors, too."""
     readable = tuple(vectors.reads(lesson_text(candidate)) for candidate in candidates)
-    return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable)
+    return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable, vectors.synonyms)
 
 
 async def process(
@@ -130,6 +137,8 @@ async def learn(prepared: Prepared, store: Store, writer: Writer, settings: Sett
     answer = RecordResult.model_validate_json(prepared.trajectory.answer)
     answer = answer.model_copy(update={"rejected": rejected_of(prepared.trajectory)})
     work = await _learned(prepared, await neighbours(prepared.batch, store), store, settings, {}, answer)
+    lines = await store.receipts.lines(prepared.trajectory.workspace, prepared.trajectory.receipt)
+    work = await _without_credit(work, lines, store, settings)
     await _carry_out(work, prepared, writer, is_new=False)
     return work.answer
 
@@ -185,7 +194,8 @@ async def _plan(
     )
     if not to_model:
         work = await _learned(prepared, near, store, settings, changed, answer)
-        return replace(work, settled=settlement.lines, activated=[*activated, *work.activated])
+        work = replace(work, settled=settlement.lines, activated=[*activated, *work.activated])
+        return await _without_credit(work, lines, store, settings)
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
         lessons = [candidate.content for candidate in prepared.batch.candidates if candidate.status != "quarantined"]
@@ -193,6 +203,26 @@ async def _plan(
     # What went wrong with earlier drafts says nothing about these.
     queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
     return _Work(settlement.lines, list(changed.values()), [], queued, answer, activated)
+
+
+async def _without_credit(work: _Work, lines: Sequence[ReceiptLine], store: Store, settings: Settings) -> _Work:
+    """Return the work without a success for what it corrects: the attempt succeeded with the correction."""
+    corrected = {one.id for one in work.answer.superseded}
+    settled = {line.experience_id: line for line in (*lines, *work.settled) if line.experience_id}
+    reset = [rules_.unsettle(line) for id, line in settled.items() if id in corrected and rules_.is_credited(line)]
+    if not reset:
+        return work
+    without = {line.experience_id for line in reset}
+    archived = [one for one in work.changed if one.id in without]
+    counted = await ledger.count(store, archived, settings.refine, settled=reset)
+    answer = work.answer.model_copy(update={"settled": [one for one in work.answer.settled if one.id not in without]})
+    return replace(
+        work,
+        settled=[*(line for line in work.settled if line.experience_id not in without), *reset],
+        changed=[counted.changed.get(one.id, one) for one in work.changed],
+        trajectory=replace(work.trajectory, answer=answer.model_dump_json()),
+        answer=answer,
+    )
 
 
 async def _learned(
@@ -205,7 +235,7 @@ async def _learned(
 ) -> _Work:
     """Return what is new of the candidates, together with `changed`, and the answer with its trajectory."""
     trajectory = prepared.trajectory
-    added, merged, told, rejected = _sort(prepared, near, changed, settings)
+    added, merged, told, rejected, superseded = _sort(prepared, near, changed, settings)
     rejected = [*answer.rejected, *rejected]
     status = _status(trajectory, rejected)
     brief = ""
@@ -213,14 +243,16 @@ async def _learned(
         # This one may be stored by now, or not.
         attempts = await store.attempts(trajectory.workspace, trajectory.task_key, limit=EARLIER_ATTEMPTS + 1)
         earlier = drafts.earlier_attempts(trajectory, attempts)[:EARLIER_ATTEMPTS]
-        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier)
+        asks = bool(trajectory.receipt) and not trajectory.verdicts
+        brief = briefs.brief(trajectory.id, trajectory.outcome, earlier, asks_for_verdicts=asks)
     recalled = [one for one in added if one.status != "quarantined"]
-    lessons = [one.content for one in (*recalled, *merged.values()) if one.status != "quarantined"]
+    lessons = [one.content for one in (*recalled, *merged.values()) if one.status not in ("quarantined", "archived")]
     answer = answer.model_copy(
         update={
             "status": status,
             "added": [one.id for one in recalled],
             "merged": told,
+            "superseded": superseded,
             "rejected": rejected,
             "lessons": lessons if trajectory.outcome == "failure" else [],
             "brief": brief,
@@ -288,10 +320,12 @@ class Neighbours:
     Attributes:
         others: The experiences.
         cosines: Of their lessons to the candidate's, by id; of those that have a vector.
+        synonyms: Pairs of words, one of the candidate and one of another, that mean the same.
     """
 
     others: Sequence[Experience]
     cosines: Mapping[str, float]
+    synonyms: frozenset[frozenset[str]] = frozenset()
 
 
 async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None = None) -> list[Neighbours]:
@@ -302,11 +336,12 @@ async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None =
         words = _telling_words(lesson_text(candidate))
         cosines, similar = await gather(
             partial(_cosines, batch, row, store),
-            partial(store.match_text, candidate.workspace, words, statuses=EVERY_STATUS, limit=TWIN_CANDIDATES),
+            partial(store.match_text, candidate.workspace, words, statuses=STATUSES, limit=TWIN_CANDIDATES),
         )
         ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
         others = await store.experiences(candidate.workspace, ids)
-        found.append(Neighbours(list(others.values()), cosines))
+        pairs = {pair for other in others.values() for pair in dedup.pairs_to_compare(candidate, other)}
+        found.append(Neighbours(list(others.values()), cosines, await batch.synonyms(pairs)))
     return found
 
 
@@ -324,23 +359,37 @@ async def _cosines(batch: Batch, row: int, store: Store) -> dict[str, float]:
 def find_twin(
     candidate: Experience,
     batch: Batch,
+    near: Neighbours,
     others: Sequence[Experience],
-    cosines: Mapping[str, float],
     added: Sequence[Experience],
     rules: DedupSettings,
 ) -> Twin | None:
     """Return what says the same as a candidate, of its neighbours and of those of its batch that are to be added.
 
+    Where none does, return the neighbour that it corrects.
+
     Args:
         candidate: Of the batch, as it may enter the pool.
         batch: With the vectors, if there are any.
-        others: Its neighbours in the pool, as they are now.
-        cosines: Of their lessons to the candidate's.
+        near: Its neighbours in the pool.
+        others: These as they are now.
         added: What is to be added of the batch.
         rules: From where on two lessons are the same.
     """
     compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
-    return dedup.find_twin(candidate, compared, {**cosines, **_cosines_in_batch(candidate, batch, added)}, rules)
+    cosines = {**near.cosines, **_cosines_in_batch(candidate, batch, added)}
+    return dedup.find_twin(candidate, compared, cosines, rules, synonyms=near.synonyms)
+
+
+def may_correct(candidate: Experience, older: Experience) -> bool:
+    """Return whether a newer lesson may take the place of an older one.
+
+    Only what is in recall itself does, and not where a person said keep. What somebody else found useful does not go
+    because another holder of a token writes it anew with a difference: then both stay.
+    """
+    if candidate.status != "active" or older.status not in RECALLABLE or older.pinned:
+        return False
+    return older.utility == 0 or rater_of(candidate.source) == rater_of(older.source)
 
 
 def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Experience]) -> dict[str, float]:
@@ -357,8 +406,8 @@ def _sort(
     near: Sequence[Neighbours],
     changed: Mapping[str, Experience],
     settings: Settings,
-) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected]]:
-    """Return the candidates that say something new; the twins of others, by id, with their trajectory added; the rest.
+) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected], list[Superseded]]:
+    """Return the candidates that say something new; what of the pool they change, by id; and what is told of the rest.
 
     Args:
         prepared: The candidates.
@@ -370,15 +419,26 @@ def _sort(
     merged: dict[str, Experience] = {}
     told: list[Merged] = []
     rejected: list[Rejected] = []
+    superseded: list[Superseded] = []
     for candidate, found in zip(prepared.batch.candidates, near, strict=True):
         current = [merged.get(other.id, changed.get(other.id, other)) for other in found.others]
         if stored := [other for other in current if other.id == candidate.id]:
             # A process died after storing it: what it has become since is not undone.
             added += stored
+            superseded += [Superseded(id=one.supersedes, by=one.id, how="") for one in stored if one.supersedes]
             continue
         candidate = admit(candidate, prepared.trajectory.outcome, settings)
-        twin = find_twin(candidate, prepared.batch, current, found.cosines, added, settings.dedup)
+        twin = find_twin(candidate, prepared.batch, found, current, added, settings.dedup)
         if twin is None:
+            added.append(candidate)
+            continue
+        if twin.corrects:
+            older = twin.experience
+            # What came with the same call says something else on purpose.
+            if not any(one.id == older.id for one in added) and may_correct(candidate, older):
+                merged[older.id] = rules_.supersede(older, candidate, at=candidate.updated_at)
+                candidate = replace(candidate, supersedes=older.id)
+                superseded.append(Superseded(id=older.id, by=candidate.id, how=twin.how))
             added.append(candidate)
             continue
         id, shown = twin.experience.id, candidate.when_to_use[: drafts.SHOWN_CHARS]
@@ -394,7 +454,7 @@ def _sort(
                 # Nobody but a person is told more than that it is there.
                 known = ""
             told.append(Merged(id=id, when_to_use=known, status=status, how=twin.how))
-    return added, merged, told, rejected
+    return added, merged, told, rejected, superseded
 
 
 def _may_be_twins(candidate: Experience, other: Experience) -> bool:

@@ -24,7 +24,7 @@ from reme_mcp.errors import ConfigError
 from reme_mcp.http.app import PATHS, Host, Transport
 from reme_mcp.http.logs import log_in_json
 from reme_mcp.http.middleware import may_start
-from reme_mcp.safety.redaction import redactor
+from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ async def serve_http(settings: Settings, transports: Iterable[Transport]) -> Non
             f"To ask nobody who they are, set http.without_auth to {WITHOUT_AUTH!r}"
         )
     listener = _listen(http.host, http.port)
-    redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+    redact = redactor_of(settings.redaction)
     log_in_json(settings.log.level, requests=http.log_requests, redact=redact)
     _allow_connections(http.max_connections)
     paths = " and ".join(PATHS[transport] for transport in transports)

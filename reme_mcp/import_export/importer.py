@@ -180,8 +180,8 @@ async def _take(
         apart = ours if record.is_ours else frozenset()
         others = [changed.get(other.id, other) for other in near[row].others if other.id not in apart]
         of_batch = [one for one in added.values() if one.id not in apart]
-        twin = pipeline.find_twin(candidate, batch, others, near[row].cosines, of_batch, settings.dedup)
-        if twin is None:
+        twin = pipeline.find_twin(candidate, batch, near[row], others, of_batch, settings.dedup)
+        if twin is None or twin.corrects:
             added[candidate.id] = candidate
             tally.added += 1
             tally.quarantined += candidate.status == "quarantined"

@@ -14,7 +14,7 @@ from typing import Any
 
 from reme_mcp.distill.drafts import read_drafts
 from reme_mcp.errors import InvalidInput
-from reme_mcp.schema import Experience, ExperienceDraft, clean_text
+from reme_mcp.schema import Experience, ExperienceDraft, clean_text, one_line
 
 SHOWN_CHARS = 60
 
@@ -80,5 +80,4 @@ def _as_held(value: Any, at: datetime) -> Any:
 
 def shown(value: object) -> str:
     """Return a value as a message shows it, on one line and shortened."""
-    text = clean_text(repr(value))
-    return text if len(text) <= SHOWN_CHARS else f"{text[: SHOWN_CHARS - 1]}…"
+    return one_line(clean_text(repr(value)), SHOWN_CHARS)

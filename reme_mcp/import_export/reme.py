@@ -23,12 +23,11 @@ from datetime import UTC, datetime
 
 from reme_mcp.errors import InvalidInput
 from reme_mcp.import_export.record import make_draft, make_experience, shown
-from reme_mcp.schema import MAX_KEYWORDS, MAX_TOOLS, Experience, Kind, new_id
+from reme_mcp.schema import KINDS, MAX_KEYWORDS, MAX_TOOLS, Experience, Kind, new_id
 from reme_mcp.text import clean
 
 # What ReMe calls an experience; its other memories are about persons, tools and conversations.
 EXPERIENCE_TYPES = ("task", "procedural", "text")
-KINDS: tuple[Kind, ...] = ("success", "failure", "comparative")
 _ID_FIELDS = ("memory_id", "experience_id", "unique_id", "vector_id")
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from reme_mcp.recall.notes import quote, track_record
 from reme_mcp.safety import quarantine
-from reme_mcp.schema import Experience
+from reme_mcp.schema import Experience, one_line
 
 MAX_NAME_CHARS = 64
 MAX_DESCRIPTION_CHARS = 1_024
@@ -84,8 +84,7 @@ def _description(title: str, experiences: Sequence[Experience]) -> str:
         parts.append(f"Use when: {'; '.join(scenarios)}.")
     if tools:
         parts.append(f"Tools: {', '.join(tools)}.")
-    text = " ".join(parts)
-    return text if len(text) <= MAX_DESCRIPTION_CHARS else f"{text[: MAX_DESCRIPTION_CHARS - 1]}…"
+    return one_line(" ".join(parts), MAX_DESCRIPTION_CHARS)
 
 
 def _provenance(one: Experience) -> str:

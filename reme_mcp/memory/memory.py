@@ -42,10 +42,10 @@ from reme_mcp.models.service import LoadEmbedder, Vectors
 from reme_mcp.models.usage import Allowance
 from reme_mcp.recall import ranking
 from reme_mcp.recall.explanation import explained
-from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_UNCOUNTED
+from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
-from reme_mcp.safety.redaction import redact_json, redactor
+from reme_mcp.safety.redaction import redact_json, redactor_of
 from reme_mcp.schema import (
     ExplainResult,
     Outcome,
@@ -56,6 +56,7 @@ from reme_mcp.schema import (
     RecordResult,
     Spent,
     Trajectory,
+    Verdicts,
     new_id,
     now,
     task_key,
@@ -102,7 +103,7 @@ class Memory:
         self._missing_vectors = MissingVectors(self._vectors)
         self._spent: list[Spent] = []
         self._allowance = Allowance(settings.llm.tokens_per_day)
-        self._redact = redactor(settings.redaction.also, enabled=settings.redaction.enabled)
+        self._redact = redactor_of(settings.redaction)
         self._llm = (
             DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
             if settings.llm.base_url
@@ -241,7 +242,7 @@ class Memory:
         if with_receipt:
             receipt = new_id("r")
             lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
-            footer = RECALL_FOOTER.format(receipt=receipt)
+            footer = (RECALL_FOOTER if notes.shown else RECALL_FOOTER_EMPTY).format(receipt=receipt)
             try:
                 await store.add_receipt(lines)
             except StoreError as exc:
@@ -292,6 +293,8 @@ class Memory:
         messages: Sequence[object] | None = None,
         experiences: Sequence[object] | None = None,
         receipt: str | None = None,
+        used: Sequence[str] | None = None,
+        misled: Sequence[str] = (),
         trajectory_id: str | None = None,
         workspace: str | None = None,
         source: str,
@@ -310,6 +313,9 @@ class Memory:
             messages: The conversation in OpenAI's or Anthropic's shape; instead of `steps`.
             experiences: What is worth keeping, as `ExperienceDraft` describes it; an empty list says nothing is.
             receipt: Of the recall that this attempt used.
+            used: Ids of the recalled notes that were acted on: these have the outcome, and the others stay unsettled.
+                `None` where it is not known: all that nothing was said of have the outcome.
+            misled: Ids of the recalled notes that led astray; each counts as rated not helpful.
             trajectory_id: Of the trajectory that `experiences` are for.
             workspace: Whose pool; the settings' where `None`.
             source: Who records.
@@ -324,6 +330,8 @@ class Memory:
         source = clean.label(source)
         # A recall that could not write its receipt has handed out an empty one.
         receipt = clean.label(receipt) if receipt else None
+        names = None if used is None else frozenset(map(clean.label, used))
+        verdicts = Verdicts(names, frozenset(map(clean.label, misled)))
         if experiences is not None:
             experiences = [redact_json(one, self._redact) for one in experiences]
         store = await self._open_store()
@@ -335,7 +343,7 @@ class Memory:
                 name = "steps" if messages is None else "messages"
                 raise InvalidInput(f"{name} came with trajectory_id, whose attempt is stored already; leave {name} out")
             result = await self._add_drafts(
-                store, workspace, trajectory_id, experiences, receipt, outcome, reward, source
+                store, workspace, trajectory_id, experiences, receipt, verdicts, outcome, reward, source
             )
             return await self._after_recording(store, workspace, result, tell)
 
@@ -346,6 +354,8 @@ class Memory:
         )
         drafts, rejected = read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
         digest = records.digest(workspace, task, reward, steps_taken, receipt or "", digest_of_drafts(experiences))
+        if said := verdicts.to_json():
+            digest = records.digest(digest, said)
         at = now()
         trajectory = Trajectory(
             id=new_id("t"),
@@ -365,6 +375,7 @@ class Memory:
             drafts=to_json(drafts),
             rejected=pipeline.dump_rejected(rejected),
             answer="",
+            verdicts=verdicts.to_json(),
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
         async with store.writing() as writer:
@@ -374,6 +385,7 @@ class Memory:
             )
             if receipt is not None:
                 ledger.own_receipt(lines, receipt, workspace, source)
+            ledger.check_verdicts(lines, receipt or "", verdicts)
             if known is None:
                 put = partial(writer.add_trajectory, trajectory)
                 result = await self._process(prepared, lines, store, writer, put=put)
@@ -442,6 +454,11 @@ class Memory:
         )
 
     # --- the queue ---
+
+    async def awaiting(self, *, workspace: str | None = None) -> list[Trajectory]:
+        """Return the trajectories that wait for somebody to write their lessons, oldest first."""
+        store = await self._open_store()
+        return await store.awaiting(self._workspace(workspace))
 
     async def queued(self, *, workspace: str | None = None) -> list[Trajectory]:
         """Return the trajectories that wait for the model behind the server, oldest first."""
@@ -572,6 +589,7 @@ class Memory:
         trajectory_id: str,
         experiences: Sequence[object],
         receipt: str | None,
+        verdicts: Verdicts,
         outcome: Outcome | None,
         reward: float | None,
         source: str,
@@ -599,6 +617,7 @@ class Memory:
             receipt=receipt or trajectory.receipt,
             rejected=pipeline.dump_rejected(rejected),
             answer="",
+            verdicts=verdicts.to_json() or trajectory.verdicts,
             updated_at=now(),
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
@@ -609,7 +628,8 @@ class Memory:
             )
             if receipt:
                 ledger.own_receipt(lines, receipt, workspace, source)
-            same = known is not None and known.drafts_digest == digest
+            ledger.check_verdicts(lines, trajectory.receipt, verdicts)
+            same = known is not None and (known.drafts_digest, known.verdicts) == (digest, trajectory.verdicts)
             if not same:
                 await writer.add_log(log.of_earlier_answer(known or trajectory))
                 put = partial(writer.put_trajectory, trajectory)
@@ -642,7 +662,15 @@ class Memory:
         trajectory = await store.trajectory(workspace, result.trajectory_id)
         if trajectory is None:
             return result
-        return RecordResult.model_validate_json((await self._queue.processed(trajectory, tell)).answer)
+        processed = await self._queue.processed(trajectory, tell)
+        result = RecordResult.model_validate_json(processed.answer)
+        if processed.status == "queued" and processed.trouble:
+            again = (
+                "tried again later" if processed.retry_at is not None else "not tried again until `reme-mcp distill`"
+            )
+            why = f"Nothing was learned from it yet, and it is {again}: {processed.trouble}"
+            return result.model_copy(update={"brief": "\n\n".join(filter(None, (result.brief, why)))})
+        return result
 
     async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
         """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""

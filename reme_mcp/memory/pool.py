@@ -27,7 +27,7 @@ from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import count
 from reme_mcp.safety import quarantine
 from reme_mcp.safety.redaction import Redact
-from reme_mcp.schema import Deed, Entry, Experience, Kind, ReceiptLine, Status, Tally, Trajectory, now
+from reme_mcp.schema import RECALLABLE, Deed, Entry, Experience, Kind, ReceiptLine, Status, Tally, Trajectory, now
 from reme_mcp.store import backup as backups
 from reme_mcp.store import erasure, folder
 from reme_mcp.store import log as logs
@@ -196,7 +196,7 @@ class Pool:
         async with store.writing() as writer:
             found: list[tuple[Experience, str]] = []
             offset = 0
-            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+            while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 tallies = await store.receipts.tally([one for one in page if one.frequency])
                 tried = [(one, ledger.reason_to_prune(one, tallies[one.id], rules)) for one in page if one.frequency]
                 found += [(one, reason) for one, reason in tried if reason]
@@ -271,7 +271,7 @@ class Pool:
         async with store.writing() as writer:
             found: list[Experience] = []
             offset = 0
-            while page := await store.page(workspace, statuses=["active", "provisional"], offset=offset, limit=1000):
+            while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 for one in page:
                     held = quarantine.hold(one, quarantine.suspicions(one))
                     if held is not one and not quarantine.is_approved(one):

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from reme_mcp.errors import InvalidInput
 from reme_mcp.safety.redaction import Redact, redact_all
-from reme_mcp.schema import Outcome
+from reme_mcp.schema import OUTCOMES, Outcome
 from reme_mcp.transcripts import transcript
 from reme_mcp.transcripts.messages import parse_messages, parse_steps
 
@@ -23,7 +23,7 @@ SUCCESS_REWARD = 1.0
 
 def outcome_and_reward(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
     """Return outcome and reward, the one filled in from the other."""
-    if outcome not in (None, "success", "failure"):
+    if outcome not in (None, *OUTCOMES):
         raise InvalidInput(f"outcome is {outcome!r}; it must be success or failure")
     if reward is not None and not 0 <= reward <= 1:
         raise InvalidInput(f"reward is {reward:g}; it must be from 0 to 1, where 1 is success")

@@ -40,28 +40,43 @@ Model = TypeVar("Model")
 
 
 @dataclass(frozen=True, slots=True)
+class Unrelated:
+    """The cosines that a model finds between tasks and lessons that have nothing to do with each other."""
+
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """What has to be known of a model to use it well.
 
     Attributes:
         query_prefix: What its makers put before a query, but not before what is searched.
-        min_similarity: The cosine from which on two texts are about the same; 0 where nobody has measured it.
         english_only: It maps other scripts to one unknown token: unrelated Chinese texts have cosine .99.
+        unrelated: What `measure_unrelated` finds, where it is known before.
+        min_word_similarity: The cosine from which on two single words are synonyms; 0 where nobody has measured it.
     """
 
     query_prefix: str = ""
-    min_similarity: float = 0.0
     english_only: bool = False
+    unrelated: Unrelated | None = None
+    min_word_similarity: float = 0.0
 
 
-# Source of the prefix: the model cards of BAAI/bge-*-en-v1.5. The similarity: `tests/benchmarks/retrieval.py`.
+# Source of the prefix: the model cards of BAAI/bge-*-en-v1.5.
 BGE_QUERY_PREFIX = "Represent this sentence for searching relevant passages: "
 PROFILES = {
-    "BAAI/bge-small-en-v1.5": Profile(BGE_QUERY_PREFIX, 0.64, english_only=True),
+    "BAAI/bge-small-en-v1.5": Profile(BGE_QUERY_PREFIX, True, Unrelated(0.4906, 0.0486), 0.88),
     "BAAI/bge-base-en-v1.5": Profile(BGE_QUERY_PREFIX, english_only=True),
     "BAAI/bge-large-en-v1.5": Profile(BGE_QUERY_PREFIX, english_only=True),
     "sentence-transformers/all-MiniLM-L6-v2": Profile(english_only=True),
 }
+
+
+def profile_of(model: str) -> Profile:
+    """Return what is known of a model; fastembed takes its name in any case."""
+    return next((profile for name, profile in PROFILES.items() if name.lower() == model.lower()), Profile())
 
 
 class Embedder(Protocol):

@@ -9,15 +9,20 @@ Source: the OpenAI API reference, `POST /v1/embeddings` and `POST /v1/chat/compl
 
 from __future__ import annotations
 
+import codecs
+import ipaddress
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from reme_mcp.errors import AnswerError, EndpointError
-from reme_mcp.models.protocol import Completion, Vectors, retry_after_s, words_of
+from reme_mcp.models.protocol import Completion, Turn, Vectors, retry_after_s, words_of
+from reme_mcp.schema import one_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -28,6 +33,7 @@ MAX_SAID_CHARS = 300
 NOT_THIS_QUESTION = (400, 413, 422)
 NO_SUCH_PATH = (404, 405, 501)
 HEALS = (408, 409, 425, 429)
+PROXY_VARIABLES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
 # --- the server ---
@@ -68,7 +74,7 @@ class Endpoint:
             )
         return vectors
 
-    async def chat(self, messages: list[ChatCompletionMessageParam], options: dict[str, object]) -> Completion:
+    async def chat(self, turns: Sequence[Turn], options: dict[str, object]) -> Completion:
         """Return what comes next in a conversation; it neither repeats a request nor gives up by itself.
 
         Raises:
@@ -76,9 +82,9 @@ class Endpoint:
         """
         with self._failing("answer"):
             raw = await self._async_client.chat.completions.with_raw_response.create(
-                model=self.model, messages=messages, extra_body=options
+                model=self.model, messages=[_message(turn) for turn in turns], extra_body=options
             )
-            content = raw.content
+            content = raw.content.removeprefix(codecs.BOM_UTF8)
         try:
             return Completion.model_validate_json(content)
         except ValidationError:
@@ -118,23 +124,52 @@ class Endpoint:
 
     def masked(self, text: str) -> str:
         """Return words of a server or a model on one line, cut short, without the key."""
-        text = " ".join((text.replace(self._api_key, "…") if self._api_key else text).split())
-        return text if len(text) <= MAX_SAID_CHARS else text[:MAX_SAID_CHARS] + "…"
+        return one_line(text.replace(self._api_key, "…") if self._api_key else text, MAX_SAID_CHARS)
 
     # Local servers take no key, but the client insists on one.
 
     @cached_property
     def _client(self) -> OpenAI:
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        return OpenAI(base_url=self.base_url, api_key=self._api_key or "none", timeout=self._timeout_s, max_retries=2)
+        with self._reading_proxies():
+            http = DefaultHttpxClient(trust_env=not self._is_local, timeout=self._timeout_s)
+        key = self._api_key or "none"
+        return OpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout_s, max_retries=2, http_client=http)
 
     @cached_property
     def _async_client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         # Without timeout and retries: httpx2's timeouts begin anew with every byte, and openai waits for two minutes.
-        return AsyncOpenAI(base_url=self.base_url, api_key=self._api_key or "none", timeout=None, max_retries=0)
+        with self._reading_proxies():
+            http = DefaultAsyncHttpxClient(trust_env=not self._is_local, timeout=None)
+        key = self._api_key or "none"
+        return AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=None, max_retries=0, http_client=http)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether the server is on this machine: nothing between is to be asked for the way."""
+        host = (urlsplit(self.base_url).hostname or "").rstrip(".")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
+
+    @contextmanager
+    def _reading_proxies(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, ImportError, TypeError) as exc:
+            names = _proxy_variables()
+            if self._is_local or not names:
+                raise
+            # Without the cause: a proxy's address may hold a password.
+            raise EndpointError(
+                f"{self} can't be asked: {' or '.join(names)} in the environment names no proxy that can be used "
+                f"({type(exc).__name__}); allowed: http://, https://, socks5:// and socks5h://HOST:PORT",
+                is_permanent=True,
+            ) from None
 
     @contextmanager
     def _failing(self, verb: str) -> Iterator[None]:
@@ -147,11 +182,15 @@ class Endpoint:
     def _failure(self, verb: str, exc: Exception) -> EndpointError:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
+        if isinstance(exc, EndpointError):
+            return exc
         if isinstance(exc, APITimeoutError):
             return self.timed_out(verb)
         said = f"{self} did not {verb}: "
         if isinstance(exc, APIConnectionError):
-            return EndpointError(said + self.masked(f"no connection ({exc.__cause__ or exc})"))
+            names = [] if self._is_local else [name for name in _proxy_variables() if name.upper() != "NO_PROXY"]
+            by = f"; {' and '.join(names)} may send it through a proxy" if names else ""
+            return EndpointError(said + self.masked(f"no connection ({exc.__cause__ or exc})") + by)
         if not isinstance(exc, APIStatusError):
             return EndpointError(said + self.masked(f"{type(exc).__name__}: {exc}"), is_permanent=True)
         status = exc.status_code
@@ -168,3 +207,16 @@ class Endpoint:
     def _nonsense(self, wanted: str, content: bytes) -> EndpointError:
         said = self.masked(content[: 20 * MAX_SAID_CHARS].decode(errors="replace")) or "nothing"
         return EndpointError(f"{self} answered something else than {wanted}: {said}")
+
+
+def _message(turn: Turn) -> ChatCompletionMessageParam:
+    if turn.role == "system":
+        return {"role": "system", "content": turn.content}
+    if turn.role == "user":
+        return {"role": "user", "content": turn.content}
+    return {"role": "assistant", "content": turn.content}
+
+
+def _proxy_variables() -> list[str]:
+    """Return the names of the variables of the environment that say something of proxies."""
+    return sorted(name for name in os.environ if name.upper() in PROXY_VARIABLES and os.environ[name])

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,15 +24,12 @@ from reme_mcp.config.settings import API_KEY_PATTERN, LLMSettings
 from reme_mcp.errors import AnswerError, EndpointError
 from reme_mcp.models import structured
 from reme_mcp.models.endpoint import Endpoint
-from reme_mcp.models.protocol import Choice, Manner, Usage
+from reme_mcp.models.protocol import Choice, Manner, Turn, Usage
 from reme_mcp.models.usage import Allowance, Bill
 from reme_mcp.safety.redaction import Redact
 from reme_mcp.schema import Purpose, Spent, now
 from reme_mcp.text.tokens import shorten, tokens
 from reme_mcp.tracing import span
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
 
 T = TypeVar("T", bound=BaseModel)
 FIRST_PAUSE_S = 0.5
@@ -41,6 +38,7 @@ LONGEST_PAUSE_S = 20.0
 # What an answer that could not be used, and the words about it, add to the next attempt.
 BAD_ANSWER_TOKENS = 300
 COMPLAINT_TOKENS = 200
+NO_ANSWER = "(no answer)"
 
 
 class LLM(Protocol):
@@ -158,11 +156,11 @@ class EndpointLLM:
     async def _ask(self, system: str, user: str, shape: type[T], bill: Bill) -> T:
         """Ask until an answer fits."""
         endpoint = await self._opened()
-        again: list[ChatCompletionMessageParam] = []
+        turns = [Turn("user", user)]
         problem = ""
         for _ in range(self._settings.max_attempts):
-            choice = await self._accepted(endpoint, system, [{"role": "user", "content": user}, *again], shape, bill)
-            text = choice.message.content or ""
+            choice = await self._accepted(endpoint, system, turns, shape, bill)
+            text = choice.message.answer
             if choice.message.refusal or choice.finish_reason == "content_filter":
                 words = endpoint.masked(choice.message.refusal or text) or "its content filter said no"
                 raise AnswerError(f"{endpoint} refused: {words}")
@@ -172,9 +170,10 @@ class EndpointLLM:
                 return structured.read(text, shape, f"{system}\n{user}")
             except AnswerError as exc:
                 problem = shorten(str(exc), COMPLAINT_TOKENS)
-            again = [{"role": "user", "content": structured.ask_again(problem, _text_of(shape))}]
-            if text.strip():
-                again.insert(0, {"role": "assistant", "content": shorten(text, BAD_ANSWER_TOKENS)})
+            # Some models take no two turns of one side, and none that is empty.
+            given = shorten(text, BAD_ANSWER_TOKENS) if text.strip() else NO_ANSWER
+            again = structured.ask_again(problem, _text_of(shape))
+            turns = [Turn("user", user), Turn("assistant", given), Turn("user", again)]
         raise AnswerError(
             f"{endpoint} gave no answer that can be used in {self._settings.max_attempts} attempts; "
             f"the last one {endpoint.masked(problem)}"
@@ -191,12 +190,13 @@ class EndpointLLM:
         self,
         endpoint: Endpoint,
         system: str,
-        conversation: list[ChatCompletionMessageParam],
+        turns: Sequence[Turn],
         shape: type[BaseModel],
         bill: Bill,
     ) -> Choice:
         """Ask in the manner that the server takes, and remember it."""
         manner = self._manner
+        first: EndpointError | None = None
         while True:
             # Only a server that takes the whole schema knows the form without being told in words.
             words = system if manner.form == "schema" else structured.with_form(system, _text_of(shape))
@@ -204,13 +204,14 @@ class EndpointLLM:
                 shape, max_tokens=self._settings.max_tokens, temperature=self._settings.temperature
             )
             try:
-                choice = await self._delivered(
-                    endpoint, [{"role": "system", "content": words}, *conversation], options, bill
-                )
+                choice = await self._delivered(endpoint, manner.messages(words, turns), options, bill)
             except EndpointError as exc:
                 next_best = manner.after(exc)
                 if next_best is None:
-                    raise
+                    raise first or exc from None
+                # Where no form helps, what the server said before they were tried is what is wrong.
+                if (next_best.form, next_best.system) != (manner.form, manner.system):
+                    first = first or exc
                 manner = next_best
             else:
                 self._manner = manner
@@ -219,7 +220,7 @@ class EndpointLLM:
     async def _delivered(
         self,
         endpoint: Endpoint,
-        messages: list[ChatCompletionMessageParam],
+        messages: list[Turn],
         options: dict[str, object],
         bill: Bill,
     ) -> Choice:
@@ -241,7 +242,7 @@ class EndpointLLM:
     async def _sent(
         self,
         endpoint: Endpoint,
-        messages: list[ChatCompletionMessageParam],
+        messages: list[Turn],
         options: dict[str, object],
         bill: Bill,
     ) -> Choice:
@@ -250,12 +251,12 @@ class EndpointLLM:
         bill.attempts += 1
         started = monotonic()
         # What a server that is given up on has read all the same.
-        read, written, estimated = sum(tokens(str(message["content"])) for message in messages), 0, True
+        read, written, estimated = sum(tokens(turn.content) for turn in messages), 0, True
         try:
             with anyio.move_on_after(self._settings.timeout_s):
                 completion = await endpoint.chat(messages, options)
                 choice, usage = completion.choices[0], completion.usage or Usage()
-                written = tokens(choice.message.content or "")
+                written = tokens(choice.message.reasoning + choice.message.content)
                 if usage.prompt_tokens is not None and usage.completion_tokens is not None:
                     read, written, estimated = usage.prompt_tokens, usage.completion_tokens, False
                 return choice

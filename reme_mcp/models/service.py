@@ -11,8 +11,9 @@ experiences are stored without vectors, and the vectors follow when the model is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,7 +22,8 @@ import anyio.to_thread
 from reme_mcp.aio import in_daemon_thread
 from reme_mcp.config.settings import EmbedderSettings
 from reme_mcp.errors import EmbedderError
-from reme_mcp.models.embedder import PROFILES, Embedder, Profile, unit
+from reme_mcp.models.calibration import measure_unrelated
+from reme_mcp.models.embedder import Embedder, Unrelated, profile_of, unit
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import lesson_text, request_text
 from reme_mcp.text.words import mostly_latin, unquoted
@@ -62,10 +64,12 @@ class Vectors:
     def __init__(self, settings: EmbedderSettings, load: LoadEmbedder) -> None:
         self.state = "loading"
         self._settings = settings
-        self._profile = PROFILES.get(settings.model, Profile())
+        self._profile = profile_of(settings.model)
         self._load = load
         self._embedder: Embedder | None = None
         self._told = False
+        self._measured: Unrelated | None = None
+        self._is_measured = False
         if settings.provider == "none":
             self.state = "none; recall goes by words"
             self._told = True
@@ -85,20 +89,26 @@ class Vectors:
         if embedder is not None:
             self._embedder = embedder
             self.state = self._loaded()
+            await self._measure()
 
     @property
-    def min_similarity(self) -> float:
-        """The cosine from which on this model takes two texts for being about the same; 0 where it is not known."""
-        return self._profile.min_similarity
+    def unrelated(self) -> Unrelated | None:
+        """The cosines of texts that have nothing to do with each other; `None` where they are not known."""
+        return self._profile.unrelated or self._measured
 
     def reads(self, text: str) -> bool:
         """Return whether the model knows the script that `text` is written in."""
         return not self._profile.english_only or mostly_latin(text)
 
+    def reads_language(self, language: str) -> bool:
+        """Return whether the model was made for a language, by the name that `text.words` has for it."""
+        return not self._profile.english_only or language == "english"
+
     async def embed_query(self, query: str) -> Matrix | None:
         """Return (dim,) float32, unit norm; `None` while there is no model, if it fails, or can't read the query."""
         if not self.reads(query):
             return None
+        await self._measure()
         # Quoted literals say little about what kind of task it is, but not nothing: the middle of with and without.
         readings = dict.fromkeys((query, unquoted(query)))
         embedded = await self._embed([self._profile.query_prefix + reading for reading in readings])
@@ -107,6 +117,21 @@ class Vectors:
     async def embed_tasks(self, tasks: Sequence[str]) -> Matrix | None:
         """Return (n, dim) float32, unit norm, to compare with each other; `None` while that can't be done."""
         return await self._embed(tasks) if all(self.reads(task) for task in tasks) else None
+
+    async def synonyms(self, pairs: Collection[frozenset[str]]) -> frozenset[frozenset[str]]:
+        """Return those pairs of words that are near enough in meaning; none where the model was not measured on it."""
+        words = sorted({word for pair in pairs for word in pair if self.reads(word)})
+        if not words or not self._profile.min_word_similarity:
+            return frozenset()
+        embedded = await self._embed(words)
+        if embedded is None:
+            return frozenset()
+        vectors = dict(zip(words, embedded, strict=True))
+        return frozenset(
+            frozenset((one, other))
+            for one, other in (sorted(pair) for pair in pairs if len(pair) == 2 and pair <= vectors.keys())
+            if float(vectors[one] @ vectors[other]) >= self._profile.min_word_similarity
+        )
 
     async def embed_experiences(self, experiences: Sequence[Experience]) -> Embedded | None:
         """Return the vectors of the experiences, in order; `None` while there is no model, or if it fails."""
@@ -118,6 +143,18 @@ class Vectors:
             return None
         lessons, requests = embedded[: len(experiences)], embedded[len(experiences) :]
         return Embedded(self._embedder.name, unit(lessons + requests), lessons)
+
+    async def _measure(self) -> None:
+        """Find out once what the model's cosines mean; where it is away, the next query tries again."""
+        if self._embedder is None or self._profile.unrelated is not None or self._is_measured:
+            return
+        self._is_measured = True
+        measure = partial(measure_unrelated, self._embedder.embed, self._profile.query_prefix)
+        try:
+            self._measured = await anyio.to_thread.run_sync(measure, abandon_on_cancel=True)
+        except EmbedderError as exc:
+            self._is_measured = False
+            self._fail(exc)
 
     async def _embed(self, texts: Sequence[str]) -> Matrix | None:
         if self._embedder is None:

@@ -9,6 +9,7 @@ Source of what strict means: the OpenAI guide to structured outputs, "Supported 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TypeVar
 
@@ -29,7 +30,11 @@ BOUNDS = frozenset(
 )
 NOISE = frozenset({"title", "default", "examples"})
 NAMED = frozenset({"properties", "$defs"})
-FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_OBJECT = re.compile(r"\{\s*[\"}]")
+# Small models write line breaks into their strings.
+_DECODER = json.JSONDecoder(strict=False)
+_THOUGHT_ENDS = re.compile(r"</[\w-]+>|\[/[A-Za-z_]+\]|<\|[\w-]+\|>")
+MAX_OBJECTS = 200
 MAX_PROBLEMS = 5
 
 
@@ -64,7 +69,11 @@ def _strict(node: JsonSchema, bounds: bool) -> JsonSchema:
 
 
 def read(text: str, shape: type[T], prompt: str) -> T:
-    """Return the value that an answer holds: JSON, also in one code fence, also after what the model thought.
+    """Return the value that an answer holds: the first JSON object in it that fits, wherever it stands.
+
+    Models think aloud before it, in marks of many kinds, put it into fences, wrap it into another object and talk after
+    it. Of what stands before the end of a thought (`</think>`, `[/THINK]`, `<|end|>`) only that counts which nothing
+    after it replaces.
 
     Args:
         text: The answer.
@@ -74,24 +83,53 @@ def read(text: str, shape: type[T], prompt: str) -> T:
     Raises:
         AnswerError: It is no such value; the message, said of the answer, says why.
     """
-    answer = text.strip()
-    if not answer.startswith(("{", "[")) and "</think>" in answer:
-        answer = answer.partition("</think>")[2].strip()
+    answer = text.strip().removeprefix("\ufeff").strip()
     if not answer:
         raise AnswerError("was empty")
-    if not answer.startswith(("{", "[")):
-        fenced = FENCE.findall(answer)
-        if len(fenced) == 1:
-            answer = fenced[0].strip()
-        if answer in prompt:
-            raise AnswerError("repeats the prompt")
-    try:
-        return shape.model_validate_json(answer, strict=True)
-    except ValidationError as exc:
-        problems = exc.errors(include_url=False, include_context=False, include_input=False)
-        words = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in problems]
-        more = f"; and {len(words) - MAX_PROBLEMS} more" if len(words) > MAX_PROBLEMS else ""
-        raise AnswerError("does not fit: " + "; ".join(words[:MAX_PROBLEMS]) + more) from exc
+    fitting: list[tuple[int, T]] = []
+    trouble: ValidationError | None = None
+    is_repeated = answer in prompt
+    starts = [match.start() for match in _OBJECT.finditer(answer)]
+    outside = answer
+    end = 0
+    for start in starts[:MAX_OBJECTS]:
+        if start < end:
+            continue
+        try:
+            value, after = _DECODER.raw_decode(answer, start)
+        except (ValueError, RecursionError):
+            continue
+        if answer[start:after] in prompt:
+            is_repeated = True
+            continue
+        try:
+            fitting.append((start, shape.model_validate_json(json.dumps(value), strict=True)))
+        except ValidationError as exc:
+            # What stands inside it may still fit.
+            trouble = trouble or exc
+            continue
+        end = after
+        outside = outside[:start] + " " * (after - start) + outside[after:]
+    if fitting:
+        for mark in reversed(list(_THOUGHT_ENDS.finditer(outside))):
+            if (behind := next((value for start, value in fitting if start >= mark.end()), None)) is not None:
+                return behind
+        return fitting[0][1]
+    if is_repeated:
+        raise AnswerError("repeats the prompt")
+    if trouble is None:
+        thoughts = list(_THOUGHT_ENDS.finditer(answer))
+        answer = answer[thoughts[-1].end() :].strip() if thoughts else answer
+        if not answer:
+            raise AnswerError("was empty")
+        try:
+            return shape.model_validate_json(answer, strict=True)
+        except ValidationError as exc:
+            trouble = exc
+    problems = trouble.errors(include_url=False, include_context=False, include_input=False)
+    words = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in problems]
+    more = f"; and {len(words) - MAX_PROBLEMS} more" if len(words) > MAX_PROBLEMS else ""
+    raise AnswerError("does not fit: " + "; ".join(words[:MAX_PROBLEMS]) + more) from trouble
 
 
 # --- for the model behind the server: the form of its answer ---

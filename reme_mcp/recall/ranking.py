@@ -1,9 +1,10 @@
 """From hits to a ranking that a reader can recompute.
 
 In:  a query, experiences, and the hits that the two searches returned.
-Out: `Ranked` values, best first, or none where nothing in the pool is about the query. Pure functions.
+Out: `Ranked` values, best first. Pure functions.
+Does not know: which of them are about the query; `floor.py` does.
 
-Source: the weights and the floor were tuned with `tests/benchmarks/retrieval.py` on the smallest of the pools that
+Source: the weights were tuned with `tests/benchmarks/retrieval.py` on the smallest of the pools that
 ReMe's authors published; the README tells how they do on the others.
 """
 
@@ -18,10 +19,8 @@ from datetime import datetime
 from reme_mcp.config.settings import RecallSettings
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import search_text
-from reme_mcp.text.words import likeness, stems, telling, unquoted, words_needed
+from reme_mcp.text.words import likeness
 
-# Words in common make up for this much cosine.
-WORDS_FOR_SIMILARITY = 0.12
 # Corrections move an experience by a few per cent, so that only those near the top can come to the top.
 SHORTLIST_FACTOR = 6
 NEIGHBOURS = 2
@@ -116,42 +115,6 @@ def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]
         nearest = heapq.nsmallest(NEIGHBOURS, others)
         means.append(sum(own[place] for _, place in nearest) / min(NEIGHBOURS, len(experiences) - 1))
     return means
-
-
-def about(
-    query: str, experiences: Sequence[Experience], vector: Hits | None, *, min_similarity: float
-) -> list[Experience]:
-    """Return the experiences that are about the query, in their order: the relevance floor.
-
-    None is, unless one of them clearly is: similar enough, or nearly so and with enough of the query's words. Then all
-    are that are nearly similar enough or share enough words. Without vectors the words decide alone: one clear answer
-    lets all others pass. Quoted literals in the query don't count as words.
-
-    Args:
-        query: As it was asked.
-        experiences: The candidates, best first.
-        vector: Hits of the vector search; `None` if it did not answer.
-        min_similarity: The least cosine that needs no words in common; 0 lets everything pass.
-    """
-    if vector is not None and min_similarity == 0:
-        return list(experiences)
-    # What is not among the nearest is at most as similar as the last of them.
-    lowest = min(vector.values.values(), default=0.0) if vector is not None else 0.0
-    asked = stems(telling(unquoted(query)))
-    near: list[Experience] = []
-    is_answered = False
-    for experience in experiences:
-        shares_words = bool(asked) and len(asked & stems(search_text(experience))) >= words_needed(len(asked))
-        if vector is None:
-            is_answered |= shares_words
-            near.append(experience)
-            continue
-        similarity = vector.values.get(experience.id, lowest)
-        is_near = similarity >= min_similarity - WORDS_FOR_SIMILARITY
-        is_answered |= similarity >= min_similarity or (is_near and shares_words)
-        if is_near or shares_words:
-            near.append(experience)
-    return near if is_answered else []
 
 
 def rank(

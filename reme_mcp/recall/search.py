@@ -24,17 +24,17 @@ from reme_mcp.models.cross_encoder import CrossEncoderModel
 from reme_mcp.models.question import Model, Question
 from reme_mcp.models.service import Vectors
 from reme_mcp.recall import ranking, rerank
+from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger
-from reme_mcp.schema import Rule, SearchMode, now
+from reme_mcp.schema import RECALLABLE, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import spell_out, unquoted
 
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
-NOT_ABOUT_IT = "it is not about the task: neither its words nor its meaning are near enough"
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -100,7 +100,7 @@ class Search:
         )
         modes: list[SearchMode] = ["text"] if vector is None else ["text", "vector"]
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
-        found = await store.experiences(workspace, ids, statuses=["active", "provisional"])
+        found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
         ranked = ranking.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
         ranked, below = self._above_floor(query, ranked, vector)
@@ -127,12 +127,13 @@ class Search:
         """Return those that are about the query, and the others with the reason."""
         if not self._settings.floor:
             return ranked, []
-        least = self._settings.min_similarity or self._vectors.min_similarity
-        passing = {
-            one.id for one in ranking.about(query, [item.experience for item in ranked], vector, min_similarity=least)
-        }
-        below = [Decided(item, "floor", NOT_ABOUT_IT) for item in ranked if item.experience.id not in passing]
-        return [item for item in ranked if item.experience.id in passing], below
+        thresholds = Thresholds.of(self._vectors.unrelated, min_similarity=self._settings.min_similarity)
+        found = verdicts(query, ranked, vector, thresholds, reads=self._vectors.reads_language)
+        pairs = list(zip(ranked, found, strict=True))
+        return (
+            [item for item, verdict in pairs if verdict.passes],
+            [Decided(item, "floor", verdict.why) for item, verdict in pairs if not verdict.passes],
+        )
 
     def _handed_out(self, ranked: Sequence[Ranked], shown: int, limit: int) -> list[Decided]:
         """Return what became of those above the floor, of which the first `shown` were handed out."""

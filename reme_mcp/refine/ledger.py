@@ -17,7 +17,18 @@ from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
-from reme_mcp.schema import Attempt, Experience, ReceiptLine, Settled, Tally, Trajectory, now, task_key
+from reme_mcp.schema import (
+    RECALLABLE,
+    Attempt,
+    Experience,
+    ReceiptLine,
+    Settled,
+    Tally,
+    Trajectory,
+    Verdicts,
+    now,
+    task_key,
+)
 from reme_mcp.sources import may_speak_for
 from reme_mcp.store.store import Store
 from reme_mcp.text.clean import unknown
@@ -80,14 +91,14 @@ async def settle(
 
     Args:
         store: To read from.
-        trajectory: Its outcome is what helped or not.
+        trajectory: Its outcome, and what was said of the notes, settle them.
         lines: All of its receipt.
         rules: The numbers of φ.
     """
     if not lines:
         return Settlement([], [], Counted({}, []))
-    helped = trajectory.outcome == "success"
-    settled = settle_by_outcome(lines, helped=helped, at=now())
+    verdicts = Verdicts.from_json(trajectory.verdicts)
+    settled = settle_by_outcome(lines, trajectory.outcome, verdicts, at=now())
     # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
     ids = [line.experience_id for line in lines if line.experience_id]
     experiences = await store.experiences(trajectory.workspace, ids)
@@ -96,12 +107,13 @@ async def settle(
     told = [
         Settled(
             id=line.experience_id,
-            helped=helped,
+            helped=line.helped,
             frequency=current[line.experience_id].frequency,
             utility=current[line.experience_id].utility,
+            by=line.settled_by,
         )
         for line in settled
-        if line.experience_id in current
+        if line.experience_id in current and line.helped is not None
     ]
     return Settlement(settled, told, counted)
 
@@ -172,7 +184,7 @@ async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]
 
 def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
     """Return why φ removes the experience, empty where it stays: only what is in recall, and nothing that is pinned."""
-    if experience.pinned or experience.status not in ("active", "provisional"):
+    if experience.pinned or experience.status not in RECALLABLE:
         return ""
     voices = voices_on(experience, tally)
     goes = should_prune_by_raters(
@@ -197,3 +209,18 @@ def line_of(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: 
         if line.experience_id == experience_id:
             return line
     raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")
+
+
+def check_verdicts(lines: Sequence[ReceiptLine], receipt: str, verdicts: Verdicts) -> None:
+    """Raise `InvalidInput` where a verdict is on a note that the receipt did not hand out, or two are on one."""
+    said = verdicts.misled | (verdicts.used or frozenset())
+    if said and not receipt:
+        raise InvalidInput("used or misled came without the receipt of the recall; send it, or leave them out")
+    handed_out = [line.experience_id for line in lines if line.experience_id]
+    if unknown_ids := sorted(said.difference(handed_out)):
+        raise InvalidInput(
+            f"{', '.join(unknown_ids)} is not on receipt {receipt}, which handed out "
+            f"{', '.join(handed_out) or 'nothing'}; used and misled take ids from there"
+        )
+    if both := sorted(verdicts.misled & (verdicts.used or frozenset())):
+        raise InvalidInput(f"{', '.join(both)} is in used and in misled; name it in one of them")

@@ -14,20 +14,20 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Literal
 
-from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally
+from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import THIS_MACHINE
 
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
 
 
 def should_prune(frequency: int, utility: int, *, min_frequency: int, max_utility_ratio: float) -> bool:
-    """Return whether φ removes an experience: recalled often (≥ α), and helpful in at most β of it.
+    """Return whether φ removes an experience: recalled often (≥ α), and succeeded with in at most β of it.
 
     Equality removes, as in eq. 1.
 
     Args:
         frequency: Recalls with a known outcome.
-        utility: Those that helped.
+        utility: Those that succeeded with it.
         min_frequency: α, at least 1.
         max_utility_ratio: β, 0 to 1.
     """
@@ -65,17 +65,35 @@ def should_prune_by_raters(
     return frequency >= min_frequency and float(helped / sum(weights)) < max_utility_ratio
 
 
-def settle_by_outcome(lines: Sequence[ReceiptLine], *, helped: bool, at: datetime) -> list[ReceiptLine]:
-    """Return the lines that a known outcome settles, settled: those that nothing has settled before.
+def settle_by_outcome(
+    lines: Sequence[ReceiptLine], outcome: Outcome, verdicts: Verdicts, *, at: datetime
+) -> list[ReceiptLine]:
+    """Return the lines that a known outcome changes, as they are then; doing it again changes none.
+
+    A rating stays. A note that was used gets the outcome, one that misled did not help, whatever an outcome said of
+    all that stood by. Where it was said what was used, nothing else is settled; otherwise all are that nothing has
+    settled before.
 
     # Departs from the paper, §3.3: f rises when the outcome is known, not at every recall. A benchmark always knows it;
     # a desktop client mostly does not, and counting silence as failure would empty the pool.
     """
-    return [
-        replace(line, helped=helped, settled_by="trajectory", settled_at=at)
-        for line in lines
-        if line.experience_id and line.helped is None
-    ]
+    after = [(line, _settled(line, outcome == "success", verdicts, at=at)) for line in lines if line.experience_id]
+    return [new for line, new in after if (new.helped, new.settled_by) != (line.helped, line.settled_by)]
+
+
+def _settled(line: ReceiptLine, succeeded: bool, verdicts: Verdicts, *, at: datetime) -> ReceiptLine:
+    if line.settled_by == "rating":
+        return line
+    if line.experience_id in verdicts.misled:
+        return replace(line, helped=False, settled_by="misled", settled_at=at)
+    if verdicts.used is None:
+        return line if line.settled_by else replace(line, helped=succeeded, settled_by="trajectory", settled_at=at)
+    if line.experience_id in verdicts.used:
+        return replace(line, helped=succeeded, settled_by="used", settled_at=at)
+    if line.settled_by == "trajectory":
+        # It was settled before it was said what was used.
+        return unsettle(line)
+    return line
 
 
 def settle_by_rating(line: ReceiptLine, *, helped: bool, reason: str, at: datetime) -> ReceiptLine:
@@ -87,14 +105,35 @@ def count(experience: Experience, tally: Tally, *, at: datetime) -> Experience:
     """Return the experience with its counters brought up to date from the receipts; the same one if nothing changed."""
     frequency = experience.prior_frequency + tally.frequency
     utility = experience.prior_utility + tally.utility
-    if (frequency, utility) == (experience.frequency, experience.utility):
-        return experience
-    return replace(experience, frequency=frequency, utility=utility, updated_at=at)
+    counted = replace(
+        experience,
+        frequency=frequency,
+        utility=utility,
+        rated_helpful=tally.rated_helpful,
+        rated_unhelpful=tally.rated_unhelpful,
+        objection=tally.objection,
+    )
+    return experience if counted == experience else replace(counted, updated_at=at)
 
 
 def archive(experience: Experience, reason: str, *, at: datetime) -> Experience:
     """Return the experience out of recall, with the reason."""
     return replace(experience, status="archived", status_reason=reason, updated_at=at)
+
+
+def supersede(older: Experience, newer: Experience, *, at: datetime) -> Experience:
+    """Return the older wording out of recall, with the newer one as the reason; counters do not pass on."""
+    return replace(archive(older, f"superseded by {newer.id}", at=at), superseded_by=newer.id)
+
+
+def is_credited(line: ReceiptLine) -> bool:
+    """Return whether an outcome, and no rater, says of a line that the attempt succeeded."""
+    return line.helped is True and line.settled_by in ("trajectory", "used")
+
+
+def unsettle(line: ReceiptLine) -> ReceiptLine:
+    """Return the line as if nothing had settled it."""
+    return replace(line, helped=None, settled_by="", settled_at=None)
 
 
 def restore(experience: Experience, *, at: datetime) -> Experience:
@@ -107,6 +146,10 @@ def restore(experience: Experience, *, at: datetime) -> Experience:
         utility=0,
         prior_frequency=0,
         prior_utility=0,
+        rated_helpful=0,
+        rated_unhelpful=0,
+        objection="",
+        superseded_by="",
         counted_since=at,
         updated_at=at,
     )
@@ -164,7 +207,7 @@ def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_ret
 
 def prune_reason(experience: Experience, voices: Sequence[Rater]) -> str:
     """Return the sentence that an experience is archived with."""
-    reason = f"helped in {experience.utility} of {experience.frequency} recalls with a known outcome"
+    reason = f"succeeded with it {experience.utility} of {experience.frequency}"
     return reason if len(voices) < 2 else f"{reason}; {len(voices)} users were heard"
 
 

@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from reme_mcp.config.settings import RedactionSettings
 from reme_mcp.safety.secret_rules import MARK, MARK_START, NAMED, OWNER, RULES, STEMS, Found, Rule, compiled, is_given
 from reme_mcp.schema import clean_text
 
@@ -48,6 +49,11 @@ def redactor(also: str = "", *, enabled: bool = True) -> Redact:
         return _redacted(text)
 
     return redact
+
+
+def redactor_of(settings: RedactionSettings) -> Redact:
+    """Return the function that redacts a text as the settings say."""
+    return redactor(settings.also, enabled=settings.enabled)
 
 
 def redact_json(value: object, redact: Redact) -> object:

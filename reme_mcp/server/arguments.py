@@ -104,6 +104,8 @@ class RecordArguments(Arguments):
     ] = None
     experiences: Annotated[Objects | None, _DRAFTS, Field(description="What to remember; [] if nothing")] = None
     receipt: Annotated[str | None, Field(description="From the recall used for this task")] = None
+    used: Annotated[Texts | None, Field(description="Ids of recalled notes you acted on; [] if none")] = None
+    misled: Annotated[Texts | None, Field(description="Ids of those that led you astray")] = None
     trajectory_id: Annotated[str | None, Field(description="With experiences only: the recorded trajectory")] = None
     workspace: Workspace = None
 
@@ -117,6 +119,8 @@ class RecordArguments(Arguments):
             messages=self.messages,
             experiences=self.experiences,
             receipt=self.receipt,
+            used=self.used,
+            misled=self.misled or (),
             trajectory_id=self.trajectory_id,
             workspace=self.workspace,
             source=source,

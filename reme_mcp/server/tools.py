@@ -108,9 +108,9 @@ TOOLS = (
         name="record_trajectory",
         title="Record a trajectory",
         description=(
-            "Call when a task has succeeded or failed, with its outcome, the receipt of the recall, and 1-3 "
-            "experiences worth reusing. Without experiences it answers with a brief: call again with trajectory_id "
-            "and experiences."
+            "Call when a task has succeeded or failed, with its outcome, the receipt of the recall, which of its notes "
+            "you used and which misled you, and 1-3 experiences worth reusing. Without experiences it answers with a "
+            "brief: call again with trajectory_id and experiences."
         ),
         arguments=RecordArguments,
         result=RecordResult,
@@ -125,8 +125,8 @@ TOOLS = (
         name="rate_experience",
         title="Rate an experience",
         description=(
-            "Call when one recalled experience clearly helped or misled. Rating again replaces the rating. "
-            "Experiences that keep not helping are archived."
+            "Call when one recalled experience clearly helped or misled. It weighs more than outcomes do; rating again "
+            "replaces it. Experiences that keep not helping are archived."
         ),
         arguments=RateArguments,
         result=RateResult,

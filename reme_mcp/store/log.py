@@ -11,7 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reme_mcp.schema import Deed, Entry, Experience, ReceiptLine, Recorded, RecordResult, Trajectory, new_id, now
+from reme_mcp.schema import (
+    Deed,
+    Entry,
+    Experience,
+    ReceiptLine,
+    Recorded,
+    RecordResult,
+    Trajectory,
+    new_id,
+    now,
+    one_line,
+)
 from reme_mcp.store.tables import all_of, at_or_after, contains, equals, is_in, read_rows
 
 if TYPE_CHECKING:
@@ -78,7 +89,7 @@ MAX_REASON_CHARS = 200
 
 def entry(did: Deed, about: str, *, workspace: str, source: str, reason: str = "", id: str = "") -> Entry:
     """Return an entry of now."""
-    return Entry(id or new_id("l"), workspace, source, did, about, _brief(reason), now())
+    return Entry(id or new_id("l"), workspace, source, did, about, one_line(reason, MAX_REASON_CHARS), now())
 
 
 def entries_of(did: Deed, experiences: Iterable[Experience], *, source: str) -> list[Entry]:
@@ -134,12 +145,21 @@ def recorded(one: Recorded) -> list[Entry]:
     done: list[tuple[Deed, str, str]] = [
         *(("added", id, f"from {one.id}") for id in answer.added),
         *(("merged", merged.id, f"{one.id} says the same") for merged in answer.merged),
+        *(("superseded", old.id, f"by {old.by} from {one.id}; {old.how}") for old in answer.superseded),
         *(("quarantined", held.id, f"from {one.id}; {held.reason}") for held in answer.quarantined),
     ]
     return [
         first,
         *(
-            Entry(f"{one.id} {did} {id}", one.workspace, one.source, did, id, _brief(reason), one.updated_at)
+            Entry(
+                f"{one.id} {did} {id}",
+                one.workspace,
+                one.source,
+                did,
+                id,
+                one_line(reason, MAX_REASON_CHARS),
+                one.updated_at,
+            )
             for did, id, reason in done
         ),
     ]
@@ -159,8 +179,3 @@ def _of_trajectory(trajectory: Trajectory, did: Deed, about: str, source: str, r
 def newest(entries: Iterable[Entry], *, limit: int) -> list[Entry]:
     """Return the `limit` newest entries, newest first."""
     return sorted(entries, key=lambda one: (one.created_at, one.id), reverse=True)[:limit]
-
-
-def _brief(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 1]}…"

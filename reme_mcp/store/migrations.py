@@ -63,6 +63,18 @@ MIGRATIONS: Sequence[Migration] = (
     new_column("trajectories", "retry_at", "null"),
     new_column("trajectories", "trouble", "''"),
     new_column("experiences", "origins", "arrow_cast(make_array(), 'List(Utf8)')"),
+    new_column("trajectories", "verdicts", "''"),
+    *(
+        new_column(table, column, default)
+        for table in ("experiences", "trash")
+        for column, default in (
+            ("rated_helpful", "cast(0 as bigint)"),
+            ("rated_unhelpful", "cast(0 as bigint)"),
+            ("objection", "''"),
+            ("supersedes", "''"),
+            ("superseded_by", "''"),
+        )
+    ),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reme_mcp.schema import Experience, Rater, ReceiptLine, Tally
+from reme_mcp.schema import EXPLICIT, Experience, Rater, ReceiptLine, Tally
 from reme_mcp.sources import rater_of
-from reme_mcp.store.tables import all_of, equals, is_in, mapped, read_rows
+from reme_mcp.store.tables import all_of, columns_of, equals, from_row, is_in, mapped, read_rows
 
 if TYPE_CHECKING:
     import lancedb
-
-
-if TYPE_CHECKING:
-    Recall = tuple[datetime, bool | None, str]
 
 
 class Receipts:
@@ -68,16 +63,14 @@ class Receipts:
                 self._tables["receipts"]
                 .query()
                 .where(is_in("experience_id", [experience.id for experience in experiences]))
-                .select(["receipt", "experience_id", "helped", "created_at", "source"])
+                .select(columns_of(ReceiptLine))
                 .to_list()
             )
-        recalls: dict[str, dict[str, Recall]] = defaultdict(dict)
-        for row in rows:
-            recalls[row["experience_id"]][row["receipt"]] = row["created_at"], row["helped"], row["source"]
-        for line in settled:
-            recalls[line.experience_id][line.receipt] = line.created_at, line.helped, line.source
+        recalls: dict[str, dict[str, ReceiptLine]] = defaultdict(dict)
+        for line in (*(from_row(ReceiptLine, row) for row in rows), *settled):
+            recalls[line.experience_id][line.receipt] = line
         return {
-            one.id: _sum([recall for recall in recalls[one.id].values() if recall[0] >= one.counted_since])
+            one.id: tally_of([line for line in recalls[one.id].values() if line.created_at >= one.counted_since])
             for one in experiences
         }
 
@@ -91,21 +84,32 @@ class Receipts:
             "recalls": len({row["receipt"] for row in rows}),
             "recalled": len(handed_out),
             "settled": sum(row["helped"] is not None for row in handed_out),
-            "helped": sum(row["helped"] is True for row in handed_out),
+            "succeeded": sum(row["helped"] is True for row in handed_out),
         }
 
 
-def _sum(recalls: Sequence[Recall]) -> Tally:
-    """Return what the recalls of one experience come to."""
+def tally_of(lines: Sequence[ReceiptLine]) -> Tally:
+    """Return what the recalls of one experience come to; of what one rater said of it, the last word counts."""
     known: dict[str, list[bool]] = defaultdict(list)
-    for _, helped, source in recalls:
-        if helped is not None:
-            known[rater_of(source)].append(helped)
+    last_words: dict[str, ReceiptLine] = {}
+    for line in sorted(lines, key=lambda line: (line.settled_at or line.created_at, line.receipt)):
+        if line.helped is None:
+            continue
+        who = rater_of(line.source)
+        known[who].append(line.helped)
+        if line.settled_by in EXPLICIT:
+            # The latest comes last.
+            last_words.pop(who, None)
+            last_words[who] = line
     voices = tuple(Rater(who, len(outcomes), sum(outcomes)) for who, outcomes in sorted(known.items()))
+    objections = [line.reason for line in last_words.values() if not line.helped]
     return Tally(
-        recalled=len(recalls),
+        recalled=len(lines),
         frequency=sum(rater.frequency for rater in voices),
         utility=sum(rater.utility for rater in voices),
-        last_recalled_at=max((created_at for created_at, _, _ in recalls), default=None),
+        last_recalled_at=max((line.created_at for line in lines), default=None),
         voices=voices,
+        rated_helpful=sum(line.helped is True for line in last_words.values()),
+        rated_unhelpful=len(objections),
+        objection=next((reason for reason in reversed(objections) if reason), ""),
     )

@@ -475,7 +475,14 @@ class Store:
 
     async def queued(self, workspace: str | None = None) -> list[Trajectory]:
         """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
-        where = equals("status", "queued")
+        return await self._of_status("queued", workspace)
+
+    async def awaiting(self, workspace: str | None = None) -> list[Trajectory]:
+        """Return what waits for somebody to write its lessons, of one workspace or of all, oldest first."""
+        return await self._of_status("awaiting_experiences", workspace)
+
+    async def _of_status(self, status: str, workspace: str | None) -> list[Trajectory]:
+        where = equals("status", status)
         if workspace is not None:
             where = all_of(where, equals("workspace", workspace))
         return (await self._rows("trajectories", Trajectory, where, newest_first=True))[::-1]

@@ -14,8 +14,9 @@ import functools
 import math
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -37,16 +38,33 @@ STOP_WORDS = tuple(
     with won would wouldn you your yours yourself yourselves
     """.split()  # noqa: SIM905  as a list it would fill the page
 )
+# Numbers, measures of time and quantity, and verbs that go with everything: they are in every second task, whatever it
+# is about. Unlike those above they are searched, but say nothing for a lesson.
+COMMON_WORDS = tuple(
+    """
+    able actually add added ago almost already also although always another anything ask asked bad because begin best
+    better big bit call called came case change changed check checked come comes day days different early either else
+    end ends even ever every everything fail failed fails find fix five four found gave get gets getting give given
+    gives go goes going gone good got great half happen happens help helps here high instead keep keeps kept kind knew
+    know last late later least less little long look looks lot low made make makes making many maybe month months much
+    near never new next nine nothing now often old one open opened part people person put quite rather ready really
+    right run running runs said saw say says see seem set seven several short show shows since six small something
+    soon start started still stop sure take taken takes tell ten thing things think three time times today together
+    tomorrow took tried try turn turns twice two use used uses using usually want wants way ways week weeks well went
+    whether whole within without work worked working works write wrong year years yes yesterday yet
+    """.split()  # noqa: SIM905  as a list it would fill the page
+)
 MIN_WORDS = 2
 # Fewer words that carry grammar in a language do not make a text one of it.
 MIN_GRAMMAR_WORDS = 2
-MIN_WORD_SHARE = 0.12
+MIN_WORD_SHARE = 0.15
 # Texts whose words are remembered: those of one topic come up again and again. About 10 kB each.
 REMEMBERED_TEXTS = 512
 # Words whose stems are, at about 0.2 kB each.
 REMEMBERED_WORDS = 8_192
 
 _STOP = frozenset(STOP_WORDS)
+_COMMON = _STOP.union(COMMON_WORDS)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _QUOTED = re.compile(r"""(?<!\w)(['"`])(?=\S).{1,200}?(?<=\S)\1(?!\w)|[“‘«「].{1,200}?[”’»」]""")
 _EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
@@ -74,17 +92,62 @@ def stems(text: str) -> frozenset[str]:
     return frozenset(_counts(text))
 
 
-def telling(text: str) -> str:
-    """Return `text` without the words that carry grammar in its language, if that is another one than English.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a text is about, in its own language.
 
-    The language is the one that most of its words carry grammar in.
+    Attributes:
+        language: As `stop_words` names it; `other` where its letters are not Latin and it is not known.
+        words: Its telling words, those that are not common: stemmed as its language has it, and as English has it, for
+            names and borrowed words.
+        forms: Both.
     """
-    words = set(_WORD.findall(text.lower()))
-    languages = _grammar_words()
-    language = max(languages, key=lambda name: (len(words & languages[name]), name == "english"))
-    if language == "english" or len(words & languages[language]) < MIN_GRAMMAR_WORDS:
-        return text
-    return _WORD.sub(lambda word: "" if word.group().lower() in languages[language] else word.group(), text)
+
+    language: str
+    words: frozenset[tuple[str, str]]
+    forms: frozenset[str]
+
+    def shared_with(self, other: Told) -> int:
+        """Return how many of its telling words another text has."""
+        return sum(own in other.forms or english in other.forms for own, english in self.words)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
+def told(text: str) -> Told:
+    """Return language and telling words of `text`; the language is the one that most of its common words are of."""
+    lower = _CAMEL.sub(" ", text).lower()
+    runs = _EAST_ASIAN.findall(lower)
+    found = set(_WORD.findall(_EAST_ASIAN.sub(" ", lower) if runs else lower))
+    language = _language(found)
+    common = _COMMON if language == "english" else _COMMON | _grammar_words()[language]
+    own, english = _stemmer(language), _stemmer("english")
+    words = {(own(word), english(word)) for word in map(_folded, found - common)}
+    words.update((pair, pair) for run in runs for pair in _pairs(run))
+    known = "other" if language == "english" and not mostly_latin(text) else language
+    return Told(known, frozenset(words), frozenset(chain.from_iterable(words)))
+
+
+def _language(words: set[str]) -> str:
+    """Return the language of a text with these words; English where nothing else is clear."""
+    counts = Counter(chain.from_iterable(_languages_of().get(word, ()) for word in words))
+    language = max(counts, key=lambda name: (counts[name], name == "english"), default="english")
+    return language if counts[language] >= MIN_GRAMMAR_WORDS else "english"
+
+
+def language_of(text: str) -> str:
+    """Return the language that most words of `text` carry grammar in; English where hardly any does in another."""
+    return _language(set(_WORD.findall(text.lower())))
+
+
+@functools.cache
+def grammar_words(language: str) -> frozenset[str]:
+    """Return the words that carry grammar in a language, without accents."""
+    return frozenset(map(_folded, STOP_WORDS if language == "english" else _grammar_words()[language]))
+
+
+def stem(word: str, language: str) -> str:
+    """Return the stem of one word in lower case, in its language, without accents."""
+    return _folded(_stemmer(language)(word))
 
 
 def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -110,19 +173,21 @@ def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
 def _counts(text: str) -> Mapping[str, int]:
     """Return the words of `text` and how often they stand in it."""
     folded = _CAMEL.sub(" ", text).lower()
-    stem = _stemmer()
+    stem = _stemmer("english")
     if folded.isascii():
         return Counter([stem(word) for word in _WORD.findall(folded) if word not in _STOP])
-    folded = "".join(letter for letter in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(letter))
-    folded = unicodedata.normalize("NFC", folded)
+    folded = _folded(folded)
     counts = Counter(stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP)
     counts.update(pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run))
     return counts
 
 
-def words_needed(distinct: int) -> int:
-    """Return how many of a query's `distinct` words a text must share before it counts as being about the same."""
-    return max(min(MIN_WORDS, distinct), math.ceil(MIN_WORD_SHARE * distinct))
+def words_needed(distinct: int, *, least: int = MIN_WORDS) -> int:
+    """Return how many of a query's `distinct` words a text must share before it counts as being about the same.
+
+    A share of them, and `least` of them or all.
+    """
+    return max(min(least, distinct), math.ceil(MIN_WORD_SHARE * distinct))
 
 
 def mostly_latin(text: str) -> bool:
@@ -135,6 +200,14 @@ def _pairs(run: str) -> list[str]:
     return [run[start : start + 2] for start in range(max(1, len(run) - 1))]
 
 
+def _folded(text: str) -> str:
+    """Return `text` without accents."""
+    if text.isascii():
+        return text
+    letters = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return unicodedata.normalize("NFC", "".join(letters))
+
+
 @functools.cache
 def _grammar_words() -> Mapping[str, frozenset[str]]:
     from stop_words import AVAILABLE_LANGUAGES, get_stop_words
@@ -143,8 +216,22 @@ def _grammar_words() -> Mapping[str, frozenset[str]]:
 
 
 @functools.cache
-def _stemmer() -> Callable[[str], str]:
+def _languages_of() -> Mapping[str, tuple[str, ...]]:
+    """Return of which languages each common word is one."""
+    languages: dict[str, list[str]] = defaultdict(list)
+    for language, words in _grammar_words().items():
+        for word in words:
+            languages[word].append(language)
+    return {word: tuple(names) for word, names in languages.items()}
+
+
+@functools.cache
+def _stemmer(language: str) -> Callable[[str], str]:
+    """Return what stems the words of a language; one that nobody has rules for keeps its words."""
     from py_rust_stemmers import SnowballStemmer
 
-    stem: Callable[[str], str] = SnowballStemmer("english").stem_word
+    try:
+        stem: Callable[[str], str] = SnowballStemmer(language).stem_word
+    except ValueError:
+        return str
     return functools.lru_cache(maxsize=REMEMBERED_WORDS)(stem)

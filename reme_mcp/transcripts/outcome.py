@@ -7,9 +7,9 @@ Does not know: the pool. An outcome that is not known is never guessed from sile
 The rules, the first that applies:
 
     words        The user's last words, after which no tool was called, say that it works, thank for it, or say that it
-                 does not. Questions, wishes and conditions say nothing; words for both say nothing.
-    tests        The last run of tests, after which no file was edited, counts its failures or passes, or has an exit
-                 status.
+                 does not (`verdict.py`). Words that have the work taken back count also where tools did so after them.
+    tests        The last run of tests, after which no file was edited and no user complained, counts its failures or
+                 passes, or has an exit status.
 
 An attempt that the user interrupted last has no outcome.
 """
@@ -21,38 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reme_mcp.schema import Outcome
+from reme_mcp.schema import Outcome, one_line
 from reme_mcp.transcripts.transcript import Step
+from reme_mcp.transcripts.verdict import verdict_of
 
 Rule = Literal["words", "tests", "none"]
 SHOWN_CHARS = 80
 
-_SENTENCE_END = re.compile(r"(?<=[.!?;。！？])\s*|\n+")
-# What is asked for, wished for or only supposed.
-_NO_FACT = re.compile(
-    r"[?？]\s*$"
-    r"|\b(?:if|when|once|until|unless|make sure|ensure|should|would|could|can|please|let's|want|need|try)\b"
-    r"|如果|请|應該|应该",
-    re.IGNORECASE,
-)
-_FAILS = re.compile(
-    r"\b(?:does|do|did|is|are|was|has|have)(?:n't|n’t| not| still not)\s+(?:\w+\s+){0,2}?"
-    r"(?:work|help|fix|fixed|working|solved?|right|correct)"
-    r"|\bnot (?:working|fixed|solved|right|correct|what i (?:asked|wanted|meant))\b"
-    r"|\bstill (?:\w+\s+){0,2}?(?:fail\w*|broken|wrong|crash\w*|errors?|the same|not|doesn't|doesn’t|happening|there)\b"
-    r"|\b(?:it|this|that) (?:fails|failed|is broken|is wrong|broke|crashes|crashed|made it worse)\b"
-    r"|\bsame (?:error|problem|issue)\b|\b(?:give|giving) up\b|^\s*wrong\b|\brevert (?:it|that|this|everything)\b"
-    r"|不行|没用|沒用|不对|不對|还是(?:不|错|报错)|仍然(?:失败|报错)|失败了",
-    re.IGNORECASE,
-)
-_WORKS = re.compile(
-    r"\b(?:it|this|that|everything|all|now)(?:'s|’s)? (?:now |all |finally |really |just )?"
-    r"(?:works?|worked|working|fixed|solved|correct|perfect|good|green)\b"
-    r"|^\s*(?:it |that )?works?\b|^\s*(?:perfect|great|excellent|awesome|brilliant|wonderful|nice|lovely|well done)\b"
-    r"|\bthanks?\b|\bthank you\b|\bthx\b|\bgood job\b|\blgtm\b|\bship it\b|\bproblem solved\b"
-    r"|谢谢|謝謝|成功了|可以了|搞定|完美",
-    re.IGNORECASE,
-)
 _TEST_RUN = re.compile(
     r"\b(?:pytest|py\.test|tox|nox|unittest|jest|vitest|mocha|rspec|phpunit|ctest)\b"
     r"|\b(?:npm|yarn|pnpm|bun)(?: run)? test|\b(?:go|cargo|dotnet|swift|mix|bazel|deno|rake) test\b"
@@ -98,20 +73,12 @@ def by_words(steps: Sequence[Step]) -> Inferred | None:
     spoken = [place for place, step in enumerate(steps) if step.role == "user"]
     if not spoken or not any(step.role != "user" for step in steps[: spoken[-1]]):
         return None
-    if any(step.role == "call" for step in steps[spoken[-1] :]):
+    # What was said in several messages was said at once, where nobody answered between them.
+    first = next((p for p in range(spoken[-1], -1, -1) if steps[p].role in ("assistant", "call")), -1)
+    verdict = verdict_of("\n".join(steps[place].text for place in spoken if place > first))
+    if verdict is None or (not verdict.undoes and any(step.role == "call" for step in steps[spoken[-1] :])):
         return None
-    verdicts: dict[Outcome, str] = {}
-    for sentence in _SENTENCE_END.split(steps[spoken[-1]].text):
-        if not sentence.strip() or _NO_FACT.search(sentence):
-            continue
-        if _FAILS.search(sentence):
-            verdicts.setdefault("failure", sentence)
-        elif _WORKS.search(sentence):
-            verdicts.setdefault("success", sentence)
-    if len(verdicts) != 1:
-        return None
-    ((outcome, words),) = verdicts.items()
-    return Inferred(outcome, "words", _shown(words))
+    return Inferred(verdict.outcome, "words", one_line(verdict.words, SHOWN_CHARS))
 
 
 def by_tests(steps: Sequence[Step]) -> Inferred | None:
@@ -128,25 +95,27 @@ def by_tests(steps: Sequence[Step]) -> Inferred | None:
                 waiting.remove(pair)
                 if _TEST_RUN.search(pair[0].text) and not _EDITS.fullmatch(step.tool):
                     last = (pair[0], step, pair[1])
-    if last is None or any(s.role == "call" and _EDITS.fullmatch(s.tool) for s in steps[last[2] :]):
+    if last is None or any(_outdates(step) for step in steps[last[2] :]):
         return None
     result = last[1]
     statuses = [int(match[1] or match[2]) for match in _EXIT_STATUS.finditer(result.text)]
     if found := _FAILED.search(result.text):
-        return Inferred("failure", "tests", _shown(_line(result.text, found)))
+        return Inferred("failure", "tests", one_line(_line(result.text, found), SHOWN_CHARS))
     # That the call failed is not enough: the user may have refused it, and nothing was run.
     if any(statuses):
-        return Inferred("failure", "tests", _shown(result.text))
+        return Inferred("failure", "tests", one_line(result.text, SHOWN_CHARS))
     if found := _PASSED.search(result.text):
-        return Inferred("success", "tests", _shown(_line(result.text, found)))
+        return Inferred("success", "tests", one_line(_line(result.text, found), SHOWN_CHARS))
     return Inferred("success", "tests", "exit status 0") if statuses else None
+
+
+def _outdates(step: Step) -> bool:
+    """Say whether a step after a run of tests takes its word away: an edit, or a user who says that it fails."""
+    if step.role == "user":
+        return (said := verdict_of(step.text)) is not None and said.outcome == "failure"
+    return step.role == "call" and _EDITS.fullmatch(step.tool) is not None
 
 
 def _line(text: str, found: re.Match[str]) -> str:
     start = text.rfind("\n", 0, found.start()) + 1
     return text[start:].split("\n", 1)[0]
-
-
-def _shown(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARS else f"{line[: SHOWN_CHARS - 1]}…"

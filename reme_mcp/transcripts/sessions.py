@@ -1,9 +1,9 @@
 """What Claude Code and Codex write down of a session, read as chat messages.
 
 In:  the bytes of a session file, `~/.claude/projects/*/<session>.jsonl` or `~/.codex/sessions/…/rollout-*.jsonl`.
-Out: a `Session`: messages in a shape that `transcript.py` reads, the task, what of our own answers is in it, and how
-     many entries of which kind were left out.
-Does not know: how the session ended, or the pool.
+Out: a `Session` for each task in it: messages in a shape that `messages.py` reads, the task, what of our own answers is
+     in it, and how many entries of which kind were left out.
+Does not know: how an attempt ended, or the pool.
 
 Neither format is documented by its maker, and both change with every version: an entry that is not known is counted and
 left out, never an error. Sidechains (the work of subagents), thinking, and what the client itself puts into the user's
@@ -18,37 +18,34 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from reme_mcp.errors import InvalidInput
 from reme_mcp.schema import ID_ALPHABET, ID_LENGTH, MAX_LABEL_CHARS, MAX_TASK_CHARS
+from reme_mcp.transcripts.attempts import Part, split, text_of
 from reme_mcp.transcripts.messages import parse_messages
+from reme_mcp.transcripts.session_lines import entries
 from reme_mcp.transcripts.transcript import Transcript, to_json
+from reme_mcp.transcripts.verdict import verdict_of
+from reme_mcp.transcripts.wrapping import is_interruption, request_in, words_of
 
 Format = Literal["claude-code", "codex"]
+OF_THE_CLIENT = "of the client or a subagent"
 # Texts are cut to these lengths, one after the other, until the session is short enough.
 CUTS = (20_000, 8_000, 4_000, 2_000, 1_000, 500)
 
-# What the clients put into a user's message, or send as one.
-_NOT_THE_USER = re.compile(
-    r"\s*(?:<(?:command-|local-command-|bash-|system-reminder|user-prompt-submit-hook|task-notification"
-    r"|environment_context|user_instructions|INSTRUCTIONS|turn_aborted|permissions|skills|collaboration_mode)"
-    r"|# AGENTS\.md instructions|Caveat: The messages below were generated)"
-)
-_INTERRUPTED = re.compile(r"\[Request interrupted by user|<turn_aborted>")
-_REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _OURS = re.compile(r"(?:.*[^a-z0-9])?(recall_experiences|record_trajectory)", re.IGNORECASE)
 _RECEIPT = re.compile(rf"receipt\\?\"?\s*[=:]\s*\\?\"(r-[{ID_ALPHABET}]{{{ID_LENGTH}}})")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session, as an attempt at a task.
+    """A session, or the part of one that is about one task.
 
     Attributes:
-        task: The user's first words, cut to what a task may be.
+        task: The user's words that ask for it, cut to what a task may be.
         messages: For `transcript.parse_messages`.
         transcript: What that makes of them.
         receipts: Of our recalls that are in it, in order.
@@ -66,60 +63,95 @@ class Session:
     skipped: Mapping[str, int]
 
 
-def read(data: bytes, format: Format, *, max_chars: int) -> Session:
+def read(data: bytes, format: Format, *, max_chars: int, whole: bool = False) -> tuple[Session, ...]:
     """Read a session file.
 
     Args:
         data: Of the file.
         format: Whose it is.
-        max_chars: Of the transcript's JSON text; long texts are cut in their middle until it fits.
+        max_chars: Of each transcript's JSON text; long texts are cut in their middle until it fits.
+        whole: Whether it is one attempt, however many tasks are in it.
+
+    Returns:
+        The attempts in it, one at least, in order.
 
     Raises:
-        InvalidInput: There is no message of a user in it.
+        InvalidInput: There is no request of a user in it, or it is compressed.
     """
     reading = _Reading()
     take = reading.claude_code if format == "claude-code" else reading.codex
-    for entry in _entries(data, reading.skipped):
+    for entry in entries(data, reading.skipped):
         take(entry)
-    if not reading.task:
+    if not reading.has_task:
         left_out = ", ".join(f"{count} {kind}" for kind, count in sorted(reading.skipped.items())) or "nothing"
         raise InvalidInput(f"no words of a user are in it (left out: {left_out}); is it a session of {format}?")
-    messages, transcript = _within(reading.messages, max_chars)
-    ours = [(match[1].lower(), step) for step in transcript.steps if (match := _OURS.fullmatch(step.tool))]
-    said = [step.text for tool, step in ours if tool == "recall_experiences" and step.role == "result"]
-    receipts = dict.fromkeys(match[1] for text in (*reading.contexts, *said) for match in _RECEIPT.finditer(text))
-    return Session(
-        task=reading.task[:MAX_TASK_CHARS],
-        messages=messages,
-        transcript=transcript,
-        receipts=tuple(receipts),
-        is_recorded=any(t == "record_trajectory" and s.role == "result" and not s.failed for t, s in ours),
-        is_interrupted=reading.is_interrupted,
-        skipped=dict(reading.skipped),
+    parts = (Part(0, tuple(reading.messages)),) if whole else split(reading.messages)
+    starts = [0, *(part.start for part in parts[1:]), len(reading.messages) + 1]
+    read = [reading.session(part, starts[place], starts[place + 1], max_chars) for place, part in enumerate(parts)]
+    # An assistant may record what is settled when the next thing has been asked for already.
+    last_recorded = max((place for place, one in enumerate(read) if one.is_recorded), default=-1)
+    return tuple(
+        replace(
+            one,
+            is_recorded=place <= last_recorded,
+            is_interrupted=reading.is_interrupted and place == len(read) - 1,
+        )
+        for place, one in enumerate(read)
     )
 
 
 class _Reading:
-    """What has been read of one file so far."""
+    """What has been read of one file so far.
+
+    Attributes:
+        has_task: A user has asked for something.
+        contexts: What hooks added, each with the number of messages before it.
+        command: What a block asked for that is not in a user's own words, until somebody answers it.
+    """
 
     def __init__(self) -> None:
         self.messages: list[object] = []
         self.skipped: Counter[str] = Counter()
-        self.contexts: list[str] = []
-        self.task = ""
+        self.contexts: list[tuple[int, str]] = []
+        self.has_task = False
         self.is_interrupted = False
+        self.command = ""
+        self._is_compacted = False
         self._seen: set[str] = set()
+
+    def session(self, part: Part, start: int, end: int, max_chars: int) -> Session:
+        """Return one attempt; what stands between `start` and `end` of the messages is its own."""
+        messages, transcript = _within(list(part.messages), max_chars)
+        ours = [(match[1].lower(), step) for step in transcript.steps if (match := _OURS.fullmatch(step.tool))]
+        said = [step.text for tool, step in ours if tool == "recall_experiences" and step.role == "result"]
+        added = [text for place, text in self.contexts if start < place <= end or place == start == 0]
+        receipts = dict.fromkeys(match[1] for text in (*added, *said) for match in _RECEIPT.finditer(text))
+        return Session(
+            task=next(filter(None, map(text_of, part.messages))).strip()[:MAX_TASK_CHARS],
+            messages=messages,
+            transcript=transcript,
+            receipts=tuple(receipts),
+            is_recorded=any(t == "record_trajectory" and s.role == "result" and not s.failed for t, s in ours),
+            is_interrupted=False,
+            skipped=dict(self.skipped),
+        )
 
     def claude_code(self, entry: dict[str, object]) -> None:
         kind, message = entry.get("type"), entry.get("message")
+        follows_compaction, self._is_compacted = self._is_compacted, entry.get("subtype") == "compact_boundary"
         if kind == "attachment":
+            attachment = entry.get("attachment")
+            if isinstance(attachment, dict) and attachment.get("type") == "queued_command":
+                # What the user typed while the assistant worked.
+                self.add("user", attachment.get("prompt"))
+                return
             # What a hook added to a prompt is kept beside the conversation.
-            self.contexts += _hook_contexts(entry.get("attachment"))
+            self.contexts += ((len(self.messages), text) for text in _hook_contexts(attachment))
             self.skipped["attachment"] += 1
         elif not isinstance(kind, str) or kind not in ("user", "assistant") or not isinstance(message, dict):
             self.skipped[_label(kind)] += 1
-        elif entry.get("isSidechain") or entry.get("isMeta") or entry.get("isCompactSummary"):
-            self.skipped["of the client or a subagent"] += 1
+        elif _is_flagged(entry) or (follows_compaction and kind == "user"):
+            self.skipped[OF_THE_CLIENT] += 1
         elif isinstance(uuid := entry.get("uuid"), str) and uuid in self._seen:
             self.skipped["repeated"] += 1
         else:
@@ -128,15 +160,18 @@ class _Reading:
 
     def codex(self, entry: dict[str, object]) -> None:
         # Older versions write the item itself, without its envelope.
-        item = entry.get("payload") if entry.get("type") == "response_item" else entry
+        item = entry.get("payload") if entry.get("type") in ("response_item", "event_msg") else entry
         kind = item.get("type") if isinstance(item, dict) else None
-        if not isinstance(item, dict) or not isinstance(kind, str) or kind not in _CODEX_ITEMS:
+        if entry.get("type") == "event_msg":
+            self.is_interrupted = self.is_interrupted or kind == "turn_aborted"
+            self.skipped["event_msg"] += 1
+        elif not isinstance(item, dict) or not isinstance(kind, str) or kind not in _CODEX_ITEMS:
             self.skipped[_label(kind or entry.get("type"))] += 1
-            return
-        if kind == "message":
+        elif kind == "message":
             role = item.get("role")
             if isinstance(role, str) and role in ("user", "assistant"):
-                self.add(role, _codex_text(item.get("content")))
+                content = item.get("content")
+                self.add(role, content if isinstance(content, str) else _codex_blocks(content, role))
             else:
                 self.skipped[_label(f"message of {role}")] += 1
         else:
@@ -146,16 +181,18 @@ class _Reading:
         """Add what somebody said, without what the client put into the user's mouth."""
         if role == "user":
             texts = [content] if isinstance(content, str) else _texts(content)
-            if any(_INTERRUPTED.match(text.lstrip()) for text in texts):
+            if any(map(is_interruption, texts)):
                 self.is_interrupted = True
                 self.skipped["interruption"] += 1
                 return
+            self.command = _request_in(texts, plain=not self.has_task)
             content = _of_the_user(content)
             if not content:
-                self.skipped["of the client or a subagent"] += 1
+                self.skipped[OF_THE_CLIENT] += 1
                 return
-            said = content if isinstance(content, str) else "\n".join(_texts(content))
-            self.task = self.task or said.strip()
+            if (said := text_of({"role": "user", "content": content})).strip():
+                # Praise for what came before the file is no request.
+                self.has_task = self.has_task or not self.messages or verdict_of(said) is None
         self.put({"role": role, "content": content})
 
     def put(self, message: object) -> None:
@@ -164,24 +201,29 @@ class _Reading:
         except InvalidInput:
             self.skipped["message of an unknown shape"] += 1
             return
+        if self.command:
+            self.messages.append({"role": "user", "content": self.command})
+            self.has_task, self.command = True, ""
         self.is_interrupted = False
         self.messages.append(message)
 
 
-def _entries(data: bytes, skipped: Counter[str]) -> Iterator[dict[str, object]]:
-    # Only \n ends a line; the last one may be torn, where the client is still writing.
-    for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            skipped["line that is no JSON"] += 1
-            continue
-        if isinstance(entry, dict):
-            yield entry
-        else:
-            skipped["line that is no object"] += 1
+def _is_flagged(entry: Mapping[str, object]) -> bool:
+    """Say whether a client marks an entry as something else than a turn of the conversation.
+
+    Its marks are called `isMeta`, `isSidechain`, `isCompactSummary` and more with every version; ordinary turns have
+    none that is true.
+    """
+    origin = entry.get("origin")
+    kind = origin.get("kind") if isinstance(origin, dict) else None
+    return (isinstance(kind, str) and kind not in ("human", "user")) or any(
+        value is True and name.startswith("is") and name[2:3].isupper() for name, value in entry.items()
+    )
+
+
+def _request_in(texts: list[str], *, plain: bool) -> str:
+    found = next(filter(None, map(request_in, texts)), "")
+    return found if plain or found.startswith("/") else ""
 
 
 def _label(kind: object) -> str:
@@ -212,15 +254,14 @@ def _cut(value: object, longest: int) -> object:
 def _of_the_user(content: object) -> object:
     """Return a user's content without what the client added; empty where nothing is left."""
     if isinstance(content, str):
-        return "" if _NOT_THE_USER.match(content) else _REMINDER.sub("", content).strip()
+        return words_of(content)
     if not isinstance(content, list):
         return content
     kept: list[object] = []
     for block in content:
         if isinstance(block, dict) and isinstance(text := block.get("text"), str):
-            text = "" if _NOT_THE_USER.match(text) else _REMINDER.sub("", text).strip()
-            if text:
-                kept.append(block | {"text": text})
+            if words := words_of(text):
+                kept.append(block | {"text": words})
         else:
             kept.append(block)
     return kept
@@ -239,8 +280,10 @@ def _hook_contexts(attachment: object) -> list[str]:
     return [text for value in values for text in _hook_contexts(value)]
 
 
-def _codex_text(content: object) -> str:
-    return content if isinstance(content, str) else "\n".join(_texts(content))
+def _codex_blocks(content: object, role: str) -> object:
+    """Return content blocks of Codex as plain ones; an assistant's stand together, a user's may be of several minds."""
+    texts = _texts(content)
+    return "\n".join(texts) if role == "assistant" else [{"type": "text", "text": text} for text in texts]
 
 
 def _codex_call(item: Mapping[str, object]) -> object:

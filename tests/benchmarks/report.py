@@ -26,12 +26,12 @@ HANDED_ON = ("LOGNAME", "PATH", "SHELL", "TERM", "USER", "SYSTEMROOT", "TEMP")
 FILE_WIDTH = 150
 
 
-def parser(docstring: str | None, *, data: str = "") -> argparse.ArgumentParser:
+def parser(docstring: str | None, *, data: str = "", needs_data: bool = True) -> argparse.ArgumentParser:
     """Return a parser that knows `--json`, and `--data` where `data` says what that is."""
     made = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     if data:
-        made.add_argument("--data", type=Path, metavar="DIR", required=True, help=data)
+        made.add_argument("--data", type=Path, metavar="DIR", required=needs_data, help=data)
     return made
 
 

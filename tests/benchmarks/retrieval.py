@@ -1,7 +1,12 @@
 """Whether recall finds the right lesson, on pools whose relevance somebody has judged.
 
+    python -m tests.benchmarks.retrieval --models DIR [--month FILE] [--before FILE] [--json FILE]
     python -m tests.benchmarks.retrieval --data DIR --models DIR [--distractors 2000]
         [--tuned-on bfcl_qwen3_8b] [--pools NAME ...] [--tracks B3 B4] [--systems hybrid+task ...] [--json FILE]
+
+Without --data a month of mixed work is played, that of `month.py` or another one in its format: how many of the notes
+that are handed out are about something else, with the defaults, by words (`lexical`) and with a model (`hybrid`).
+`kept` is the share of the right notes of an earlier run, its --json given by --before, that are handed out still.
 
 Read: DIR/*.jsonl, pools in upstream's format, one experience a line with its extras flat in `metadata`; and
 DIR/qrels.jsonl, one `{"track", "pool", "query", "relevant": {memory_id: gain}}` a line. Every pool becomes a temporary
@@ -30,6 +35,7 @@ is rather too narrow.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -56,7 +62,7 @@ from reme_mcp.models.embedder import Embedder, load_embedder
 from reme_mcp.schema import MAX_TASK_CHARS, Experience, Kind, now, task_key
 from reme_mcp.store.compaction import EVERY_WRITES
 from reme_mcp.store.store import Store
-from tests.benchmarks import report
+from tests.benchmarks import month, report
 from tests.benchmarks.questions import LONG_OFF_TOPIC, NOTES, SHORT_OFF_TOPIC, Note
 
 Floats = npt.NDArray[np.float64]
@@ -640,7 +646,9 @@ def _show_rest(figures: Figures, milliseconds: Sequence[Mapping[str, Any]]) -> N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return its exit status."""
-    parser = report.parser(__doc__, data="folder with the pools, *.jsonl, and qrels.jsonl")
+    parser = report.parser(__doc__, data="folder with the pools, *.jsonl, and qrels.jsonl", needs_data=False)
+    parser.add_argument("--month", type=Path, metavar="FILE", help="a month of tasks; without --data, that of ours")
+    parser.add_argument("--before", type=Path, metavar="FILE", help="of an earlier run of the month")
     parser.add_argument("--models", type=Path, metavar="DIR", help="fastembed's cache folder; without it only words")
     parser.add_argument(
         "--model", default=EmbedderSettings().model, metavar="NAME", help="of the embedder (%(default)s)"
@@ -655,6 +663,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(systems) < len(arguments.systems):
         print("Without --models no system that needs vectors runs: words only.")
     settings = EmbedderSettings(model=arguments.model, cache_dir=str(arguments.models or ""), download=False)
+    if arguments.data is None:
+        return _play_month(arguments, settings)
+    if arguments.month or arguments.before:
+        parser.error("--month and --before go without --data")
     try:
         pools = read_pools(arguments.data, names=arguments.pools, tracks=arguments.tracks)
         embedder = load_embedder(settings, False) if any(system.uses_model for system in systems) else None
@@ -695,6 +707,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             "milliseconds": milliseconds,
         },
     )
+    return 0
+
+
+def _play_month(arguments: argparse.Namespace, settings: EmbedderSettings) -> int:
+    systems = {"lexical": EmbedderSettings(provider="none")} | ({"hybrid": settings} if arguments.models else {})
+    try:
+        played = month.read_month(arguments.month or month.BUILT_IN)
+        before = json.loads(arguments.before.read_text(encoding="utf-8"))["handed"] if arguments.before else {}
+        with tempfile.TemporaryDirectory() as folder:
+            figures = anyio.run(month.measure, played, Path(folder), systems, load_embedder, before)
+    except (OSError, ValueError, KeyError, EmbedderError) as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    report.write(arguments.json, figures)
     return 0
 
 

@@ -235,4 +235,4 @@ def test_the_demo_plays_its_story_to_the_end(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "The loop is closed: recalled, settled, pruned, restored." in done.stdout
-    assert "archived (helped in 0 of 5 recalls with a known outcome)" in done.stdout
+    assert "archived (succeeded with it 0 of 5)" in done.stdout

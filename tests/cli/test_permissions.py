@@ -128,6 +128,7 @@ def test_doctor_tells_of_it(run: Run, tmp_path: Path) -> None:
     assert "\tfiles\t" not in run("--config", str(file), "doctor").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace shows every connection of every process")
 def test_nothing_is_connected_to_while_the_loop_runs(tmp_path: Path) -> None:
     # The demo is a real client and a real server, from the first recall to the restored lesson.

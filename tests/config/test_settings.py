@@ -54,6 +54,7 @@ NUMBERS = [
     ("judge.min_verdict", 0.0, 1.0),
     ("dedup.min_cosine", 0.5, 1.0),
     ("dedup.min_text_overlap", 0.3, 1.0),
+    ("dedup.min_agreement", 0.1, 1.0),
     ("dedup.min_task_cosine", 0.5, 1.0),
     ("dedup.min_task_overlap", 0.3, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),

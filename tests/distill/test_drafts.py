@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reme_mcp.config.settings import DedupSettings
-from reme_mcp.distill.dedup import exchanges_words, find_twin, lesson, text_overlap
+from reme_mcp.distill.dedup import find_twin, pairs_to_compare, text_overlap
 from reme_mcp.distill.drafts import (
     NamedDraft,
     earlier_attempts,
@@ -289,24 +289,26 @@ def test_overlap_is_a_share_and_the_same_both_ways(first: str, second: str) -> N
 NEW = experience("e-new", content="Run the build before the upload of the site.")
 NEAR = experience("e-near", content="Run the build before the upload of a site.")
 FAR = experience("e-far", when_to_use="Boiling eggs at altitude", content="Two minutes more per thousand metres.")
-OVERLAP = text_overlap(lesson(NEW), lesson(NEAR))
 
 
-@pytest.mark.parametrize(("threshold", "found"), [(OVERLAP - 0.001, True), (OVERLAP, True), (OVERLAP + 0.001, False)])
-def test_a_wording_in_common_makes_a_twin_from_the_threshold_on(threshold: float, found: bool) -> None:
-    twin = find_twin(NEW, [FAR, NEAR], {}, DedupSettings(min_text_overlap=threshold))
-    assert (twin is not None) is found
+FAR_OFF = {"min_cosine": 1.0, "min_text_overlap": 1.0, "min_agreement": 1.0}
+SHORTER = experience("e-new", content="Run the build before the upload.")
+
+
+@pytest.mark.parametrize(
+    "near",
+    [{}, {"min_text_overlap": 0.3}, {"min_cosine": 0.9}, {"min_agreement": 0.5}],
+)
+def test_reaching_one_threshold_is_enough_to_be_compared(near: dict[str, float]) -> None:
+    longer = experience("e-near", content="Run the build before the upload of the site, and look at it on a phone.")
+    twin = find_twin(SHORTER, [FAR, longer], {"e-near": 0.9}, DedupSettings(**(FAR_OFF | near)))
+    assert (twin is not None) is bool(near)
     if twin is not None:
-        assert twin.experience == NEAR
-        assert "wording" in twin.how
+        assert (twin.experience, twin.corrects) == (longer, False)
 
 
-@pytest.mark.parametrize(("cosine", "found"), [(0.899, False), (0.9, True), (0.901, True), (1.0, True)])
-def test_a_meaning_in_common_makes_a_twin_from_the_threshold_on(cosine: float, found: bool) -> None:
-    twin = find_twin(NEW, [FAR], {"e-far": cosine}, DedupSettings(min_cosine=0.9))
-    assert (twin is not None) is found
-    if twin is not None:
-        assert twin.how == f"cosine {cosine:.2f}"
+def test_what_is_only_near_by_meaning_is_another_lesson() -> None:
+    assert find_twin(NEW, [FAR], {"e-far": 0.99}, DedupSettings()) is None
 
 
 def test_what_reads_alike_but_is_of_another_kind_is_no_twin_unless_it_is_the_same_in_every_word() -> None:
@@ -330,26 +332,24 @@ def test_what_reads_alike_but_is_of_another_kind_is_no_twin_unless_it_is_the_sam
 )
 def test_a_not_a_number_or_another_order_turns_a_lesson_around(content: str, same: bool) -> None:
     other = experience("e-other", content=content)
-    assert (find_twin(NEW, [other], {"e-other": 0.99}, DedupSettings()) is not None) is same
+    twin = find_twin(NEW, [other], {"e-other": 0.99}, DedupSettings())
+    assert twin is not None
+    assert twin.corrects is not same
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "is_another"),
-    [
-        ("book the Paris office by phone", "book the Berlin office by phone", True),
-        ("To apply the mail settings restart postfix", "To apply the mail settings reload nginx", True),
-        ("one two three alpha beta gamma", "one two three delta epsilon zeta", True),
-        ("one two three alpha beta gamma", "one two three delta epsilon zeta eta", False),
-        ("one two three alpha beta gamma theta", "one two three delta epsilon zeta", False),
-        ("one two three", "one two three delta", False),
-        ("restart the server", "restart a server", False),
-        ("restart the server", "restarting the servers", False),
-    ],
-)
-def test_a_few_words_in_the_place_of_a_few_others_make_another_lesson(
-    first: str, second: str, is_another: bool
-) -> None:
-    assert exchanges_words(first, second) is exchanges_words(second, first) is is_another
+def test_a_difference_in_the_situation_makes_another_lesson_and_no_correction() -> None:
+    other = experience("e-other", when_to_use=f"{NEW.when_to_use} on staging", content="Never run the build before it.")
+    assert find_twin(NEW, [other], {"e-other": 0.99}, DedupSettings()) is None
+
+
+def test_a_synonym_that_a_model_knows_says_nothing_new() -> None:
+    newer = experience("e-new", content="Erase the old images before the upload of the site.")
+    older = experience("e-old", content="Delete the old images before the upload of the site.")
+    assert pairs_to_compare(newer, older) == {frozenset(("erase", "delete"))}
+    for synonyms, corrects in ((frozenset(), True), (frozenset({frozenset(("erase", "delete"))}), False)):
+        twin = find_twin(newer, [older], {}, DedupSettings(), synonyms=synonyms)
+        assert twin is not None
+        assert twin.corrects is corrects
 
 
 def test_an_experience_is_not_its_own_twin() -> None:

@@ -9,13 +9,16 @@ from typing import Any
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
+from reme_mcp.cli.main import cli
 from reme_mcp.config.settings import EmbedderSettings, LLMSettings, RecallSettings, Settings
 from reme_mcp.distill.queue import MAX_TRIES
 from reme_mcp.errors import AnswerError, EndpointError, InvalidInput, StoreError
 from reme_mcp.memory.memory import ConnectLLM, Memory
 from reme_mcp.models.llm import LLM
 from reme_mcp.models.usage import Allowance
+from reme_mcp.recall.notes import record_summary
 from reme_mcp.recall.rerank import Order, Rewriting
 from reme_mcp.schema import Spent, Trajectory, now
 from tests.fakes import (
@@ -250,6 +253,32 @@ async def test_a_trajectory_that_fails_too_often_waits_for_a_person(settings: Se
         assert pauses[-1] is None
         assert None not in pauses[:-1]
         assert [one.status for one in await work(memory)] == ["distilled"]
+
+
+@pytest.mark.parametrize(("is_permanent", "says"), [(False, "tried again later"), (True, "tried again later")])
+async def test_whoever_waits_is_told_why_nothing_was_learned(settings: Settings, is_permanent: bool, says: str) -> None:
+    waiting = settings.model_copy(update={"llm": settings.llm.model_copy(update={"wait": True})})
+    llm = ScriptedLLM(EndpointError("nobody is there", is_permanent=is_permanent))
+    async with Memory.open(waiting, connect=connecting(llm)) as memory:
+        result = await memory.record("Put my blog online", outcome="success", steps=STEPS, source="test")
+        assert result.status == "queued"
+        assert f"Nothing was learned from it yet, and it is {says}: nobody is there" in result.brief
+        assert "nobody is there" in record_summary(result)
+
+
+def test_a_pipe_hears_why_a_trajectory_still_waits(settings: Settings) -> None:
+    async def fail() -> str:
+        llm = ScriptedLLM(EndpointError("nobody is there"))
+        async with Memory.open(settings, connect=connecting(llm)) as memory:
+            id = await success(memory)
+            await work(memory)
+            return id
+
+    id = anyio.run(fail)
+    environ = {"REME_MCP_HOME": settings.home, "REME_MCP_EMBEDDER_PROVIDER": "none"}
+    shown = CliRunner().invoke(cli, ["queue"], env=environ)
+    assert shown.output.splitlines()[0].split("\t")[0] == id
+    assert "nobody is there" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def started(home: Path, *options: str, **variables: str) -> Iterator[Process]:
         popen.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_thousand_open_streams_leave_room_for_a_call(home: Path) -> None:
     pytest.importorskip("resource", reason="the number of open files can't be raised here")
     many = 1_000

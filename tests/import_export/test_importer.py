@@ -131,7 +131,7 @@ async def test_an_export_comes_back_into_an_empty_pool_without_loss(settings: Se
         assert counts(await other.pool.import_file("pool.jsonl", data)) == (4, 0, 0, 4, 0)
         assert await whole(other) == back
     for was, now in zip(sorted(exported, key=lambda one: one.id), back, strict=True):
-        own = {"source", "prior_frequency", "prior_utility", "counted_since"}
+        own = {"source", "prior_frequency", "prior_utility", "counted_since", "rated_helpful"}
         assert {k: v for k, v in asdict(was).items() if k not in own} == {
             k: v for k, v in asdict(now).items() if k not in own
         }
@@ -191,14 +191,16 @@ async def test_more_records_than_a_batch_are_compared_across_batches(settings: S
         assert len(await whole(memory)) == len(many)
 
 
-async def test_with_a_model_records_are_compared_by_meaning_and_have_their_vectors(settings: Settings) -> None:
+async def test_with_a_model_records_that_are_near_by_meaning_alone_are_kept_and_have_their_vectors(
+    settings: Settings,
+) -> None:
     other = {"when_to_use": "Cooking something in the mountains", "content": "Give the kitchen timer two minutes more."}
     data = lines(memory_of(1), memory_of(1, memory_id="b", **other))
     meanings = {"eggs": (1, 0, 0), "mountains": (1, 0, 0)}
     model = FakeLoader(FakeEmbedder(meanings))
     async with Memory.open(settings.model_copy(update={"embedder": Settings().embedder}), load=model) as memory:
         await memory.warm_up(download=False, work=False)
-        assert counts(await memory.pool.import_file("a", data)) == (2, 1, 1, 0, 0)
+        assert counts(await memory.pool.import_file("a", data)) == (2, 2, 0, 0, 0)
         assert (await memory.pool.stats()).without_vector == 0
 
 

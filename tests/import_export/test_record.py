@@ -58,7 +58,7 @@ FULL = experience(
     trajectory_ids=("t-bbbbbbbbbb", "t-cccccccccc"),
     updated_at=datetime(2026, 5, 1, tzinfo=UTC),
     status="archived",
-    status_reason="helped in 3 of 7 recalls with a known outcome",
+    status_reason="succeeded with it 3 of 7",
     pinned=True,
     origins=("abc",),
 )

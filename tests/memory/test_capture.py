@@ -33,7 +33,8 @@ Hook = Callable[..., subprocess.CompletedProcess[str]]
 
 
 async def capture(memory: Memory, *entries: object, **options: Any) -> Captured:
-    return await record_session(memory, jsonl(*entries), options.pop("format", "claude-code"), **options)
+    (only,) = await record_session(memory, jsonl(*entries), options.pop("format", "claude-code"), **options)
+    return only
 
 
 async def recalled(memory: Memory) -> str:
@@ -47,6 +48,25 @@ def footer(receipt: str) -> dict[str, Any]:
 
 
 # --- sessions ---
+
+
+async def test_two_tasks_in_one_session_are_two_attempts(settings: Settings) -> None:
+    entries = (
+        user(TASK),
+        says("Done."),
+        user("thanks, works", 2),
+        user("Add a retry to the uploader", 3),
+        says("Added.", 4),
+    )
+    async with Memory.open(settings) as memory:
+        first, second = await record_session(memory, jsonl(*entries, user("that still fails", 9)), "claude-code")
+        assert first.result is not None
+        assert second.result is not None
+        recorded = [await memory.pool.trajectory(one.result.trajectory_id) for one in (first, second) if one.result]
+        assert [(one.task, one.outcome) for one in recorded] == [
+            (TASK, "success"),
+            ("Add a retry to the uploader", "failure"),
+        ]
 
 
 async def test_a_session_whose_tests_pass_is_recorded_as_a_success(settings: Settings) -> None:
@@ -126,7 +146,7 @@ async def test_a_prompt_gets_notes_once(settings: Settings) -> None:
 async def test_what_names_no_task_gets_none(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
         await recalled(memory)
-        task = "site going online"
+        task = "so a static site."
         assert len(task) == MIN_PROMPT_CHARS + 1
         assert await context_for_prompt(memory, task, known=b"", limit=3)
         assert await context_for_prompt(memory, task[1:], known=b"", limit=3)
@@ -321,14 +341,15 @@ def test_a_prompt_goes_on_without_notes_when_the_budget_is_spent(hook: Hook, run
 # --- the plugin ---
 
 
-def test_the_plugin_has_the_server_and_both_hooks() -> None:
+def test_the_plugin_has_the_server_and_its_hooks() -> None:
     made = {name: json.loads(text) for name, text in files(["/opt/my tools/reme-mcp", "--home", "/h"]).items()}
     assert made[".claude-plugin/plugin.json"]["name"] == "reme"
     assert made[".mcp.json"] == {
         "mcpServers": {"reme": {"command": "/opt/my tools/reme-mcp", "args": ["--home", "/h"]}}
     }
     hooks = made["hooks/hooks.json"]["hooks"]
-    assert set(hooks) == {"UserPromptSubmit", "SessionEnd"}
+    assert set(hooks) == {"UserPromptSubmit", "PreToolUse", "SessionEnd"}
+    assert hooks["PreToolUse"][0]["matcher"] == "Task|Agent"
     for event in hooks:
         ((entry,),) = [group["hooks"] for group in hooks[event]]
         assert entry["type"] == "command"

@@ -17,12 +17,15 @@ from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.distill.drafts import NamedDraft, to_json
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory.memory import Memory
+from reme_mcp.models.calibration import PAIRS
 from reme_mcp.models.embedder import Embedder
 from reme_mcp.schema import Experience, ExperienceDraft, ReceiptLine, RecordResult, Trajectory
 from reme_mcp.store.store import Store
 from tests.fakes import FakeEmbedder, FakeLoader, counted, draft, experience, line, trajectory
 
 pytestmark = pytest.mark.anyio
+# What a model that nobody has measured is given first: each task as a query and as a request, and each lesson.
+CALIBRATION = 3 * len(PAIRS)
 
 TASK = "put my blog online"
 DEADLINE_S = 10.0
@@ -192,6 +195,134 @@ async def test_a_failure_counts_but_does_not_help(memory: Memory) -> None:
     assert await counters(memory, lesson_id) == (0, 1)
 
 
+SITUATION = "When a static site has to go online"
+
+
+async def told(memory: Memory, content: str, *, source: str = "test", **changes: Any) -> RecordResult:
+    """Record a success that teaches this about the situation."""
+    lesson = {"when_to_use": SITUATION, "content": content}
+    return await memory.record(content, outcome="success", experiences=[lesson], source=source, **changes)
+
+
+async def test_a_correction_takes_the_place_of_the_older_wording(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recorded = await told(memory, "Do not clear the cache after the upload of the site.")
+    [newer] = recorded.added
+    assert [(one.id, one.by) for one in recorded.superseded] == [(older, newer)]
+    was, now = (await memory.pool.experience(older))[0], (await memory.pool.experience(newer))[0]
+    assert (was.status, was.status_reason, was.superseded_by) == ("archived", f"superseded by {newer}", newer)
+    assert (now.status, now.supersedes, now.frequency) == ("active", older, 0)
+    recalled = await memory.recall(SITUATION, source="test")
+    assert [one.id for one in recalled.experiences] == [newer]
+    assert "superseded" in {one.did for one in await memory.pool.log(about=older)}
+    restored = await memory.pool.restore(older)
+    assert (restored.status, restored.superseded_by) == ("active", "")
+
+
+async def test_the_same_told_anew_is_merged(memory: Memory) -> None:
+    [older] = (await told(memory, "Build the site first, then upload the public folder.")).added
+    recorded = await told(memory, "First build the site and then upload the public folder.")
+    assert [one.id for one in recorded.merged] == [older]
+    assert recorded.superseded == []
+
+
+async def test_what_is_corrected_gets_no_credit_for_the_success_that_corrected_it(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recalled = await memory.recall(SITUATION, source="test")
+    correction = "Clear the cache before the upload of the site."
+    recorded = await told(memory, correction, receipt=recalled.receipt)
+    assert (recorded.settled, len(recorded.superseded)) == ([], 1)
+    assert await counters(memory, older) == (0, 0)
+
+
+async def test_a_correction_with_the_second_call_takes_the_credit_back(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    recalled = await memory.recall(SITUATION, source="test")
+    first = await memory.record(SITUATION, outcome="success", receipt=recalled.receipt, source="test")
+    assert await counters(memory, older) == (1, 1)
+    lesson = {"when_to_use": SITUATION, "content": "Clear the cache before the upload of the site."}
+    await memory.record(trajectory_id=first.trajectory_id, experiences=[lesson], source="test")
+    assert await counters(memory, older) == (0, 0)
+
+
+async def test_two_lessons_of_one_call_do_not_correct_each_other(memory: Memory) -> None:
+    contents = ("Clear the cache after the upload of the site.", "Never clear the cache before the upload of the site.")
+    lessons = [{"when_to_use": SITUATION, "content": content} for content in contents]
+    recorded = await memory.record(SITUATION, outcome="success", experiences=lessons, source="test")
+    assert (len(recorded.added), recorded.superseded) == (2, [])
+
+
+async def test_a_pinned_lesson_stays_beside_its_correction(memory: Memory) -> None:
+    [older] = (await told(memory, "Clear the cache after the upload of the site.")).added
+    await memory.pool.pin(older, pinned=True)
+    assert (await told(memory, "Do not clear the cache after the upload of the site.")).superseded == []
+    assert (await memory.pool.experience(older))[0].status == "active"
+
+
+async def two_recalled(memory: Memory) -> tuple[str, str, str]:
+    """Return two experiences and the receipt that handed them out."""
+    first, second = await learn(memory, 0), await learn(memory, 1)
+    recalled = await memory.recall(TASK, source="test")
+    assert {one.id for one in recalled.experiences} == {first, second}
+    return first, second, recalled.receipt
+
+
+async def test_only_the_notes_that_were_used_are_settled(memory: Memory) -> None:
+    used, other, receipt = await two_recalled(memory)
+    result = await memory.record(TASK, outcome="success", receipt=receipt, used=[used], source="test")
+    assert [(one.id, one.helped, one.by) for one in result.settled] == [(used, True, "used")]
+    assert await counters(memory, used) == (1, 1)
+    assert await counters(memory, other) == (0, 0)
+
+
+async def test_a_note_that_misled_counts_as_rated_not_helpful(memory: Memory) -> None:
+    bad, other, receipt = await two_recalled(memory)
+    await memory.record(TASK, outcome="success", receipt=receipt, misled=[bad], source="test")
+    assert await counters(memory, bad) == (0, 1)
+    assert await counters(memory, other) == (1, 1)
+    assert (await memory.pool.experience(bad))[0].rated_unhelpful == 1
+
+
+async def test_the_same_call_with_verdicts_settles_once(memory: Memory) -> None:
+    used, _, receipt = await two_recalled(memory)
+    call: dict[str, Any] = {"outcome": "failure", "receipt": receipt, "used": [used], "source": "test"}
+    first = await memory.record(TASK, **call)
+    assert await memory.record(TASK, **call) == first
+    assert await counters(memory, used) == (0, 1)
+
+
+async def test_verdicts_may_come_with_the_second_call(memory: Memory) -> None:
+    used, other, receipt = await two_recalled(memory)
+    first = await memory.record(TASK, outcome="success", steps="did it", receipt=receipt, source="test")
+    assert "used" in first.brief
+    assert await counters(memory, other) == (1, 1)
+    await memory.record(trajectory_id=first.trajectory_id, experiences=[], used=[used], source="test")
+    assert await counters(memory, used) == (1, 1)
+    assert await counters(memory, other) == (0, 0)
+
+
+async def test_a_verdict_on_what_was_not_handed_out_is_refused_and_settles_nothing(memory: Memory) -> None:
+    used, _, receipt = await two_recalled(memory)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"receipt": receipt, "used": ["e-unknown"]}, f"e-unknown is not on receipt {receipt}"),
+        ({"receipt": receipt, "used": [used], "misled": [used]}, "in used and in misled"),
+        ({"used": [used]}, "without the receipt"),
+    ]
+    for said, complaint in refused:
+        with pytest.raises(InvalidInput, match=complaint):
+            await memory.record(TASK, outcome="success", source="test", **said)
+    assert await counters(memory, used) == (0, 0)
+
+
+async def test_guidance_asks_which_notes_were_used_and_says_how_attempts_went(memory: Memory) -> None:
+    *_, receipt = await two_recalled(memory)
+    await memory.record(TASK, outcome="success", receipt=receipt, source="test")
+    recalled = await memory.recall(TASK, source="test")
+    assert "succeeded with it 1 of 1" in recalled.guidance
+    assert "helped" not in recalled.guidance
+    assert f'receipt="{recalled.receipt}", used=[' in recalled.guidance
+
+
 async def test_a_recall_alone_counts_nothing(memory: Memory) -> None:
     lesson_id = await learn(memory)
     for _ in range(3):
@@ -219,7 +350,7 @@ async def test_an_empty_recall_says_so_and_has_a_receipt_to_record_with(memory: 
     assert recalled.guidance.startswith("Nothing in the pool fits")
     recorded = await memory.record(TASK, outcome="success", receipt=recalled.receipt, source="test")
     assert recorded.settled == []
-    assert (await memory.pool.stats()).receipts == {"recalls": 1, "recalled": 0, "settled": 0, "helped": 0}
+    assert (await memory.pool.stats()).receipts == {"recalls": 1, "recalled": 0, "settled": 0, "succeeded": 0}
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(None, 5), (1, 1), (4, 4), (5, 5), (8, 8), (20, 8)])
@@ -327,7 +458,7 @@ async def test_the_same_call_at_the_same_time_is_stored_once(settings: Settings)
         assert await counts(one) == (
             {"active": 2},
             {"success": 1, "failure": 0, "undistilled": 0},
-            {"recalls": 0, "recalled": 0, "settled": 0, "helped": 0},
+            {"recalls": 0, "recalled": 0, "settled": 0, "succeeded": 0},
         )
 
 
@@ -802,20 +933,12 @@ async def test_a_copy_of_what_was_archived_is_rejected_and_says_so(memory: Memor
     assert (await memory.pool.stats()).experiences == {"active": 1, "archived": 1}
 
 
-@pytest.mark.parametrize(("beyond", "merged"), [(-0.01, False), (0.01, True)])
-async def test_the_same_meaning_in_other_words_is_a_duplicate(
-    with_model: Settings, beyond: float, merged: bool
-) -> None:
-    cosine = with_model.dedup.min_cosine + beyond
-    embedder = FakeEmbedder({"static site": (1,), "boiling eggs": (cosine, float(np.sqrt(1 - cosine**2)))})
+async def test_what_is_only_near_by_meaning_is_kept(with_model: Settings) -> None:
+    embedder = FakeEmbedder({"static site": (1,), "boiling eggs": (0.99, float(np.sqrt(1 - 0.99**2)))})
     async with warm(with_model, embedder) as memory:
-        first = await memory.record("one", outcome="success", experiences=[draft(0)], source="test")
+        await memory.record("one", outcome="success", experiences=[draft(0)], source="test")
         second = await memory.record("two", outcome="success", experiences=[draft(1)], source="test")
-        assert [one.id for one in second.merged] == (first.added if merged else [])
-        batch = await memory.record(
-            "three", outcome="success", experiences=[draft(0), draft(1)], workspace="other", source="test"
-        )
-        assert len(batch.added) == (1 if merged else 2)
+        assert (len(second.added), second.merged) == (1, [])
 
 
 # --- φ ---
@@ -830,9 +953,7 @@ async def test_what_helps_too_rarely_is_archived(memory: Memory, outcomes: str, 
     assert await attempts(memory, outcomes) == ([lesson_id] if removed else [])
     one, _ = await memory.pool.experience(lesson_id)
     assert one.status == ("archived" if removed else "active")
-    assert one.status_reason == (
-        f"helped in {outcomes.count('s')} of {len(outcomes)} recalls with a known outcome" if removed else ""
-    )
+    assert one.status_reason == (f"succeeded with it {outcomes.count('s')} of {len(outcomes)}" if removed else "")
     recalled = await memory.recall(TASK, source="test")
     assert [found.id for found in recalled.experiences] == ([] if removed else [lesson_id])
 
@@ -843,7 +964,7 @@ async def test_a_rating_can_remove_too_and_says_so(settings: Settings) -> None:
         rated = await memory.rate(lesson_id, helpful=False, source="test")
         assert (rated.status, rated.status_reason) == (
             "archived",
-            "helped in 0 of 1 recalls with a known outcome",
+            "succeeded with it 0 of 1",
         )
 
 
@@ -908,7 +1029,7 @@ async def test_a_dry_run_shows_whom_pruning_removes_and_changes_nothing(settings
     assert sorted(await memory.pool.page(), key=lambda one: one.id) == sorted(before, key=lambda one: one.id)
     removed = await memory.pool.prune()
     assert {one.id for one in removed} == {"e-at", "e-bad", "e-early"}
-    assert (await memory.pool.experience("e-at"))[0].status_reason == "helped in 3 of 6 recalls with a known outcome"
+    assert (await memory.pool.experience("e-at"))[0].status_reason == "succeeded with it 3 of 6"
     assert (await memory.pool.stats()).experiences == {"active": 3, "archived": 4, "quarantined": 1}
     assert await memory.pool.prune() == []
     assert (await memory.pool.experience("e-theirs", workspace="other"))[0].status == "active"
@@ -995,7 +1116,7 @@ async def test_what_a_dead_process_left_is_finished_exactly_once(settings: Setti
             stats = await memory.pool.stats(workspace=workspace)
             assert stats.experiences == {"active": 2}
             assert stats.trajectories == {"success": 1, "failure": 0, "undistilled": 0}
-            assert stats.receipts == {"recalls": 1, "recalled": 1, "settled": 1, "helped": 1}
+            assert stats.receipts == {"recalls": 1, "recalled": 1, "settled": 1, "succeeded": 1}
             old, _ = await memory.pool.experience("e-old", workspace=workspace)
             assert (old.utility, old.frequency) == (1, 1)
             new, _ = await memory.pool.experience("e-new", workspace=workspace)
@@ -1128,7 +1249,7 @@ async def test_more_experiences_than_one_chunk_are_filled_in(with_model: Setting
     embedder = FakeEmbedder({"static site": (1,)})
     async with warm(with_model, embedder) as memory:
         assert (await memory.pool.stats()).without_vector == 0
-        assert len(embedder.embedded) == 2 * 150
+        assert len(embedder.embedded) == CALIBRATION + 2 * 150
 
 
 async def test_another_embedder_embeds_anew_and_leaves_the_old_vectors_alone(with_model: Settings) -> None:
@@ -1142,7 +1263,7 @@ async def test_another_embedder_embeds_anew_and_leaves_the_old_vectors_alone(wit
     again = FakeEmbedder({"static site": (1,)}, dim=1, name="small")
     async with warm(with_model, again) as memory:
         assert (await memory.pool.stats()).without_vector == 0
-        assert len(again.embedded) == 2  # both texts of the one that it had not seen
+        assert len(again.embedded) == CALIBRATION + 2  # both texts of the one that it had not seen
         recalled = await memory.recall("about a static site", source="test")
         assert recalled.experiences[0].id == lesson_id
         assert len(recalled.experiences) == 2

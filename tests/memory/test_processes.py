@@ -163,6 +163,7 @@ async def check(settings: Settings, acknowledged: list[dict[str, Any]]) -> None:
             assert one.utility <= tally.utility
 
 
+@pytest.mark.slow
 async def test_two_processes_record_and_rate_at_once_and_nothing_is_lost(
     start: Callable[[str, int], Child], settings: Settings
 ) -> None:
@@ -194,6 +195,7 @@ async def test_two_processes_record_and_rate_at_once_and_nothing_is_lost(
             assert (one.frequency, one.utility) == (tally.frequency, tally.utility)
 
 
+@pytest.mark.slow
 async def test_a_killed_process_loses_nothing_that_it_acknowledged(
     start: Callable[[str, int], Child], settings: Settings
 ) -> None:

@@ -23,7 +23,7 @@ __all__ = ["with_model"]
 
 # Folded, it is the same task; the words that it shares with the lesson are all a search has.
 SAME_TASK = "  Put my\tBLOG online "
-OTHER_TASK = "put my shop online"
+OTHER_TASK = "put my static shop online"
 
 
 @pytest.fixture

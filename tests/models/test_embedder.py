@@ -14,7 +14,10 @@ from pydantic import SecretStr
 from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import EmbedderError
 from reme_mcp.memory.memory import Memory
-from reme_mcp.models.embedder import load_embedder
+from reme_mcp.models.calibration import measure_unrelated
+from reme_mcp.models.embedder import load_embedder, profile_of
+from reme_mcp.models.service import Vectors
+from tests.fakes import FakeEmbedder, FakeLoader
 from tests.http_server import Asked, Reply, Server, reply, serving
 from tests.weights import model_folder as model_folder
 
@@ -72,9 +75,6 @@ async def test_chinese_is_left_to_the_words_where_the_model_knows_english_only(h
         assert [one.when_to_use for one in recalled.experiences] == ["启动汽车发动机之前"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a name in another case is loaded, but its profile (prefix, floor) is looked up by exact case"
-)
 async def test_the_case_of_a_model_name_changes_nothing(home: Path, bge_cache_dir: str) -> None:
     # The message about an unknown model writes its suggestions in lower case.
     embedder = EmbedderSettings(cache_dir=bge_cache_dir, model="baai/bge-small-en-v1.5")
@@ -83,6 +83,43 @@ async def test_the_case_of_a_model_name_changes_nothing(home: Path, bge_cache_di
         lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
         await memory.record("Get the vehicle going", outcome="failure", experiences=[lesson], source="test")
         assert (await memory.recall("Who wrote the ninth symphony?", source="test")).experiences == []
+
+
+# --- what its cosines mean ---
+
+
+def test_what_is_known_of_the_default_model_is_what_it_shows_on_unrelated_texts(bge_cache_dir: str) -> None:
+    profile = profile_of(EmbedderSettings().model)
+    embedder = load_embedder(EmbedderSettings(cache_dir=bge_cache_dir), False)
+    assert embedder is not None
+    measured = measure_unrelated(embedder.embed, profile.query_prefix)
+    assert measured is not None
+    assert profile.unrelated is not None
+    assert (measured.mean, measured.spread) == pytest.approx(
+        (profile.unrelated.mean, profile.unrelated.spread), abs=5e-4
+    )
+
+
+def test_a_model_that_cannot_tell_texts_apart_has_no_measure() -> None:
+    assert measure_unrelated(FakeEmbedder({}).embed, "") is None
+
+
+def test_a_model_that_nobody_knows_is_measured() -> None:
+    measured = measure_unrelated(FakeEmbedder({"shop": (1,), "write": (0, 1)}).embed, "")
+    assert measured is not None
+    assert 0 < measured.mean < 1
+    assert measured.spread > 0
+
+
+async def test_a_model_that_is_away_is_measured_when_it_is_back() -> None:
+    embedder = FakeEmbedder({"shop": (1,), "write": (0, 1)})
+    embedder.broken = "the endpoint is away"
+    vectors = Vectors(EmbedderSettings(model="fake"), FakeLoader(embedder))
+    await vectors.load(download=False)
+    assert (vectors.unrelated, vectors.state) == (None, "the endpoint is away")
+    embedder.broken = ""
+    assert await vectors.embed_query("a shop") is not None
+    assert vectors.unrelated is not None
 
 
 # --- what can't be had ---

@@ -156,6 +156,7 @@ async def test_what_the_record_planted_is_kept_for_a_person_to_see(home: Path, c
     assert "the judge found it good" in held.status_reason
 
 
+@pytest.mark.slow
 async def test_a_real_model_behind_a_real_server_over_stdio(home: Path, tmp_path: Path, llama_base_url: str) -> None:
     # It writes nonsense, so whatever the judge says is enough; what the sieve holds back is reported.
     environ = {

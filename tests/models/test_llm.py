@@ -254,12 +254,87 @@ TAKEN = {
     "in a fence without a name, between prose": f"Here you are:\n```\n{json.dumps(GOOD)}\n```\nAnything else?",
     "after a thought": f"<think>It could be\n{{low}}, or not.</think>\n\n{json.dumps(GOOD)}",
     "after a thought that the server opened": f"so it is high.\n</think>\n```json\n{json.dumps(GOOD)}\n```",
+    "after two thoughts": f"<think>a</think>\n<think>b</think>{json.dumps(GOOD)}",
+    "after a draft of it": f"<thinking>{json.dumps(GOOD | {'grade': 'low'})}?</thinking>\n{json.dumps(GOOD)}",
+    "after a thought in brackets": f"[THINK]{{low}} or {json.dumps(GOOD | {'grade': 'low'})}[/THINK]{json.dumps(GOOD)}",
+    "in a channel": (
+        f"<|channel|>analysis<|message|>Perhaps {json.dumps(GOOD | {'grade': 'low'})}<|end|>"
+        f"<|start|>assistant<|channel|>final<|message|>{json.dumps(GOOD)}<|return|>"
+    ),
+    "in a tag of its own": f"<answer>{json.dumps(GOOD)}</answer>",
+    "in a fence on one line": f"```json {json.dumps(GOOD)} ```",
+    "in two fences": f"````\n```json\n{json.dumps(GOOD)}\n```\n````",
+    "in the first of two fences": f"```json\n{json.dumps(GOOD)}\n```\nFor example:\n```sh\nls\n```",
+    "between prose with braces": f"The set {{a, b}} is fine: {json.dumps(GOOD)} I hope {{that}} helps.",
+    "in another object": json.dumps({"verdict": GOOD}),
+    "in a list": json.dumps([GOOD]),
+    "behind a byte order mark": f"\ufeff{json.dumps(GOOD)}",
+    "with a line break in a text": json.dumps(GOOD).replace("It says", "It\nsays"),
 }
 
 
 @pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN.keys())
 async def test_json_is_found_in_an_answer(chat: Chat, server: Server, text: str) -> None:
     chat.script = [said(text)]
+    verdict = await asked_once(at(server.base_url))
+    assert verdict.model_copy(update={"reason": verdict.reason.replace("\n", " ")}) == VERDICT
+
+
+def with_message(usage: object = None, **message: object) -> Reply:
+    """Return a chat completion with this message and this account of its cost."""
+    choice = {"message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    return reply({"choices": [choice], "usage": usage})
+
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": f"low? {json.dumps(GOOD | {'grade': 'low'})}"}]}
+CALL = {"id": "c", "type": "function", "function": {"name": "Verdict", "arguments": json.dumps(GOOD)}}
+PLACES = {
+    "parts": {"content": [THINKING, {"type": "text", "text": json.dumps(GOOD)}]},
+    "parts of one text": {
+        "content": [{"type": "text", "text": part} for part in (json.dumps(GOOD)[:9], json.dumps(GOOD)[9:])]
+    },
+    "reasoning_content": {"content": None, "reasoning_content": f"So: {json.dumps(GOOD)}"},
+    "reasoning": {"content": "", "reasoning": json.dumps(GOOD)},
+    "reasoning beside an introduction": {"content": "Here it is:", "reasoning_content": json.dumps(GOOD)},
+    "a call": {"content": None, "tool_calls": [CALL]},
+    "a refusal that is none": {"content": json.dumps(GOOD), "refusal": False},
+    "not in a draft": {"content": json.dumps(GOOD), "reasoning_content": json.dumps(GOOD | {"grade": "low"})},
+}
+
+
+@pytest.mark.parametrize("message", PLACES.values(), ids=PLACES.keys())
+async def test_an_answer_is_found_where_a_server_puts_it(
+    chat: Chat, server: Server, message: dict[str, object]
+) -> None:
+    chat.script = [with_message(**message)]
+    assert await asked_once(at(server.base_url)) == VERDICT
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [{"prompt_tokens": "many"}, {"prompt_tokens": -1, "completion_tokens": 2}, [], "?", 7, {"prompt_tokens": {}}],
+)
+async def test_a_count_of_tokens_that_is_none_does_not_cost_the_answer(
+    chat: Chat, server: Server, usage: object
+) -> None:
+    chat.script = [with_message(usage, content=json.dumps(GOOD))]
+    spent: list[Spent] = []
+    assert await asked_once(at(server.base_url), spent) == VERDICT
+    assert [(cost.ok, cost.estimated) for cost in spent] == [(True, True)]
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 7.0, "completion_tokens": "5", "total_tokens": None}])
+async def test_a_count_of_tokens_may_be_written_oddly(chat: Chat, server: Server, usage: object) -> None:
+    chat.script = [with_message(usage, content=json.dumps(GOOD))]
+    spent: list[Spent] = []
+    await asked_once(at(server.base_url), spent)
+    assert [(cost.tokens_in, cost.tokens_out, cost.estimated) for cost in spent] == [(7, 5, False)]
+
+
+async def test_a_body_may_begin_with_a_byte_order_mark(chat: Chat, server: Server) -> None:
+    body = said(json.dumps(GOOD)).content
+    assert isinstance(body, bytes)
+    chat.script = [Reply(b"\xef\xbb\xbf" + body)]
     assert await asked_once(at(server.base_url)) == VERDICT
 
 
@@ -386,6 +461,68 @@ async def test_a_refused_form_gives_way_to_the_next_and_that_is_remembered(
     words = [asked.body["messages"][0]["content"] for asked in server.asked]
     assert words[0] == SYSTEM
     assert all(json.dumps(schema_of(Verdict)) in one for one in words[1:])
+
+
+# What servers say that take a part of the request not, and whether they do for the request at hand.
+SERVERS: dict[str, Callable[[Asked], Reply | None]] = {
+    "Gemini": lambda asked: (
+        refused(400, "Invalid JSON payload received. Unknown name \"additionalProperties\" at 'response_schema'")
+        if "additionalProperties" in json.dumps(asked.body.get("response_format", ""))
+        else None
+    ),
+    "Bedrock": lambda asked: (
+        refused(400, "For 'array' type, property 'maxItems' is not supported")
+        if "maxItems" in str(asked.body.get("response_format"))
+        else None
+    ),
+    "Groq": lambda asked: (
+        reply({"error": {"message": "Failed to generate JSON.", "code": "json_validate_failed"}}, 400)
+        if "response_format" in asked.body
+        else None
+    ),
+    "one that says nothing": lambda asked: refused(422, "bad request") if "response_format" in asked.body else None,
+    "Gemma": lambda asked: (
+        refused(400, "System role not supported") if asked.body["messages"][0]["role"] == "system" else None
+    ),
+    "one that calls it otherwise": lambda asked: (
+        refused(400, "Developer instruction is not enabled for models/m")
+        if asked.body["messages"][0]["role"] == "system"
+        else None
+    ),
+    "Mistral": lambda asked: (
+        refused(400, "Conversation roles must alternate user/assistant/user/assistant/...")
+        if [one["role"] for one in asked.body["messages"]]
+        != ["user", "assistant", "user"][: len(asked.body["messages"])]
+        else None
+    ),
+    "one that takes neither and says nothing": lambda asked: (
+        refused(400, "invalid request")
+        if "response_format" in asked.body or asked.body["messages"][0]["role"] == "system"
+        else None
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_server_is_asked_until_it_takes_the_request_and_that_is_remembered(name: str) -> None:
+    takes = SERVERS[name]
+    answers = iter([said(""), *[said(json.dumps(GOOD))] * 2])
+    with serving(lambda asked: takes(asked) or next(answers)) as server:
+        async with opened(at(server.base_url)) as llm:
+            # The first answer is empty, so that there is a second turn.
+            assert await llm.answer("judge", SYSTEM, USER, Verdict) == VERDICT
+            before = len(server.asked)
+            assert await llm.answer("judge", SYSTEM, USER, Verdict) == VERDICT
+        assert len(server.asked) == before + 1
+        assert SYSTEM in str(server.asked[-1].body)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_refusal_that_no_form_cures_is_told_in_its_first_words(chat: Chat, server: Server, status: int) -> None:
+    chat.script = [refused(status, "the request exceeds the context size"), *[refused(status, "no")] * 9]
+    assert f"{status} the request exceeds the context size" in str(await failure(at(server.base_url)))
+    # Each form once, and once without a role for instructions.
+    assert len(server.asked) == 5
 
 
 async def test_a_form_that_is_refused_to_the_last_is_an_error_and_not_remembered(chat: Chat, server: Server) -> None:
@@ -592,6 +729,7 @@ async def test_a_server_that_keeps_a_connection_alive_forever_is_given_up(chat: 
         (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3_000, 3_600),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
+    ids=["seconds", "half a second", "none", "negative", "a time to come", "a time that is past"],
 )
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_handed_on(
@@ -628,7 +766,7 @@ async def test_retries_end(chat: Chat, server: Server) -> None:
     assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("status", [401, 403, 404])
 async def test_what_does_not_pass_is_not_tried_again(chat: Chat, server: Server, status: int) -> None:
     chat.script = [refused(status, "no")] * 3
     await failure(at(server.base_url, max_retries=2))

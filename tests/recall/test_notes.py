@@ -81,7 +81,7 @@ def test_a_note_shows_its_id_its_record_its_age_and_both_texts() -> None:
         [ranked(frequency=4, utility=3, kind="failure", source="cursor")], token_budget=DEFAULT_BUDGET
     )
     assert len(shown) == 1
-    for part in ("e-bcdfghjkmn", "helped 3 of 4", "failure", "3 days old", "cursor"):
+    for part in ("e-bcdfghjkmn", "succeeded with it 3 of 4", "failure", "3 days old", "cursor"):
         assert part in text
     assert "> When: When a static site has to go online\n> Build it first, then upload the public folder." in text
 
@@ -92,7 +92,7 @@ def test_missing_tools_are_named() -> None:
     assert "git" not in text
 
 
-@pytest.mark.parametrize(("frequency", "words"), [(0, "not yet tried"), (1, "helped 0 of 1")])
+@pytest.mark.parametrize(("frequency", "words"), [(0, "not yet tried"), (1, "succeeded with it 0 of 1")])
 def test_a_record_without_outcomes_is_not_a_bad_record(frequency: int, words: str) -> None:
     assert track_record(experience(frequency=frequency)) == words
 
@@ -285,7 +285,7 @@ def test_a_record_is_summed_up_with_everything_that_became_of_it() -> None:
             rejected=[Rejected(when_to_use="bad one", reason="too short")],
             settled=[
                 Settled(id="e-good", helped=True, frequency=4, utility=3),
-                Settled(id="e-bad", helped=False, frequency=5, utility=0),
+                Settled(id="e-bad", helped=False, frequency=5, utility=0, by="misled"),
             ],
             pruned=["e-bad"],
             lessons=["First this.\nThen that."],
@@ -294,7 +294,8 @@ def test_a_record_is_summed_up_with_everything_that_became_of_it() -> None:
     )
     for words in (
         "Trajectory t-1: distilled.", "Learned: e-new.", "known as e-old", "'bad one': too short.",
-        "e-good helped: now 3 of 4.", "e-bad did not help: now 0 of 5.", "Removed", "> First this.\n> Then that.",
+        "e-good: succeeded with it 3 of 4 by now.", "e-bad: misled, succeeded with it 0 of 5 by now.",
+        "Removed", "> First this.\n> Then that.",
         "Write more.",
     ):  # fmt: skip
         assert words in text
@@ -314,12 +315,12 @@ def test_a_lesson_for_the_retry_cannot_end_its_quotation() -> None:
     assert ours(text) == ["Trajectory t-1: distilled.", "For the retry:"]
 
 
-@pytest.mark.parametrize(("reason", "end"), [("", "active."), ("helped in 0 of 5", "active (helped in 0 of 5).")])
+@pytest.mark.parametrize(("reason", "end"), [("", "active."), ("too old", "active (too old).")])
 def test_a_rating_is_summed_up_with_its_reason_if_there_is_one(reason: str, end: str) -> None:
     result = RateResult(
         experience_id="e-a", helpful=False, receipt="r-a", frequency=5, utility=0, status="active", status_reason=reason
     )
     text = rate_summary(result)
-    assert text.startswith("e-a rated not helpful: helped in 0 of 5")
+    assert text.startswith("e-a rated not helpful: succeeded with it 0 of 5")
     assert text.endswith(end)
     assert rate_summary(result.model_copy(update={"helpful": True})).startswith("e-a rated helpful")

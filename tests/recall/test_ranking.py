@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reme_mcp.config.settings import RecallSettings, Settings
 from reme_mcp.memory.memory import Memory
-from reme_mcp.recall.ranking import WORDS_FOR_SIMILARITY, Hits, Ranked, about, rank, shortlist
+from reme_mcp.recall.ranking import Hits, Ranked, rank, shortlist
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import lesson_text, request_text, search_text
 from reme_mcp.text.tokens import ELLIPSIS, shorten, tokens
@@ -264,109 +264,6 @@ def test_the_more_of_its_tools_are_missing_the_lower_it_is() -> None:
 def test_an_agent_that_names_no_tools_is_missing_none() -> None:
     [item] = ranking([experience("e-a", tools_used=("kubectl",))], words(a=2.0))
     assert item.missing_tools == ()
-
-
-# --- the floor ---
-
-ZEBRAS = experience("e-a", content="Feed the zebras hay at dawn", **BLANK)
-
-
-def answered(query: str, *experiences: Experience, vector: Hits | None = None, min_similarity: float = 0.6) -> bool:
-    return bool(about(query, experiences, vector, min_similarity=min_similarity))
-
-
-@pytest.mark.parametrize(
-    ("query", "is_about_it"),
-    [
-        ("zebras", True),  # the only word
-        ("giraffes", False),
-        ("zebra feeding", True),  # both words, in other forms
-        ("zebra riding", False),  # one of two
-        ("feed giraffes and zebras", True),  # two of three
-        ("how should I please do it for the", False),  # nothing but grammar
-        ("wie sind die zebras", True),  # the only word that is none, in another language
-        ("", False),
-    ],
-)
-def test_without_vectors_words_in_common_decide_whether_the_pool_has_an_answer(query: str, is_about_it: bool) -> None:
-    assert answered(query, ZEBRAS) is is_about_it
-
-
-def test_what_is_quoted_in_a_query_says_nothing_about_its_subject() -> None:
-    assert not answered("rename the folder 'feed zebras hay'", ZEBRAS)
-    assert answered("feed zebras, not the folder 'x'", ZEBRAS)
-
-
-@pytest.mark.parametrize(
-    ("query", "cosine", "is_about_it"),
-    [
-        ("giraffes", 0.601, True),
-        ("giraffes", 0.6, True),
-        ("giraffes", 0.599, False),
-        ("zebras", 0.599, True),
-        ("zebras", 0.6 - WORDS_FOR_SIMILARITY + 0.001, True),
-        ("zebras", 0.6 - WORDS_FOR_SIMILARITY - 0.001, False),
-    ],
-)
-def test_with_vectors_similarity_decides_and_words_help_a_little(query: str, cosine: float, is_about_it: bool) -> None:
-    assert answered(query, ZEBRAS, vector=meanings(a=cosine)) is is_about_it
-
-
-def test_one_experience_that_answers_is_enough_and_none_answers_nothing() -> None:
-    other = experience("e-b", content="Boil the eggs", **BLANK)
-    assert answered("feed zebras", other, ZEBRAS)
-    assert not answered("feed zebras", other)
-    assert not answered("feed zebras")
-
-
-NEAR = 0.6 - WORDS_FOR_SIMILARITY
-
-
-@pytest.mark.parametrize(
-    ("content", "cosine", "goes_along"),
-    [
-        ("Boil the eggs", NEAR + 0.001, True),
-        ("Boil the eggs", NEAR, True),
-        ("Boil the eggs", NEAR - 0.001, False),
-        ("Zebras feed on grass", NEAR - 0.001, True),
-    ],
-)
-def test_beside_a_clear_answer_goes_along_what_is_near_by_meaning_or_words(
-    content: str, cosine: float, goes_along: bool
-) -> None:
-    other = experience("e-b", content=content, **BLANK)
-    found = about("feed zebras", [ZEBRAS, other], meanings(a=0.9, b=cosine), min_similarity=0.6)
-    assert [one.id for one in found] == ["e-a", *(["e-b"] if goes_along else [])]
-
-
-@pytest.mark.parametrize(
-    ("lesson", "query"),
-    [
-        ("Die Tür ist mit dem Schlüssel nicht zu öffnen, und der Motor ist aus", "wie ist das Wetter und der Wind"),
-        ("Le moteur ne démarre pas si la porte est ouverte", "quelle est la météo pour demain dans le sud"),
-        ("El motor no arranca si la puerta está abierta", "cómo es el tiempo en la playa para mañana"),
-    ],
-)
-def test_grammar_of_other_languages_is_no_subject(lesson: str, query: str) -> None:
-    stored = experience("e-a", content=lesson, **BLANK)
-    assert not answered(query, stored)
-    assert answered(lesson, stored)
-
-
-def test_what_the_vector_search_did_not_return_is_no_more_similar_than_its_last_hit() -> None:
-    assert answered("feed zebras", ZEBRAS, vector=meanings(b=0.9, c=0.55))
-    assert not answered("feed zebras", ZEBRAS, vector=meanings(b=0.9, c=0.1))
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(("floor", "shown"), [(True, 0), (False, 1)])
-async def test_below_the_floor_nothing_is_recalled(settings: Settings, floor: bool, shown: int) -> None:
-    changed = settings.model_copy(update={"recall": RecallSettings(floor=floor)})
-    async with Memory.open(changed) as memory:
-        await memory.record("publish a site", outcome="success", experiences=[draft()], source="test")
-        recalled = await memory.recall("publish a cookery book about soup", source="test")
-        assert len(recalled.experiences) == shown
-        assert len((await memory.recall("publish my site", source="test")).experiences) == 1
 
 
 # --- the exact numbers; the only place that knows them ---

@@ -50,7 +50,7 @@ async def test_one_holder_can_not_remove_what_another_finds_useful(server: Hoste
     async with server.client(await server.token("bob")) as one:
         last = await outcomes(one, id, False)
     assert last["status"] == "archived"
-    assert last["status_reason"] == f"helped in 2 of {FARMED + 3} recalls with a known outcome; 3 users were heard"
+    assert last["status_reason"] == f"succeeded with it 2 of {FARMED + 3}; 3 users were heard"
 
 
 async def test_without_the_limit_she_could(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from reme_mcp.refine.rules import (
     should_prune_by_raters,
     voices_on,
 )
-from reme_mcp.schema import Rater, Tally
+from reme_mcp.schema import Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import HOLDER_CHARS, may_speak_for, rater_of, source_of
 from tests.fakes import LEARNED, experience, line
 
@@ -71,7 +71,7 @@ def test_one_more_success_never_turns_keeping_into_removing(beta: float, frequen
 
 @pytest.mark.parametrize("helped", [True, False])
 def test_an_outcome_settles_the_lines_that_are_open(helped: bool) -> None:
-    [settled] = settle_by_outcome([line()], helped=helped, at=LATER)
+    [settled] = settle_by_outcome([line()], "success" if helped else "failure", Verdicts(), at=LATER)
     assert settled == line(helped=helped, settled_by="trajectory", settled_at=LATER)
 
 
@@ -79,15 +79,60 @@ def test_an_outcome_leaves_lines_alone_that_are_settled_already() -> None:
     by_trajectory = line(helped=True, settled_by="trajectory", settled_at=LEARNED)
     by_rating = line(helped=False, settled_by="rating", settled_at=LEARNED, reason="wrong folder")
     open_line = line(experience_id="e-open")
-    settled = settle_by_outcome([by_trajectory, open_line, by_rating], helped=False, at=LATER)
+    settled = settle_by_outcome([by_trajectory, open_line, by_rating], "failure", Verdicts(), at=LATER)
     assert [one.experience_id for one in settled] == ["e-open"]
 
 
 def test_an_outcome_settles_nothing_on_an_empty_receipt() -> None:
-    assert settle_by_outcome([line(experience_id="", rank=0)], helped=True, at=LATER) == []
+    assert settle_by_outcome([line(experience_id="", rank=0)], "success", Verdicts(), at=LATER) == []
 
 
-@pytest.mark.parametrize("before", ["", "trajectory", "rating"])
+def verdicts_settle(lines: list[ReceiptLine], outcome: Outcome, **said: set[str]) -> dict[str, tuple[bool | None, str]]:
+    """Return what became of each line, by its experience."""
+    verdicts = Verdicts(**{name: frozenset(ids) for name, ids in said.items()})
+    settled = {one.experience_id: one for one in settle_by_outcome(lines, outcome, verdicts, at=LATER)}
+    after = [settled.get(one.experience_id, one) for one in lines]
+    assert settle_by_outcome(after, outcome, verdicts, at=LATER) == []
+    return {one.experience_id: (one.helped, one.settled_by) for one in after}
+
+
+@pytest.mark.parametrize(("outcome", "helped"), [("success", True), ("failure", False)])
+def test_a_used_note_has_the_outcome_and_the_others_stay_open(outcome: Outcome, helped: bool) -> None:
+    lines = [line(experience_id="e-used"), line(experience_id="e-other")]
+    settled = verdicts_settle(lines, outcome, used={"e-used"})
+    assert settled == {"e-used": (helped, "used"), "e-other": (None, "")}
+
+
+def test_a_note_that_misled_did_not_help_even_at_a_success_and_the_others_have_the_outcome() -> None:
+    lines = [line(experience_id="e-bad"), line(experience_id="e-other")]
+    settled = verdicts_settle(lines, "success", misled={"e-bad"})
+    assert settled == {"e-bad": (False, "misled"), "e-other": (True, "trajectory")}
+
+
+def test_that_none_was_used_settles_nothing() -> None:
+    assert verdicts_settle([line(experience_id="e-other")], "failure", used=set()) == {"e-other": (None, "")}
+
+
+def test_a_verdict_that_comes_later_takes_back_what_the_outcome_said_of_bystanders() -> None:
+    lines = [
+        line(experience_id="e-used", helped=True, settled_by="trajectory", settled_at=LEARNED),
+        line(experience_id="e-other", helped=True, settled_by="trajectory", settled_at=LEARNED),
+    ]
+    settled = verdicts_settle(lines, "success", used={"e-used"})
+    assert settled == {"e-used": (True, "used"), "e-other": (None, "")}
+
+
+def test_a_rating_stays_whatever_the_verdict_says() -> None:
+    rated = line(experience_id="e-rated", helped=False, settled_by="rating", settled_at=LEARNED)
+    assert verdicts_settle([rated], "success", used={"e-rated"}) == {"e-rated": (False, "rating")}
+
+
+def test_verdicts_are_kept_as_text() -> None:
+    for verdicts in (Verdicts(), Verdicts(frozenset()), Verdicts(frozenset({"e-1"}), frozenset({"e-2"}))):
+        assert Verdicts.from_json(verdicts.to_json()) == verdicts
+
+
+@pytest.mark.parametrize("before", ["", "trajectory", "used", "misled", "rating"])
 def test_a_rating_replaces_whatever_was_there(before: str) -> None:
     rated = settle_by_rating(line(helped=True, settled_by=before, reason="a"), helped=False, reason="b", at=LATER)
     assert rated == line(helped=False, settled_by="rating", settled_at=LATER, reason="b")
@@ -127,9 +172,9 @@ def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
 
 def test_the_reason_names_both_counters() -> None:
     one = experience(frequency=6, utility=3)
-    assert prune_reason(one, [Rater("", 6, 3)]) == "helped in 3 of 6 recalls with a known outcome"
+    assert prune_reason(one, [Rater("", 6, 3)]) == "succeeded with it 3 of 6"
     gather = prune_reason(one, [Rater("", 5, 3), Rater("bob", 1, 0)])
-    assert gather == "helped in 3 of 6 recalls with a known outcome; 2 users were heard"
+    assert gather == "succeeded with it 3 of 6; 2 users were heard"
 
 
 # --- several sources ---

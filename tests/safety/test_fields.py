@@ -55,7 +55,7 @@ async def resources(settings: Settings, id: str) -> str:
 def test_texts_names_and_numbers_are_told_apart() -> None:
     assert set(TEXTS) == {
         *("when_to_use", "content", "keywords", "tools_used", "task", "generalized_task"),
-        *("source", "author", "status_reason", "origins"),
+        *("source", "author", "status_reason", "origins", "objection"),
     }
 
 

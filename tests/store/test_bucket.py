@@ -175,6 +175,7 @@ async def test_a_receipt_that_two_replicas_settle_is_settled_once(settings: Sett
         assert [line.frequency for line in settled] == [1]
 
 
+@pytest.mark.slow
 async def test_replicas_that_record_and_rate_at_once_lose_no_update(
     settings: Settings, environ: dict[str, str]
 ) -> None:

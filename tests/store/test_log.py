@@ -119,7 +119,7 @@ async def test_ratings_are_logged_with_the_rater_and_what_came_of_them(memory: M
     found = await memory.pool.log(about=id)
     assert told(found)[1:] == [*[("bob", "rated", id)] * 5, ("refine", "pruned", id)]
     assert found[1].reason == f"not helpful, {receipts[-1]}"
-    assert found[0].reason == "helped in 0 of 5 recalls with a known outcome; after a rating of bob"
+    assert found[0].reason == "succeeded with it 0 of 5; after a rating of bob"
 
 
 @pytest.mark.anyio

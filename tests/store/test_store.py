@@ -325,7 +325,7 @@ async def test_trajectories_and_receipts_are_counted(store: Store) -> None:
         line("r-c", experience_id="", rank=0),
     )
     assert await store.count_trajectories("default") == {"success": 2, "failure": 1, "undistilled": 2}
-    assert await store.receipts.count("default") == {"recalls": 3, "recalled": 3, "settled": 2, "helped": 1}
+    assert await store.receipts.count("default") == {"recalls": 3, "recalled": 3, "settled": 2, "succeeded": 1}
 
 
 async def test_a_tally_counts_open_and_settled_lines_apart(store: Store) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +15,10 @@ from hypothesis import strategies as st
 
 from reme_mcp.errors import InvalidInput
 from reme_mcp.schema import MAX_TASK_CHARS
+from reme_mcp.transcripts.outcome import infer
 from reme_mcp.transcripts.sessions import Format, Session, read
 from reme_mcp.transcripts.transcript import to_json
+from tests.session_cases import REPORT, TUNE, Case
 from tests.session_files import (
     CLAUDE_CODE,
     CODEX,
@@ -31,7 +37,8 @@ RECEIPT = "r-bcdfghjkmn"
 
 
 def session(*entries: object, format: Format = "claude-code", max_chars: int = 1_000_000) -> Session:
-    return read(jsonl(*entries), format, max_chars=max_chars)
+    (only,) = read(jsonl(*entries), format, max_chars=max_chars)
+    return only
 
 
 def shown(read_session: Session) -> list[tuple[str, str]]:
@@ -115,7 +122,7 @@ def test_the_session_of_one_client_is_none_of_the_other() -> None:
 
 def test_a_torn_line_and_unknown_entries_are_counted_and_left_out() -> None:
     data = jsonl({"type": "novelty"}, 7, user(TASK), {"type": "user", "message": "odd"}) + b'{"type": "assi'
-    got = read(data, "claude-code", max_chars=1000)
+    (got,) = read(data, "claude-code", max_chars=1000)
     assert got.skipped == {"novelty": 1, "line that is no object": 1, "user": 1, "line that is no JSON": 1}
     assert shown(got) == [("user", TASK)]
 
@@ -218,3 +225,74 @@ _json: Any = st.recursive(
 @given(st.lists(_json, max_size=4), st.sampled_from(["claude-code", "codex"]))
 def test_nothing_in_a_file_makes_the_reader_fail(entries: list[object], format: Format) -> None:
     assert session(user(TASK), codex_says("user", TASK), *entries, format=format).task
+
+
+# --- whose words they are, and how many tasks ---
+
+
+@pytest.mark.parametrize("case", [*TUNE, *REPORT], ids=lambda case: case.name)
+def test_task_and_outcome_are_those_of_the_user(case: Case) -> None:
+    attempts = read(case.data, case.format, max_chars=100_000)
+    got = [(one.task, infer(one.transcript.steps, is_interrupted=one.is_interrupted).outcome) for one in attempts]
+    assert tuple(got) == case.expected
+
+
+def test_a_torn_line_is_taken_up_where_it_was_written_again() -> None:
+    whole = json.dumps(user(TASK))
+    torn = b"\0\0" + whole[:40].encode() + whole.encode() + b"\n" + jsonl(says("Done.")).strip()
+    glued = torn + json.dumps(user("thanks", 5)).encode()
+    (got,) = read(glued, "claude-code", max_chars=100_000)
+    assert shown(got) == [("user", TASK), ("assistant", "Done."), ("user", "thanks")]
+
+
+def test_what_stands_inside_a_torn_entry_is_no_entry() -> None:
+    torn = json.dumps({"payload": {"type": "message", "role": "user", "content": "torn"}, "timestamp": "2026"})[:-4]
+    (got,) = read(torn.encode() + b"\n" + jsonl(codex_says("user", TASK)), "codex", max_chars=100_000)
+    assert shown(got) == [("user", TASK)]
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")], ids=str
+)
+def test_a_compressed_file_is_named_as_such(pack: Callable[[bytes], bytes], name: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"the file is compressed \({name}\); unpack it first"):
+        read(pack(jsonl(*CLAUDE_CODE)), "claude-code", max_chars=1000)
+
+
+def test_text_in_utf_16_is_read() -> None:
+    (got,) = read(jsonl(*CLAUDE_CODE).decode().encode("utf-16"), "claude-code", max_chars=100_000)
+    assert got.task == TASK
+
+
+def test_praise_for_what_came_before_the_file_is_no_task() -> None:
+    with pytest.raises(InvalidInput, match="no words of a user"):
+        session(says("Done."), user("thanks, it works"))
+
+
+def test_what_a_person_says_is_said_of_the_whole_session() -> None:
+    case = next(case for case in REPORT if case.name == "three tasks")
+    (got,) = read(case.data, case.format, max_chars=100_000, whole=True)
+    assert got.task == case.expected[0][0]
+    assert len(read(case.data, case.format, max_chars=100_000)) == 3
+
+
+def test_a_recall_and_a_record_belong_to_their_own_task() -> None:
+    second = "r-ccccccccck"
+    footer = 'record_trajectory(task, outcome, receipt="{}")'
+    attempts = read(
+        jsonl(
+            user(TASK, 0),
+            hook_added(footer.format(RECEIPT)),
+            uses("mcp__reme__record_trajectory", 2, task=TASK),
+            returns("Trajectory t-bcdfghjkmn: distilled.", 3, of=2),
+            user("thanks, it works", 4),
+            user("Now write the documentation of it", 5),
+            hook_added(footer.format(second)),
+            says("Written.", 6),
+            user("great, thanks", 7),
+        ),
+        "claude-code",
+        max_chars=100_000,
+    )
+    assert [one.receipts for one in attempts] == [(RECEIPT,), (second,)]
+    assert [one.is_recorded for one in attempts] == [True, False]

@@ -143,7 +143,7 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
         if folder.is_free(home):
             yield Finding("home", "note", f"{home} holds no pool yet; the first start makes it")
             return
-        mark = folder.read_marker(home, schema=SCHEMA_VERSION)
+        mark = folder.whole_marker(home, schema=SCHEMA_VERSION)
         said = f"{home}, {_size(home)}, {_backups(home)}"
         if os.access(home, os.W_OK):
             yield Finding("home", "ok", said)
@@ -164,7 +164,7 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
                 f"its schema is {mark.schema}; the next start brings it to {SCHEMA_VERSION}, with a backup",
             )
             return
-        if not folder.has_tables(home / mark.pool) and folder.missing_tables(home, mark) is None:
+        if not folder.has_tables(home / mark.pool):
             yield Finding("pool", "note", "it has no tables yet; the first call makes them")
             return
         store = await Store.open(home)

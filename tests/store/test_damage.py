@@ -17,6 +17,7 @@ from reme_mcp.errors import StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.store import backup
 from reme_mcp.store.durability import TableFiles
+from reme_mcp.store.migrations import SCHEMA_VERSION
 from reme_mcp.store.store import Store
 from tests.fakes import draft, experience
 
@@ -68,6 +69,11 @@ def files(home: Path, table: str) -> list[Path]:
     return list((home / "pool" / f"{table}.lance" / "data").iterdir())
 
 
+def remove(*files: Path) -> None:
+    for file in files:
+        file.unlink()
+
+
 def names(home: Path) -> set[str]:
     return {file.name for file in home.iterdir()}
 
@@ -94,7 +100,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda home: shutil.rmtree(home / "pool" / "receipts.lance" / "_versions"),
         "can't open receipts",
     ),
-    "data is gone": (lambda home: [file.unlink() for file in files(home, "log")], "can't read log"),
+    "data is gone": (lambda home: remove(*files(home, "log")), "can't read log"),
     "data is cut off": (
         lambda home: [file.write_bytes(b"") for file in files(home, "trajectories")],
         "can't read trajectories",
@@ -204,6 +210,6 @@ async def test_a_commit_that_a_power_cut_has_torn_is_taken_back_if_nobody_was_to
     assert await ids(home) == lessons
     assert len(list((home / "pool").glob("experiences-*.torn"))) == 1
     # Of what was told it is damage.
-    TableFiles(home / "pool", "experiences").settle(5, 1_000)
+    TableFiles(home / "pool", "experiences").settle(SCHEMA_VERSION, 1_000)
     with pytest.raises(StoreError, match="is damaged: experiences was at version 1000"):
         await ids(home)

@@ -225,6 +225,20 @@ def with_texts(experience: Experience, change: Callable[[str, Text], str]) -> Ex
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """An experience without its texts: enough to count, filter and sort a whole pool; as in `Experience`."""
+
+    id: str
+    kind: Kind
+    status: Status
+    source: str
+    frequency: int
+    utility: int
+    pinned: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """What an agent did on a task, and what became of it here.
 
@@ -329,6 +343,17 @@ class ReceiptLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Handout:
+    """A line of a receipt without task and names: enough to draw what recalls came to; as in `ReceiptLine`."""
+
+    receipt: str
+    experience_id: str
+    created_at: datetime
+    helped: bool | None
+    settled_by: Literal["", "trajectory", "rating"]
+
+
+@dataclass(frozen=True, slots=True)
 class Rater:
     """In how many recalls of `who` the outcome of an experience is known, and how many of those succeeded with it."""
 
@@ -377,6 +402,11 @@ def task_key(task: str) -> str:
 
 
 # --- edges: what enters ---
+
+
+def is_left_out(value: object) -> bool:
+    """Return whether an optional value says nothing: strict modes of clients have a model write one all the same."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "undefined"))
 
 
 def _at_least(length: int) -> AfterValidator:
@@ -571,6 +601,8 @@ class RecordResult(BaseModel):
     # With a default: answers of before there was a quarantine are kept with their trajectories.
     quarantined: list[Quarantined] = []
     superseded: list[Superseded] = []
+    # What was not taken as it was sent.
+    notes: list[str] = []
 
 
 class RateResult(BaseModel):
@@ -587,7 +619,8 @@ class RateResult(BaseModel):
 
 Deed = Literal[
     "added", "merged", "superseded", "quarantined", "activated", "pruned", "rated", "archived", "restored", "approved",
-    "rejected", "pinned", "unpinned", "deleted", "erased", "imported", "backup made", "backup restored", "recorded",
+    "rejected", "pinned", "unpinned", "edited", "deleted", "erased", "imported", "backup made", "backup restored",
+    "recorded",
     "token created", "token revoked",
 ]  # fmt: skip
 

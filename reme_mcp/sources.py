@@ -14,7 +14,7 @@ SHOWN_CHARS = 80
 HOLDER_CHARS = 60
 DIGEST_CHARS = 16
 # What the pool calls those who are no client, see `audit.py`.
-NO_CLIENTS = ("cli", "refine", "upkeep")
+NO_CLIENTS = ("cli", "page", "refine", "upkeep")
 
 
 def source_of(name: str, holder: str) -> str:

@@ -25,6 +25,7 @@ from reme_mcp.cli.output import PROGRAM, examples, make_writable
 # Which file each command is in, and its function there; `--help` lists them in this order.
 COMMANDS = {
     "serve": ("serve", "serve"),
+    "ui": ("ui", "ui"),
     "demo": ("demo", "demo"),
     "recall": ("tools", "recall"),
     "record": ("tools", "record"),

@@ -123,7 +123,10 @@ def record(
         await memory.warm_up(download=False, work=False)
         for number, line in lines:
             try:
-                result = await RecordArguments.read(line).run(memory, source=SOURCE)
+                arguments = RecordArguments.read(line)
+                if arguments.note:
+                    click.echo(f"line {number}: {arguments.note}", err=True)
+                result = await arguments.run(memory, source=SOURCE)
             except InvalidInput as exc:
                 failed.append(number)
                 click.echo(f"line {number}: {exc}", err=True)

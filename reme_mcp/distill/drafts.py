@@ -9,19 +9,34 @@ Source: ReMe (arXiv 2512.10696, §3.1): distillation.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import ValidationError
 
+from reme_mcp.errors import InvalidInput
 from reme_mcp.safety import quarantine
-from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory, clean_text, new_id, task_key
+from reme_mcp.schema import (
+    MAX_KEYWORDS,
+    MAX_LABEL_CHARS,
+    MAX_TOOLS,
+    Experience,
+    ExperienceDraft,
+    Rejected,
+    Trajectory,
+    clean_text,
+    is_left_out,
+    new_id,
+    task_key,
+)
 from reme_mcp.text.tokens import shorten
 from reme_mcp.transcripts.transcript import from_json
 
 EARLIER_TOKENS = 60
 SHOWN_CHARS = 80
+TWICE = "content repeats when_to_use instead of saying what to do"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,7 @@ class NamedDraft:
         author: `assistant`, or the name of the model that wrote it.
         judged: Whether a judge has seen it.
         suspicions: What its record, or the judge, says against it, besides what its own text does.
+        mended: What was not taken as it came, in words.
     """
 
     id: str
@@ -39,14 +55,19 @@ class NamedDraft:
     author: str = "assistant"
     judged: bool = False
     suspicions: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
 
 
 def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDraft], list[Rejected]]:
-    """Return the drafts whose form is right, and the others with what is wrong with them."""
+    """Return the drafts whose form is right, and the others with what is wrong with them.
+
+    A lesson is what its scenario and content say: any other field that is not as it should be is mended or left out,
+    and told in `mended`.
+    """
     drafts: list[NamedDraft] = []
     rejected: list[Rejected] = []
     for position, item in enumerate(raw):
-        cleaned = _clean(item)
+        cleaned, mended = _mended(_clean(item))
         shown = _shown(cleaned, position)
         if position >= max_drafts:
             rejected.append(
@@ -58,13 +79,36 @@ def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDr
         except ValidationError as exc:
             rejected.append(Rejected(when_to_use=shown, reason=reasons(exc)))
             continue
-        if task_key(draft.when_to_use) == task_key(draft.content):
-            rejected.append(
-                Rejected(when_to_use=shown, reason="content repeats when_to_use instead of saying what to do")
-            )
+        if _says_one_thing_twice(draft):
+            rejected.append(Rejected(when_to_use=shown, reason=TWICE))
             continue
-        drafts.append(NamedDraft(new_id("e"), draft))
+        told = tuple(f"{shown!r}: {what}" for what in mended)
+        drafts.append(NamedDraft(new_id("e"), draft, mended=told))
     return drafts, rejected
+
+
+def mended(drafts: Sequence[NamedDraft]) -> list[str]:
+    """Return what was not taken as it came, of all of them."""
+    return [what for one in drafts for what in one.mended]
+
+
+def wording(when_to_use: str, content: str) -> tuple[str, str]:
+    """Return the two texts of an experience as they are taken from a person.
+
+    Raises:
+        InvalidInput: One is too short or too long, or they say the same.
+    """
+    try:
+        draft = ExperienceDraft(when_to_use=clean_text(when_to_use), content=clean_text(content))
+    except ValidationError as exc:
+        raise InvalidInput(reasons(exc)) from exc
+    if _says_one_thing_twice(draft):
+        raise InvalidInput(TWICE)
+    return draft.when_to_use, draft.content
+
+
+def _says_one_thing_twice(draft: ExperienceDraft) -> bool:
+    return task_key(draft.when_to_use) == task_key(draft.content)
 
 
 def to_json(drafts: Sequence[NamedDraft]) -> str:
@@ -188,6 +232,61 @@ def _clean(item: object) -> object:
     if isinstance(item, dict):
         return {key: _clean(value) for key, value in item.items()}
     return item
+
+
+def _mended(item: object) -> tuple[object, list[str]]:
+    """Return a draft with what can be mended of its optional fields, and what was mended, in words."""
+    if not isinstance(item, dict):
+        return item, []
+    fields = {name: value for name, value in item.items() if name in ExperienceDraft.model_fields}
+    mended = [f"there is no field {name[:SHOWN_CHARS]!r}, so it was left out" for name in item if name not in fields]
+    optional = {name for name, field in ExperienceDraft.model_fields.items() if not field.is_required()}
+    for name in optional & set(fields):
+        if is_left_out(fields[name]):
+            del fields[name]
+    for name in optional & set(fields) & set(_LISTS):
+        if isinstance(fields[name], str):
+            fields[name] = _split(fields[name])
+            mended.append(f"{name} came as one text, which was taken apart")
+    if isinstance(kind := fields.get("kind"), str):
+        fields["kind"] = kind.lower()
+    for name, why in _faults(fields, optional).items():
+        kept = _kept(fields, name)
+        mended.append(f"{name}: {why}; " + ("what is wrong with it was left out" if kept else "it was left out"))
+        if kept:
+            fields[name] = kept
+        else:
+            del fields[name]
+    return fields, mended
+
+
+# Optional fields that take a list, and how long.
+_LISTS = {"keywords": MAX_KEYWORDS, "tools_used": MAX_TOOLS}
+
+
+def _split(text: str) -> list[str]:
+    parts = re.split(r"[,;\n]", text.strip().removeprefix("[").removesuffix("]"))
+    return [bare for part in parts if (bare := part.strip(" \t\"'"))]
+
+
+def _faults(fields: Mapping[str, object], optional: set[str]) -> dict[str, str]:
+    """Return what is first wrong with each optional field that is not as it should be."""
+    faults: dict[str, str] = {}
+    try:
+        ExperienceDraft.model_validate(fields)
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False):
+            if (name := str(error["loc"][0])) in optional:
+                faults.setdefault(name, f"{error['msg'][:1].lower()}{error['msg'][1:]}")
+    return faults
+
+
+def _kept(fields: Mapping[str, object], name: str) -> list[str]:
+    """Return what of a list can be taken."""
+    value = fields[name]
+    if name not in _LISTS or not isinstance(value, list):
+        return []
+    return [part for part in value if isinstance(part, str) and 0 < len(part) <= MAX_LABEL_CHARS][: _LISTS[name]]
 
 
 def _shown(item: object, position: int) -> str:

@@ -303,7 +303,7 @@ class Gate:
         return 0.0
 
     def _is_host(self, host: str, scope: Scope) -> bool:
-        name = _host_name(host)
+        name = host_name(host)
         if name in self._hosts:
             return True
         # By the very address that it came in at: no name that leads a browser astray is one.
@@ -316,7 +316,7 @@ class Gate:
         if not self._is_local or self._settings.public_url:
             return False
         scheme, _, host = origin.partition("://")
-        return scheme in ("http", "https") and _host_name(host) in LOCAL_NAMES
+        return scheme in ("http", "https") and host_name(host) in LOCAL_NAMES
 
     async def _refuse(
         self, send: Send, status: int, reason: str, words: str, *, retry_after_s: int | None = None
@@ -372,7 +372,7 @@ def _method(scope: Scope) -> str:
 
 def _names(host: str, public_url: str, *more: str) -> set[str]:
     """Return the names that a server at `host` goes by."""
-    names = {_host_name(name) for name in more}
+    names = {host_name(name) for name in more}
     if host not in WILDCARDS:
         names.add(host.lower())
     if is_loopback(host) or host in WILDCARDS:
@@ -382,7 +382,7 @@ def _names(host: str, public_url: str, *more: str) -> set[str]:
     return names - {""}
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """Return the name in a `Host` header, without its port."""
     try:
         return (urlsplit(f"//{host}").hostname or "") if not set(host) & set("/@?#\\") else ""

@@ -103,7 +103,7 @@ async def serve_http(settings: Settings, transports: Iterable[Transport]) -> Non
             "`reme-mcp token create NAME --workspace W`, or name an identity provider in [auth] issuer. "
             f"To ask nobody who they are, set http.without_auth to {WITHOUT_AUTH!r}"
         )
-    listener = _listen(http.host, http.port)
+    listener = listen(http.host, http.port)
     redact = redactor_of(settings.redaction)
     log_in_json(settings.log.level, requests=http.log_requests, redact=redact)
     _allow_connections(http.max_connections)
@@ -135,7 +135,12 @@ def make_process(host: Host) -> uvicorn.Server:
     return _Server(config, host)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there.
+
+    Raises:
+        ConfigError: It can not.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=1024)

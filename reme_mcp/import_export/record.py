@@ -43,6 +43,8 @@ def make_draft(fields: Mapping[str, object]) -> ExperienceDraft:
     drafts, rejected = read_drafts([fields], max_drafts=1)
     if rejected:
         raise InvalidInput(rejected[0].reason)
+    if drafts[0].mended:
+        raise InvalidInput("; ".join(drafts[0].mended))
     return drafts[0].draft
 
 

@@ -27,11 +27,12 @@ from anyio.abc import TaskGroup
 from reme_mcp.aio import gather
 from reme_mcp.config.settings import LLMSettings, Settings
 from reme_mcp.distill import pipeline
-from reme_mcp.distill.drafts import read_drafts, to_json
+from reme_mcp.distill.drafts import mended, read_drafts, to_json
 from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
 from reme_mcp.memory.background import MissingVectors
+from reme_mcp.memory.overview import Overview
 from reme_mcp.memory.pool import Pool
 from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
 from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
@@ -117,6 +118,7 @@ class Memory:
         self._rereader = CrossEncoderModel(settings, load_cross)
         self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
         self._search = Search(self._vectors, self._rereader, self._model, settings)
+        self.overview = Overview(settings, self._search, self._open_store)
         self._queue: Queue | None = None
         self._queue_is_run = False
         self._last_call = 0.0
@@ -312,7 +314,7 @@ class Memory:
             steps: A summary of what was done.
             messages: The conversation in OpenAI's or Anthropic's shape; instead of `steps`.
             experiences: What is worth keeping, as `ExperienceDraft` describes it; an empty list says nothing is.
-            receipt: Of the recall that this attempt used.
+            receipt: Of the recall that this attempt used; one that is not known settles nothing, and is told.
             used: Ids of the recalled notes that were acted on: these have the outcome, and the others stay unsettled.
                 `None` where it is not known: all that nothing was said of have the outcome.
             misled: Ids of the recalled notes that led astray; each counts as rated not helpful.
@@ -323,7 +325,7 @@ class Memory:
 
         Raises:
             InvalidInput: Arguments contradict each other or are out of their range; nothing was stored.
-            NotFound: No such receipt or trajectory in this workspace.
+            NotFound: No such trajectory in this workspace.
             StoreError: The pool can't be written.
         """
         workspace = self._workspace(workspace)
@@ -378,19 +380,24 @@ class Memory:
             verdicts=verdicts.to_json(),
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
+        notes = mended(drafts)
         async with store.writing() as writer:
             known, lines = await gather(
                 partial(store.trajectory_by_digest, workspace, digest),
                 partial(store.receipts.lines, workspace, receipt or ""),
             )
-            if receipt is not None:
-                ledger.own_receipt(lines, receipt, workspace, source)
-            ledger.check_verdicts(lines, receipt or "", verdicts)
+            if receipt is None or ledger.is_own(lines, source):
+                ledger.check_verdicts(lines, receipt or "", verdicts)
+            else:
+                notes.append(ledger.unknown_receipt(receipt, workspace))
+                lines = []
+                prepared = replace(prepared, trajectory=replace(trajectory, receipt="", verdicts=""))
             if known is None:
-                put = partial(writer.add_trajectory, trajectory)
+                put = partial(writer.add_trajectory, prepared.trajectory)
                 result = await self._process(prepared, lines, store, writer, put=put)
         if known is not None:
             result = await self._resume(store, known)
+        result = result.model_copy(update={"notes": notes})
         return await self._after_recording(store, workspace, result, tell)
 
     async def rate(
@@ -621,22 +628,27 @@ class Memory:
             updated_at=now(),
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
+        notes = mended(drafts)
         async with store.writing() as writer:
             known, lines = await gather(
                 partial(store.trajectory, workspace, trajectory_id),
                 partial(store.receipts.lines, workspace, trajectory.receipt),
             )
-            if receipt:
-                ledger.own_receipt(lines, receipt, workspace, source)
-            ledger.check_verdicts(lines, trajectory.receipt, verdicts)
+            if not receipt or ledger.is_own(lines, source):
+                ledger.check_verdicts(lines, trajectory.receipt, verdicts)
+            else:
+                notes.append(ledger.unknown_receipt(receipt, workspace))
+                lines = []
+                trajectory = replace(trajectory, receipt="", verdicts="")
+                prepared = replace(prepared, trajectory=trajectory)
             same = known is not None and (known.drafts_digest, known.verdicts) == (digest, trajectory.verdicts)
             if not same:
                 await writer.add_log(log.of_earlier_answer(known or trajectory))
                 put = partial(writer.put_trajectory, trajectory)
                 result = await self._process(prepared, lines, store, writer, put=put)
         if known is not None and same:
-            return await self._resume(store, known)
-        return result
+            result = await self._resume(store, known)
+        return result.model_copy(update={"notes": notes})
 
     async def _process(
         self,
@@ -663,7 +675,7 @@ class Memory:
         if trajectory is None:
             return result
         processed = await self._queue.processed(trajectory, tell)
-        result = RecordResult.model_validate_json(processed.answer)
+        result = RecordResult.model_validate_json(processed.answer).model_copy(update={"notes": result.notes})
         if processed.status == "queued" and processed.trouble:
             again = (
                 "tried again later" if processed.retry_at is not None else "not tried again until `reme-mcp distill`"

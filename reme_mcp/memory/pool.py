@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from reme_mcp.config.settings import Settings
+from reme_mcp.distill import drafts
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.import_export import importer, jsonl
 from reme_mcp.import_export.importer import Imported
@@ -27,7 +28,19 @@ from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import count
 from reme_mcp.safety import quarantine
 from reme_mcp.safety.redaction import Redact
-from reme_mcp.schema import RECALLABLE, Deed, Entry, Experience, Kind, ReceiptLine, Status, Tally, Trajectory, now
+from reme_mcp.schema import (
+    RECALLABLE,
+    Deed,
+    Entry,
+    Experience,
+    Kind,
+    ReceiptLine,
+    Status,
+    Tally,
+    Trajectory,
+    new_id,
+    now,
+)
 from reme_mcp.store import backup as backups
 from reme_mcp.store import erasure, folder
 from reme_mcp.store import log as logs
@@ -40,6 +53,8 @@ from reme_mcp.store.store import Store
 from reme_mcp.text import clean
 
 logger = logging.getLogger(__name__)
+
+HELD_BY_HAND = "by hand: a person wants it looked at again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,16 @@ class Pool:
         store = await self._open_store()
         return await store.page(self._workspace(workspace), statuses=statuses, offset=offset, limit=limit)
 
+    async def experiences(self, ids: Sequence[str], *, workspace: str | None = None) -> list[Experience]:
+        """Return those of `ids` that are in the workspace, in their order; a deleted one is left out."""
+        store = await self._open_store()
+        found = await store.experiences(self._workspace(workspace), list(dict.fromkeys(ids)))
+        return [found[id] for id in dict.fromkeys(ids) if id in found]
+
+    async def counts(self, *, workspace: str | None = None) -> dict[Status, int]:
+        """Return how many experiences of each status the workspace holds."""
+        return await (await self._open_store()).count(self._workspace(workspace))
+
     async def stats(self, *, workspace: str | None = None) -> PoolStats:
         """Return the state of one workspace."""
         workspace = self._workspace(workspace)
@@ -150,6 +175,10 @@ class Pool:
         if trajectory is None:
             raise NotFound(clean.unknown("trajectory", trajectory_id, workspace))
         return trajectory
+
+    async def trajectories(self, ids: Sequence[str], *, workspace: str | None = None) -> list[Trajectory]:
+        """Return those trajectories among `ids` that are in the workspace."""
+        return await (await self._open_store()).trajectories(self._workspace(workspace), ids) if ids else []
 
     async def learned_from(self, trajectory_id: str, *, workspace: str | None = None) -> list[Experience]:
         """Return the experiences that were learned from a trajectory, whatever their status."""
@@ -208,9 +237,17 @@ class Pool:
         return [one for one, _ in found]
 
     async def restore(
-        self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND, dry_run: bool = False
+        self,
+        experience_id: str,
+        *,
+        workspace: str | None = None,
+        source: str = BY_HAND,
+        keep_counters: bool = False,
+        dry_run: bool = False,
     ) -> Experience:
         """Bring back an archived experience, whose counters start anew, or a deleted one, as it was.
+
+        With `keep_counters` they go on, as if it had never been archived: the next known outcome may archive it again.
 
         What comes under a rule of the quarantine, and was not rejected by a person, who has seen it, waits for review.
 
@@ -228,7 +265,7 @@ class Pool:
         # After every recall so far, even if the clock was set back since: those must not count again.
         recalled = tally.last_recalled_at
         at = now() if recalled is None else max(now(), recalled + timedelta(microseconds=1))
-        change = partial(_restored, at=at)
+        change = partial(_restored, at=at, keep_counters=keep_counters)
         return await self._change("restored", experience_id, workspace, change, source=source, dry_run=dry_run)
 
     async def archive(
@@ -309,6 +346,69 @@ class Pool:
             return quarantine.reject(_quarantined(one), at=now())
 
         return await self._change("rejected", experience_id, workspace, rejected, source=source, dry_run=dry_run)
+
+    async def hold_back(self, experience_id: str, *, workspace: str | None = None, source: str = BY_HAND) -> Experience:
+        """Put an experience before review, again or for the first time; `approve` and `reject` decide.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: It waits for review already.
+        """
+
+        def held(one: Experience) -> Experience:
+            if one.status == "quarantined":
+                raise InvalidInput(f"{one.id} waits for review already")
+            reasons = quarantine.suspicions(one, one.source) or [HELD_BY_HAND]
+            return replace(quarantine.hold(one, reasons), updated_at=now())
+
+        return await self._change("quarantined", experience_id, workspace, held, source=source)
+
+    async def edit(
+        self,
+        experience_id: str,
+        *,
+        when_to_use: str,
+        content: str,
+        workspace: str | None = None,
+        source: str = BY_HAND,
+    ) -> tuple[Experience, Experience]:
+        """Give an experience another wording; id and counters stay, the older wording is archived under a new id.
+
+        What comes under a rule of the quarantine in its new wording waits for review.
+
+        Returns:
+            The experience as it is now, and the older wording, whose `status_reason` names the experience.
+
+        Raises:
+            NotFound: No such experience in this workspace.
+            InvalidInput: A text is too short or too long, nothing is changed, or it is withheld.
+        """
+        wording = drafts.wording(self._redact(when_to_use), self._redact(content))
+        workspace = self._workspace(workspace)
+        experience_id = clean.label(experience_id)
+        store = await self._open_store()
+        async with store.writing() as writer:
+            before = (await store.experiences(workspace, [experience_id])).get(experience_id)
+            if before is None:
+                raise NotFound(clean.unknown("experience", experience_id, workspace))
+            if quarantine.is_withheld(before):
+                raise InvalidInput(f"{before.id} is held back; decide on it in `review` before you edit it")
+            if wording == (before.when_to_use, before.content):
+                raise InvalidInput(f"{before.id} says so already; nothing is changed")
+            older = rules_.archive(
+                replace(before, id=new_id("e"), pinned=False), f"older wording of {before.id}", at=now()
+            )
+            edited = replace(before, when_to_use=wording[0], content=wording[1], updated_at=now())
+            after = quarantine.hold(edited, quarantine.suspicions(edited, edited.source))
+            held = entries_of("quarantined", [after] if after is not edited else [], source=source)
+            did = logs.entry(
+                "edited", after.id, workspace=workspace, source=source, reason=f"older wording: {older.id}"
+            )
+            await writer.add_log([did, *held])
+            # They are those of the older wording.
+            await writer.delete_vectors(workspace, experience_id)
+            await writer.put_experiences([after, older])
+        return after, older
 
     async def pin(
         self, experience_id: str, *, pinned: bool, workspace: str | None = None, source: str = BY_HAND
@@ -531,10 +631,10 @@ def _quarantined(experience: Experience) -> Experience:
     return experience
 
 
-def _restored(experience: Experience, *, at: datetime) -> Experience:
+def _restored(experience: Experience, *, at: datetime, keep_counters: bool) -> Experience:
     if experience.status != "archived":
         raise InvalidInput(f"{experience.id} is {experience.status}, not archived; there is nothing to restore")
-    restored = rules_.restore(experience, at=at)
+    restored = rules_.activate(experience, at=at) if keep_counters else rules_.restore(experience, at=at)
     if quarantine.is_rejected(experience):
         # Who takes back what was rejected in review has seen what is suspected of it.
         return quarantine.approve(restored, experience.status_reason, at=at)

@@ -78,6 +78,7 @@ def record_summary(result: RecordResult) -> str:
     lines += [f"{new.by} takes the place of {new.id}, which is archived: {new.how}." for new in result.superseded]
     lines += [f"Held back as {held.id}, until a person has approved it: {held.reason}." for held in result.quarantined]
     lines += [f"Not stored: {rejected.when_to_use!r}: {rejected.reason}." for rejected in result.rejected]
+    lines += [f"Not as it was sent: {note}." for note in result.notes]
     lines += [f"{one.id}: {_BY[one.by]}{succeeded(one.utility, one.frequency)} by now." for one in result.settled]
     if result.pruned:
         lines.append(f"Removed, because attempts succeeded with them too rarely: {', '.join(result.pruned)}.")

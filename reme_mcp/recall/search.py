@@ -28,7 +28,7 @@ from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger
-from reme_mcp.schema import RECALLABLE, Rule, SearchMode, now
+from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import spell_out, unquoted
@@ -118,6 +118,27 @@ class Search:
         words, more_trouble = await self._rewritten(task, words, shown)
         decided = [*self._handed_out(ranked, len(shown), limit), *below]
         return Notes(words, decided, modes, trouble or more_trouble)
+
+    async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
+        """Return the experiences in recall that are about a query, best first; no model is asked for an order."""
+        ranked, vector = await self._ranked(store, workspace, query, limit)
+        return self._above_floor(query, ranked, vector)[0][:limit]
+
+    async def alike(self, store: Store, workspace: str, experience: Experience, *, limit: int) -> list[Ranked]:
+        """Return the experiences in recall that are most like this one, best first, however little that is."""
+        query = f"{experience.when_to_use}\n{experience.content}"[:MAX_TASK_CHARS]
+        ranked, _ = await self._ranked(store, workspace, query, limit + 1)
+        return [item for item in ranked if item.experience.id != experience.id][:limit]
+
+    async def _ranked(self, store: Store, workspace: str, query: str, limit: int) -> tuple[list[Ranked], Hits | None]:
+        text, vector = await gather(
+            partial(self._by_words, store, workspace, query, ()),
+            partial(self._by_vectors, store, workspace, query, ()),
+        )
+        ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
+        found = await store.experiences(workspace, ids, statuses=["active"])
+        candidates = [found[id] for id in ids if id in found]
+        return ranking.rank(candidates, text, vector, tools=(), settings=self._settings, at=now()), vector
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""

@@ -196,15 +196,20 @@ def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings)
     return prune_reason(experience, voices) if goes else ""
 
 
-def own_receipt(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: str) -> None:
-    """Raise `NotFound` unless a receipt exists and a source may settle it; somebody else's is as unknown as none."""
-    if not lines or not may_speak_for(source, lines[0].source):
-        raise NotFound(unknown("receipt", receipt, workspace))
+def is_own(lines: Sequence[ReceiptLine], source: str) -> bool:
+    """Return whether a receipt exists and a source may settle it; somebody else's is as unknown as none."""
+    return bool(lines) and may_speak_for(source, lines[0].source)
+
+
+def unknown_receipt(receipt: str, workspace: str) -> str:
+    """Return what is said of an attempt that came with a receipt which is not known."""
+    return f"{unknown('receipt', receipt, workspace)}; nothing is credited to any note, what was recorded is kept"
 
 
 def line_of(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: str, experience_id: str) -> ReceiptLine:
     """Return the line of an experience on a receipt that a source may settle, or say why there is none."""
-    own_receipt(lines, receipt, workspace, source)
+    if not is_own(lines, source):
+        raise NotFound(unknown("receipt", receipt, workspace))
     for line in lines:
         if line.experience_id == experience_id:
             return line

@@ -8,6 +8,7 @@ Source: ReMe (arXiv 2512.10696, §3.3): eq. 1, selective addition, failure-aware
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +18,8 @@ from typing import Literal
 from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import THIS_MACHINE
 
+# Of the normal distribution, 95 % lie within as many standard deviations.
+Z_95 = 1.96
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
 
 
@@ -63,6 +66,19 @@ def should_prune_by_raters(
         Fraction(),
     )
     return frequency >= min_frequency and float(helped / sum(weights)) < max_utility_ratio
+
+
+def share_interval(utility: int, frequency: int) -> tuple[float, float]:
+    """Return between which shares the true one lies with 95 % confidence; 0 to 1 where nothing is known.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+    """
+    if not frequency:
+        return 0.0, 1.0
+    share, weight = utility / frequency, Z_95**2 / frequency
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z_95 * math.sqrt(share * (1 - share) / frequency + weight / (4 * frequency)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def settle_by_outcome(

@@ -28,6 +28,7 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server import prompts
+from reme_mcp.server.frames import answering_rubbish
 from reme_mcp.server.prompts import get_prompt, list_prompts
 from reme_mcp.server.resources import (
     list_resource_templates,
@@ -94,5 +95,8 @@ async def serve_stdio(settings: Settings) -> None:
     """Serve one client over stdin and stdout until it closes them."""
     server = build_server(settings)
     options = server.create_initialization_options(NotificationOptions(resources_changed=True))
-    async with stdio_server() as (read_stream, write_stream):
-        await server.run(read_stream, write_stream, options)
+    async with (
+        stdio_server() as (read_stream, write_stream),
+        answering_rubbish(read_stream, write_stream) as messages,
+    ):
+        await server.run(messages, write_stream, options)

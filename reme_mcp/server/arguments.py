@@ -3,6 +3,9 @@
 In:  JSON objects.
 Out: checked arguments that know how to call the memory, or an `InvalidInput` that says what is wrong with which value.
 
+Strict modes of clients make every property required, so that models fill in what they would leave out; other clients
+add arguments of their own. Both are read as they are meant.
+
 The descriptions are read by models: short, and only where the name does not say it.
 """
 
@@ -10,15 +13,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory, Tell, ignore_progress
-from reme_mcp.schema import ExperienceDraft, Outcome, RateResult, RecallResult, RecordResult
+from reme_mcp.schema import ExperienceDraft, Outcome, RateResult, RecallResult, RecordResult, is_left_out
 
 SHOWN_CHARS = 60
+SHOWN_NAMES = 8
 
 Taken = TypeVar("Taken", bound="Arguments")
 
@@ -33,8 +38,13 @@ def _parsed(value: object) -> object:
     return value
 
 
+def _parsed_texts(value: object) -> object:
+    parsed = _parsed(value)
+    return [item for item in parsed if not is_left_out(item)] if isinstance(parsed, list) else parsed
+
+
 Objects = Annotated[list[object], BeforeValidator(_parsed)]
-Texts = Annotated[list[str], BeforeValidator(_parsed)]
+Texts = Annotated[list[str], BeforeValidator(_parsed_texts)]
 Workspace = Annotated[str | None, Field(description="Pool; leave out for the configured one")]
 
 # A client sees the shape of a draft; the gate checks each by itself, so that a bad one does not take the others along.
@@ -44,21 +54,59 @@ _MESSAGES = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 
 
 class Arguments(BaseModel):
-    """What every tool's arguments have in common: none that doesn't exist."""
+    """What every tool's arguments have in common: what was left out is left out, however it was written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    # Of these, an empty list says something.
+    empty_says: ClassVar[frozenset[str]] = frozenset()
+    _passed_over: tuple[str, ...] = PrivateAttr(())
 
     @classmethod
     def read(cls: type[Taken], raw: Mapping[str, object]) -> Taken:
-        """Return the arguments checked.
+        """Return the arguments checked; one that a client has added is passed over, a slip in a name is not.
 
         Raises:
             InvalidInput: One line for each thing that is wrong.
         """
+        given = {name: value for name, value in raw.items() if not cls._is_left_out(name, value)}
+        added = [name for name, value in given.items() if cls._is_added(name, value)]
         try:
-            return cls.model_validate(raw)
+            arguments = cls.model_validate({name: value for name, value in given.items() if name not in added})
         except ValidationError as exc:
             raise InvalidInput("\n".join(cls._explain(error) for error in exc.errors(include_url=False))) from exc
+        arguments._passed_over = tuple(added)
+        return arguments
+
+    @property
+    def note(self) -> str:
+        """What was passed over, in words; empty where nothing was."""
+        if not self._passed_over:
+            return ""
+        shown = [name[:SHOWN_CHARS] or repr(name) for name in self._passed_over[:SHOWN_NAMES]]
+        more = len(self._passed_over) - len(shown)
+        names = ", ".join(shown) + (f" and {more} more" if more else "")
+        return (
+            f"Passed over, because there is no such argument: {names}. There are {', '.join(type(self).model_fields)}."
+        )
+
+    @classmethod
+    def _is_left_out(cls, name: str, value: object) -> bool:
+        field = cls.model_fields.get(name)
+        if field is None or field.is_required():
+            return False
+        return is_left_out(value) or (value in ([], "[]") and name not in cls.empty_says)
+
+    @classmethod
+    def _is_added(cls, name: str, value: object) -> bool:
+        """Return whether a name that is none of ours was added by a client, rather than meant for one of ours."""
+        if name in cls.model_fields:
+            return False
+        # Longer than any of ours with its slips.
+        word = _folded(name[:SHOWN_CHARS])
+        return not any(
+            _slips(word, _folded(ours)) <= (2 if len(ours) > 5 else 1) and (not takes_list or _may_be_list(value))
+            for ours, takes_list in _lists_among(cls).items()
+        )
 
     @classmethod
     def _explain(cls, error: Mapping[str, Any]) -> str:
@@ -69,6 +117,36 @@ class Arguments(BaseModel):
             return f"{name}: missing"
         message: str = error["msg"]
         return f"{name} = {repr(error['input'])[:SHOWN_CHARS]}: {message[:1].lower()}{message[1:]}"
+
+
+@cache
+def _lists_among(arguments: type[Arguments]) -> dict[str, bool]:
+    """Return the name of each argument, and whether it takes a list."""
+    properties = arguments.model_json_schema()["properties"]
+    return {name: '"array"' in json.dumps(schema) for name, schema in properties.items()}
+
+
+def _folded(name: str) -> str:
+    """Return a name as it is compared with another: however its words are set apart."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _slips(word: str, other: str) -> int:
+    """Return how many letters were left out, added, mistaken or exchanged with their neighbour between two words."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(word):
+        last, before, row = before, row, [i + 1]
+        for j, wanted in enumerate(other):
+            cost = min(before[j] + (letter != wanted), before[j + 1] + 1, row[j] + 1)
+            if i and j and letter == other[j - 1] and word[i - 1] == wanted:
+                cost = min(cost, last[j - 1] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def _may_be_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
 class RecallArguments(Arguments):
@@ -94,6 +172,8 @@ class RecallArguments(Arguments):
 
 class RecordArguments(Arguments):
     """What `record_trajectory` takes."""
+
+    empty_says = frozenset(("experiences", "used"))
 
     task: Annotated[str, Field(description="The task, in the user's words")] = ""
     outcome: Outcome | None = None

@@ -184,6 +184,7 @@ async def call_tool(context: Context, params: CallToolRequestParams) -> CallTool
         return _tool_error(
             f"{tool.name} failed inside the server; its log (stderr) says why. Nothing else is affected."
         )
+    text = "\n\n".join(part for part in (text, arguments.note) if part)
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=result.model_dump(mode="json")
     )

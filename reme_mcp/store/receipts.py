@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from reme_mcp.schema import EXPLICIT, Experience, Rater, ReceiptLine, Tally
+from reme_mcp.schema import EXPLICIT, Experience, Handout, Rater, ReceiptLine, Tally
 from reme_mcp.sources import rater_of
-from reme_mcp.store.tables import all_of, columns_of, equals, from_row, is_in, mapped, read_rows
+from reme_mcp.store.tables import all_of, at_or_after, columns_of, equals, from_row, is_in, mapped, read_rows
 
 if TYPE_CHECKING:
     import lancedb
@@ -46,6 +47,11 @@ class Receipts:
         return await read_rows(
             self._tables["receipts"], ReceiptLine, where, newest_by="created_at", offset=offset, limit=limit
         )
+
+    async def since(self, workspace: str, moment: datetime) -> list[Handout]:
+        """Return what the recalls of `workspace` from a moment on handed out, without tasks and names."""
+        where = all_of(equals("workspace", workspace), at_or_after("created_at", moment))
+        return await read_rows(self._tables["receipts"], Handout, where)
 
     async def tally(
         self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()

@@ -36,7 +36,7 @@ import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Spent, Status, Trajectory
+from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
 from reme_mcp.store import folder
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.compaction import Compaction
@@ -82,6 +82,15 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
+# What a person sees of an experience in a list, and looks for there.
+FILTERED = (
+    "when_to_use",
+    "content",
+    "task",
+    "id",
+    "array_to_string(keywords, ' ')",
+    "array_to_string(tools_used, ' ')",
+)
 # More searches at once than these are no faster, and each holds some megabytes while it lasts.
 READS_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
@@ -258,6 +267,21 @@ class Store:
         """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
         where = all_of(equals("workspace", workspace), has_status(statuses))
         return await self._rows("experiences", Experience, where, newest_first=True, offset=offset, limit=limit)
+
+    @timed("store: read summaries")
+    async def summaries(self, workspace: str) -> list[Summary]:
+        """Return every experience of `workspace` without its texts, newest first."""
+        return await self._rows("experiences", Summary, equals("workspace", workspace), newest_first=True)
+
+    async def ids_with_words(self, workspace: str, words: str) -> set[str]:
+        """Return the ids of the experiences whose texts hold these very words, in capitals or not."""
+        from lancedb import lit
+
+        held = " OR ".join(f"contains(lower({column}), {lit(words.lower()).to_sql()})" for column in FILTERED)
+        where = f"{equals('workspace', workspace).to_sql()} AND ({held})"
+        with mapped("filter experiences"):
+            found = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
+        return set(found.column("id").to_pylist())
 
     async def count(self, workspace: str) -> dict[Status, int]:
         """Return how many experiences of each status `workspace` holds."""
@@ -468,6 +492,13 @@ class Store:
         """Return how all attempts at the task with this `task_key` ended, oldest first."""
         where = all_of(equals("workspace", workspace), equals("task_key", key))
         return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
+
+    async def attempts_with(
+        self, workspace: str, statuses: Sequence[str], *, offset: int, limit: int
+    ) -> list[Trajectory]:
+        """Return the trajectories of `workspace` in one of these states, newest first, from `offset` on."""
+        where = all_of(equals("workspace", workspace), is_in("status", statuses))
+        return await self._rows("trajectories", Trajectory, where, newest_first=True, offset=offset, limit=limit)
 
     async def pending(self) -> list[Trajectory]:
         """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
@@ -718,6 +749,12 @@ class Writer:
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
         async with self._store._committing("experiences") as table:
             await table.delete(where)
+        await self.delete_vectors(workspace, experience_id)
+
+    async def delete_vectors(self, workspace: str, experience_id: str) -> None:
+        """Remove the vectors of one experience; those of its present text are filled in later."""
+        self._left()
+        where = all_of(equals("workspace", workspace), equals("id", experience_id))
         await self._store._open_spaces()
         for name in self._store._spaces:
             async with self._store._committing(name) as table:

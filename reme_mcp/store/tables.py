@@ -23,7 +23,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 import anyio.to_thread
 
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Recorded, Spent, Status, Trajectory
+from reme_mcp.schema import (
+    Attempt,
+    Entry,
+    Experience,
+    Handout,
+    ReceiptLine,
+    Recorded,
+    Spent,
+    Status,
+    Summary,
+    Trajectory,
+)
 from reme_mcp.text.words import STOP_WORDS
 
 if TYPE_CHECKING:
@@ -38,7 +49,7 @@ METADATA_CACHE_BYTES = 8 * 2**20
 
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout)
 
 
 def space_name(embedder: str) -> str:

@@ -93,6 +93,14 @@ class Pipes:
                 return message
         raise AssertionError("the server closed its output")
 
+    def next(self) -> dict[str, Any]:
+        """The next answer, whatever it answers."""
+        assert self.process.stdout is not None
+        while True:
+            message: dict[str, Any] = json.loads(self.process.stdout.readline())
+            if "method" not in message:
+                return message
+
     def shake_hands(self) -> None:
         info = {"name": "by-hand", "version": "1"}
         self.request(0, "initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=info)
@@ -123,26 +131,45 @@ def test_it_ends_with_its_input_and_says_nothing_but_the_protocol(pipes: Pipes) 
         assert json.loads(line)["jsonrpc"] == "2.0"
 
 
-@pytest.mark.parametrize(
-    "line",
-    [b"", b"not json", b"[]", b"\xff\xfe\x00", b'{"jsonrpc":"2.0"}', b'{"jsonrpc":"2.0","id":7,"method":"no/such"}',
-     b"{" * 100_000, b"x" * 10_000_000],
-    ids=["empty", "words", "list", "no utf-8", "half a message", "unknown method", "deep", "10 MB"],
-)  # fmt: skip
-def test_rubbish_on_the_wire_does_not_stop_it(pipes: Pipes, line: bytes) -> None:
-    pipes.send(line)
-    pipes.request(1, "tools/call", name="recall_experiences", arguments={"task": TASK})
-    assert pipes.answer(1)["result"]["isError"] is False
+def recall_line(id: object, task: str) -> str:
+    """One line that recalls; `task` is JSON."""
+    arguments = f'{{"name":"recall_experiences","arguments":{{"task":{task}}}}}'
+    return f'{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{arguments}}}'
 
 
-@pytest.mark.parametrize(
-    "escape", [r"\ud800", r"\u0000", r"\udc00\ud800"], ids=["lone surrogate", "nul", "reversed pair"]
-)
-def test_characters_that_are_none_do_not_stop_it(pipes: Pipes, escape: str) -> None:
-    call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"recall_experiences","arguments":'
-    pipes.send(f'{call}{{"task":"start {escape} engine"}}}}}}'.encode())
-    pipes.request(2, "tools/call", name="recall_experiences", arguments={"task": TASK})
-    assert pipes.answer(2)["result"]["isError"] is False
+# a line; the id of each answer, with the code of its error or 0
+NO_MESSAGES: dict[str, tuple[bytes, list[tuple[object, int]]]] = {
+    "empty": (b"", []),
+    "white space": (b" \t", []),
+    "words": (b"not json", [(None, -32700)]),
+    "no utf-8": (b"\xff\xfe\x00", [(None, -32700)]),
+    "no utf-8 in a text": (recall_line(20, '"a \xff b"').encode("latin-1"), [(20, 0)]),
+    "half a message": (b'{"jsonrpc":"2.0"}', [(None, -32600)]),
+    "an id alone": (b'{"jsonrpc":"2.0","id":21}', [(21, -32600)]),
+    "params in a list": (b'{"jsonrpc":"2.0","id":22,"method":"ping","params":[1]}', [(22, -32600)]),
+    "cut off": (recall_line(23, '"x').encode()[:-30], [(23, -32700)]),
+    "id at the end": (b'{"method":"ping","params":{"id":1,"a":[{"id":2}]},"id":"x-24",}', [("x-24", -32700)]),
+    "an answer to nobody": (b'{"jsonrpc":"2.0","id":25,"result":{', [(None, -32700)]),
+    "unknown method": (b'{"jsonrpc":"2.0","id":26,"method":"no/such"}', [(26, -32601)]),
+    "deep": (recall_line(27, "[" * 500 + "]" * 500).encode(), [(27, -32700)]),
+    "very deep": (b"{" * 100_000, [(None, -32700)]),
+    "10 MB": (b"x" * 10_000_000, [(None, -32700)]),
+    "huge number": (recall_line(28, "1" * 5_000).encode(), [(28, -32700)]),
+    "byte order mark": ("\ufeff".encode() + recall_line(29, '"x"').encode(), [(29, 0)]),
+    "half a pair": (recall_line(30, r'"cut \ud83d"').encode(), [(30, 0)]),
+    "the other half": (recall_line('"y-31"', r'"\udc00\ud800 \ud83d\ude80 \\\\ud800"').encode(), [("y-31", 0)]),
+    "batch": (f"[{recall_line(32, '1')},{recall_line(33, '2')},7]".encode(), [(32, 0), (33, 0), (None, -32600)]),
+    "batch with half a pair": (b"[" + recall_line(34, r'"\ud800"').encode() + b"]", [(34, 0)]),
+    "empty batch": (b"[]", [(None, -32600)]),
+}  # fmt: skip
+
+
+def test_every_line_that_is_no_message_is_answered_and_the_next_one_as_well(pipes: Pipes) -> None:
+    for number, (name, (line, expected)) in enumerate(NO_MESSAGES.items(), start=100):
+        pipes.send(line)
+        pipes.request(number, "ping")
+        answers = [pipes.next() for _ in range(len(expected) + 1)]
+        assert {(one["id"], one.get("error", {}).get("code", 0)) for one in answers} == {*expected, (number, 0)}, name
 
 
 def test_nothing_heavy_is_imported_before_the_tools_are_listed(tmp_path: Path) -> None:

@@ -327,6 +327,7 @@ class ReceiptLine:
         helped: Whether the attempt succeeded with it, or its rater found that it helped; `None` until that is known.
         settled_by: Empty until settled. A verdict outweighs an outcome, and a rating both.
         reason: What the rater said; empty where nothing.
+        numbers: What its rank came from, JSON of `RankingNumbers`; empty on receipts from before these were kept.
     """
 
     receipt: str
@@ -340,6 +341,7 @@ class ReceiptLine:
     settled_by: SettledBy
     settled_at: datetime | None
     reason: str
+    numbers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,39 +442,6 @@ class ExperienceDraft(BaseModel):
 # --- edges: what leaves ---
 
 
-class RecalledExperience(BaseModel):
-    """One recalled experience with every number that its place in the ranking came from."""
-
-    id: str
-    when_to_use: str
-    content: str
-    kind: Kind
-    ranking: float
-    relevance: float
-    text_relevance: float
-    vector_relevance: float | None
-    neighbour_relevance: float
-    reread_relevance: float | None
-    similarity: float | None
-    confidence: float
-    frequency: int
-    utility: int
-    age_days: int
-    tools_used: list[str]
-    missing_tools: list[str]
-    source: str
-
-
-class RecallResult(BaseModel):
-    """The answer of `recall_experiences`; `receipt` is empty where it can't be written, and `note` says why."""
-
-    guidance: str
-    experiences: list[RecalledExperience]
-    receipt: str
-    search: list[SearchMode]
-    note: str
-
-
 class RankingNumbers(BaseModel):
     """What the place of an experience in a ranking came from; `recall.Ranked` tells what each is."""
 
@@ -488,6 +457,36 @@ class RankingNumbers(BaseModel):
     utility: int
     age_days: int
     missing_tools: list[str]
+
+
+class RecalledExperience(BaseModel):
+    """One recalled experience with its track record.
+
+    Attributes:
+        numbers: What its place in the ranking came from. Stays on the receipt: a model has no use for them.
+    """
+
+    id: str
+    when_to_use: str
+    content: str
+    kind: Kind
+    frequency: int
+    utility: int
+    relevance: float
+    numbers: Annotated[RankingNumbers, Field(exclude=True)]
+
+
+class RecallResult(BaseModel):
+    """The answer of `recall_experiences`; `receipt` is empty where it can't be written, and `note` says why.
+
+    `guidance` is the text of the answer, and not repeated beside it.
+    """
+
+    guidance: Annotated[str, Field(exclude=True)]
+    experiences: list[RecalledExperience]
+    receipt: str
+    search: list[SearchMode]
+    note: str
 
 
 class ExplainedExperience(BaseModel):

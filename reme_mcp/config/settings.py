@@ -267,6 +267,7 @@ class HTTPSettings(Section):
     call_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 300.0
     stop_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 20.0
     log_requests: bool = True
+    page: bool = True
 
     @model_validator(mode="after")
     def _words_are_the_words(self) -> Self:

@@ -37,15 +37,18 @@ from reme_mcp.auth.bearer import Verifier, access_of
 from reme_mcp.auth.oidc import Issuer
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
-from reme_mcp.errors import Forbidden, StoreError
+from reme_mcp.errors import Forbidden, IdentityError, StoreError
 from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
-from reme_mcp.http.middleware import Gate, is_loopback
+from reme_mcp.http.middleware import PAGE_PATH, Gate, is_loopback
+from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server.app import make_server, open_state
 from reme_mcp.server.prompts import PROMPTS
+from reme_mcp.server.resources import announce_change
 from reme_mcp.server.state import Context, State
 from reme_mcp.server.tools import TOOLS
+from reme_mcp.web.app import PageApp
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class Host:
         self._tokens = tokens_of(settings)
         self._issuer = Issuer(settings.auth) if settings.auth.issuer else None
         self._asks_for_tokens = not is_loopback(settings.http.host) or bool(settings.http.public_url)
+        self._verifier = Verifier(self._tokens, self._issuer)
         self._calls = 0
         self._all_answered = anyio.Event()
         self._all_answered.set()
@@ -91,7 +95,7 @@ class Host:
         self.gate = Gate(
             Starlette(routes=[*self._routes(tuple(transports), resource_url)], lifespan=self._run),
             settings.http,
-            verifier=Verifier(self._tokens, self._issuer),
+            verifier=self._verifier,
             needs_token=self._needs_token,
             metrics=self.metrics,
             resource_url=resource_url,
@@ -120,6 +124,15 @@ class Host:
         if "sse" in transports:
             yield Route("/sse", endpoint=_Endpoint(self._serve_sse), methods=["GET"])
             yield Mount("/messages/", app=self._sse.handle_post_message)
+        if self.settings.http.page:
+            page = PageApp(
+                self._open_memory,
+                self._access_of_request,
+                base=PAGE_PATH,
+                sign_in=self._lets_in,
+                announce=self._announce,
+            )
+            yield Mount(PAGE_PATH, app=page.app())
         if resource_url is not None:
             yield from create_protected_resource_routes(
                 resource_url,
@@ -195,8 +208,25 @@ class Host:
         self._asks_for_tokens = self._asks_for_tokens or self._issuer is not None or self._tokens.exist()
         return self._asks_for_tokens
 
+    def _open_memory(self) -> Memory:
+        assert self._state is not None
+        return self._state.memory
+
+    async def _lets_in(self, token: str) -> bool:
+        """Return whether a token that a person types in lets anybody in."""
+        try:
+            return await self._verifier.verify_token(token) is not None
+        except IdentityError:
+            return False
+
+    def _announce(self, workspace: str, ids: list[str]) -> None:
+        assert self._state is not None
+        announce_change(self._state, workspace, ids, new=False)
+
     def _access_of(self, context: Context) -> Access:
-        request = context.request
+        return self._access_of_request(context.request)
+
+    def _access_of_request(self, request: object) -> Access:
         access = access_of(request.scope) if isinstance(request, Request) else None
         if access is not None:
             return access

@@ -29,6 +29,7 @@ from mcp.server.auth.routes import build_resource_metadata_url
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reme_mcp.auth.bearer import Bearer, Verifier
@@ -36,12 +37,16 @@ from reme_mcp.config.settings import WITHOUT_AUTH, HTTPSettings
 from reme_mcp.errors import IdentityError
 from reme_mcp.http.logs import FIELDS, request_id, requests_logger
 from reme_mcp.http.metrics import Metrics
+from reme_mcp.web.guard import with_bearer
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 WILDCARDS = ("0.0.0.0", "::")
 # Asked by what looks after the server, by its address; they say nothing about anybody.
 OPEN_PATHS = ("/healthz", "/readyz")
-KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/mcp", "/sse", "/messages/")
+PAGE_PATH = "/ui"
+# What a person sees who has not signed in to the page.
+SIGN_IN_PATHS = (f"{PAGE_PATH}/login", f"{PAGE_PATH}/static/page.css", f"{PAGE_PATH}/static/icon.svg")
+KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/mcp", "/sse", "/messages/", PAGE_PATH)
 # How soon a stream ends after its token was revoked or is over.
 RECHECK_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -133,7 +138,8 @@ class Gate:
         given = Headers(scope=scope).get("x-request-id", "")
         id = given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
         request_id.set(id)
-        path = next((known for known in KNOWN_PATHS if scope["path"] == known), "other")
+        path = PAGE_PATH if _is_page(scope) else scope["path"]
+        path = path if path in KNOWN_PATHS else "other"
         answer = _Answer()
         started = self._clock()
 
@@ -198,7 +204,10 @@ class Gate:
         if not self._is_host(headers.get("host", ""), scope):
             await self._refuse(send, 421, "host", "this server is not called that; see [http] allowed_hosts")
             return
-        if not self._is_origin(headers.get("origin")):
+        is_page = _is_page(scope)
+        if is_page:
+            scope = with_bearer(scope)
+        if not self._is_origin(headers.get("origin")) and not (is_page and _is_own_origin(headers)):
             await self._refuse(send, 403, "origin", "pages from there may not use this server")
             return
         if scope["path"].startswith("/.well-known/"):
@@ -211,13 +220,18 @@ class Gate:
             except IdentityError:
                 await self._refuse(send, 503, "provider", "the identity provider can't be asked", retry_after_s=30)
                 return
-            if found is None or not isinstance(found[1].access_token, Bearer):
+            if found is not None and isinstance(found[1].access_token, Bearer):
+                scope["auth"], scope["user"] = found
+                bearer = found[1].access_token
+            elif scope["path"] not in SIGN_IN_PATHS:
                 self._metrics.refused.labels("token").inc()
-                await self._unknown(scope, receive, send)
+                if is_page and scope["method"] in ("GET", "HEAD"):
+                    # A person is asked for a token where a client is told that it has none.
+                    await RedirectResponse(f"{PAGE_PATH}/login", 303)(scope, receive, send)
+                else:
+                    await self._unknown(scope, receive, send)
                 return
-            scope["auth"], scope["user"] = found
-            bearer = found[1].access_token
-            wait_s = self._wait_s(_key(bearer))
+            wait_s = self._wait_s("" if bearer is None else _key(bearer))
             if wait_s > 0:
                 what = f"more than {self._settings.requests_per_minute} requests a minute"
                 await self._refuse(send, 429, "rate", what, retry_after_s=math.ceil(wait_s))
@@ -360,6 +374,16 @@ def may_start(settings: HTTPSettings, *, has_tokens: bool, has_issuer: bool) -> 
     """Return whether a server with these settings may be started: all can reach it, and it knows nobody."""
     is_private = is_loopback(settings.host) and not settings.public_url
     return is_private or has_tokens or has_issuer or settings.without_auth == WITHOUT_AUTH
+
+
+def _is_page(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path == PAGE_PATH or path.startswith(f"{PAGE_PATH}/")
+
+
+def _is_own_origin(headers: Headers) -> bool:
+    """Return whether a page of this very server asks, by whatever name it was opened."""
+    return urlsplit(headers.get("origin", "")).netloc == headers.get("host")
 
 
 def _key(bearer: Bearer) -> str:

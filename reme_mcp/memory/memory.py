@@ -41,8 +41,7 @@ from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.question import Model
 from reme_mcp.models.service import LoadEmbedder, Vectors
 from reme_mcp.models.usage import Allowance
-from reme_mcp.recall import ranking
-from reme_mcp.recall.explanation import explained
+from reme_mcp.recall.explanation import explained, recalled
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
@@ -51,7 +50,6 @@ from reme_mcp.schema import (
     ExplainResult,
     Outcome,
     RateResult,
-    RecalledExperience,
     RecallResult,
     ReceiptLine,
     RecordResult,
@@ -239,11 +237,19 @@ class Memory:
         """
         source = clean.label(source)
         task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
+        experiences = [recalled(item) for item in notes.shown]
         trouble = [self._search.tell_once(), notes.trouble]
         receipt, footer = "", ""
         if with_receipt:
             receipt = new_id("r")
-            lines = ledger.receipt_lines(receipt, [item.experience for item in notes.shown], workspace, task, source)
+            lines = ledger.receipt_lines(
+                receipt,
+                [item.experience for item in notes.shown],
+                workspace,
+                task,
+                source,
+                numbers=[one.numbers.model_dump_json(exclude_none=True) for one in experiences],
+            )
             footer = (RECALL_FOOTER if notes.shown else RECALL_FOOTER_EMPTY).format(receipt=receipt)
             try:
                 await store.add_receipt(lines)
@@ -254,7 +260,7 @@ class Memory:
             self._look_after_pool()
         return RecallResult(
             guidance="\n\n".join(part for part in (notes.guidance, footer) if part),
-            experiences=[_recalled(item) for item in notes.shown],
+            experiences=experiences,
             receipt=receipt,
             search=list(notes.modes),
             note=" ".join(part for part in trouble if part),
@@ -703,27 +709,3 @@ def _put_off_unwritable() -> Iterator[None]:
         yield
     except StoreError as exc:
         logger.warning("unfinished work has to wait: %s", exc)
-
-
-def _recalled(item: ranking.Ranked) -> RecalledExperience:
-    experience = item.experience
-    return RecalledExperience(
-        id=experience.id,
-        when_to_use=experience.when_to_use,
-        content=experience.content,
-        kind=experience.kind,
-        ranking=round(item.ranking, 4),
-        relevance=round(item.relevance, 4),
-        text_relevance=round(item.text_relevance, 4),
-        vector_relevance=None if item.vector_relevance is None else round(item.vector_relevance, 4),
-        neighbour_relevance=round(item.neighbour_relevance, 4),
-        reread_relevance=None if item.reread_relevance is None else round(item.reread_relevance, 4),
-        similarity=None if item.similarity is None else round(item.similarity, 4),
-        confidence=experience.confidence,
-        frequency=experience.frequency,
-        utility=experience.utility,
-        age_days=item.age_days,
-        tools_used=list(experience.tools_used),
-        missing_tools=list(item.missing_tools),
-        source=experience.source,
-    )

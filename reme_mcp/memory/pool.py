@@ -185,6 +185,26 @@ class Pool:
         store = await self._open_store()
         return await store.learned_from(self._workspace(workspace), [clean.label(trajectory_id)])
 
+    async def receipt(
+        self, receipt: str, *, workspace: str | None = None, source: str | None = None
+    ) -> list[ReceiptLine]:
+        """Return what one recall handed out, best first, with the numbers behind it and how it was settled.
+
+        Args:
+            receipt: Its id.
+            workspace: Whose; the settings' where `None`.
+            source: Who asks, and may see their own only; `None` for somebody who may see all.
+
+        Raises:
+            NotFound: No such receipt in this workspace, or it is somebody else's.
+        """
+        workspace = self._workspace(workspace)
+        receipt = clean.label(receipt)
+        lines = await (await self._open_store()).receipts.lines(workspace, receipt)
+        if not lines or (source is not None and not ledger.is_own(lines, source)):
+            raise NotFound(clean.unknown("receipt", receipt, workspace))
+        return lines
+
     async def recalls(
         self, experience_id: str, *, workspace: str | None = None, offset: int = 0, limit: int = 50
     ) -> list[ReceiptLine]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from reme_mcp.recall.ranking import Ranked
 from reme_mcp.recall.search import Notes
-from reme_mcp.schema import ExplainedExperience, ExplainResult, RankingNumbers
+from reme_mcp.schema import ExplainedExperience, ExplainResult, RankingNumbers, RecalledExperience
 from reme_mcp.text.tokens import tokens
 
 DIGITS = 4
@@ -31,6 +31,21 @@ def numbers_of(item: Ranked) -> RankingNumbers:
         utility=experience.utility,
         age_days=item.age_days,
         missing_tools=list(item.missing_tools),
+    )
+
+
+def recalled(item: Ranked) -> RecalledExperience:
+    """Return an experience as a recall answers with it."""
+    experience = item.experience
+    return RecalledExperience(
+        id=experience.id,
+        when_to_use=experience.when_to_use,
+        content=experience.content,
+        kind=experience.kind,
+        frequency=experience.frequency,
+        utility=experience.utility,
+        relevance=round(item.relevance, 2),
+        numbers=numbers_of(item),
     )
 
 

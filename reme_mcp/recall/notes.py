@@ -33,12 +33,18 @@ _BY: dict[SettledBy, str] = {"": "", "trajectory": "", "used": "used, ", "misled
 MIN_NOTE_TOKENS = 40
 HEADING_TOKENS = 44
 NAME_CHARS = 48
+# Before that the age of a note says nothing.
+MIN_AGE_DAYS = 30
+_WHEN = re.compile(r"when(?:ever)?\b[\s:,]*", re.IGNORECASE)
 
 
-def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str, list[Ranked]]:
+def recall_guidance(
+    ranked: Sequence[Ranked], *, token_budget: int, shows_sources: bool = False
+) -> tuple[str, list[Ranked]]:
     """Return the notes as text within `token_budget`, and which of them are in it.
 
-    The last note is cut to what is left of the budget, or left out where that is too little to be of use.
+    The last note is cut to what is left of the budget, or left out where that is too little to be of use. Who brought a
+    note is told with `shows_sources`, and where nobody here did: it came in a file.
     """
     if not ranked:
         return RECALL_NOTHING, []
@@ -46,10 +52,10 @@ def recall_guidance(ranked: Sequence[Ranked], *, token_budget: int) -> tuple[str
     left = token_budget - tokens(RECALL_HEADER) - 1
     shown: list[Ranked] = []
     for place, item in enumerate(ranked, start=1):
-        heading = shorten(f"[{place}] {_heading(item)}", HEADING_TOKENS)
+        heading = shorten(f"[{place}] {_heading(item, shows_source=shows_sources)}", HEADING_TOKENS)
         content = quote(item.experience.content)
         room = left - tokens(heading) - 2
-        when = shorten(quote(f"When: {item.experience.when_to_use}"), max(room // 3, room - tokens(content)))
+        when = shorten(quote(_scenario(item.experience)), max(room // 3, room - tokens(content)))
         room -= tokens(when)
         if shown and room < min(MIN_NOTE_TOKENS, tokens(content)):
             break
@@ -124,14 +130,19 @@ def name(text: str) -> str:
     return f'"{one_line(bare, NAME_CHARS)}"'
 
 
-def _heading(item: Ranked) -> str:
+def _scenario(experience: Experience) -> str:
+    """Return the scenario after the word that most of them begin with."""
+    return f"When: {_WHEN.sub('', experience.when_to_use) or experience.when_to_use}"
+
+
+def _heading(item: Ranked, *, shows_source: bool) -> str:
     experience = item.experience
-    # Which attempts a file names, nobody has seen.
-    ids = () if experience.source.startswith("file:") else experience.trajectory_ids[:1]
-    attempt = "".join(f", {name(id)}" for id in ids)
-    kind = f"from a {experience.kind}{attempt}"
-    parts = [experience.id, kind, track_record(experience), f"{item.age_days} days old"]
-    parts.append(f"by {name(experience.source)}")
+    parts = [experience.id, f"from a {experience.kind}", track_record(experience)]
+    if item.age_days >= MIN_AGE_DAYS:
+        parts.append(f"{item.age_days} days old")
+    # What came in a file, nobody here has seen happen.
+    if shows_source or experience.source.startswith("file:"):
+        parts.append(f"by {name(experience.source)}")
     if experience.status == "provisional":
         parts.append("provisional")
     if item.missing_tools:
@@ -147,7 +158,7 @@ MIN_KNOWN_CHARS = 24
 # Clients put the server's name before a tool's: mcp__reme__recall_experiences, reme.recall_experiences, …
 _OWN_TOOL = re.compile(r"(?:.*[^a-z0-9])?(?:recall_experiences|record_trajectory|rate_experience)", re.IGNORECASE)
 # No other tool answers with both of them.
-_OWN_KEYS = {"guidance", "receipt"}
+_OWN_KEYS = {"experiences", "receipt"}
 _NOTE_HEADING = re.compile(r"\[\d+\] e-\w+ · ")
 _FOOTER = RECALL_FOOTER.partition("{")[0]
 # What a client puts before a line when it quotes or indents the notes once more.

@@ -103,6 +103,8 @@ class Search:
         found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
         ranked = ranking.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
+        # A name says something only where several have written.
+        several = len({item.experience.source for item in ranked}) > 1
         ranked, below = self._above_floor(query, ranked, vector)
 
         texts = (search_text(item.experience) for item in ranked[: ranking.REREAD])
@@ -114,7 +116,7 @@ class Search:
             ]
             modes.append("cross_encoder")
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
-        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget)
+        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget, shows_sources=several)
         words, more_trouble = await self._rewritten(task, words, shown)
         decided = [*self._handed_out(ranked, len(shown), limit), *below]
         return Notes(words, decided, modes, trouble or more_trouble)

@@ -58,14 +58,22 @@ class Settlement:
 
 
 def receipt_lines(
-    receipt: str, experiences: Sequence[Experience], workspace: str, task: str, source: str
+    receipt: str,
+    experiences: Sequence[Experience],
+    workspace: str,
+    task: str,
+    source: str,
+    *,
+    numbers: Sequence[str] | None = None,
 ) -> list[ReceiptLine]:
     """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt.
 
     No line is older than what it is counted from: where the clock was set back in between, it would never count.
+    `numbers` are what the rank of each came from, as the lines keep them.
     """
     at = now()
-    handed_out = [(one.id, max(at, one.counted_since)) for one in experiences]
+    behind = numbers if numbers is not None else [""] * len(experiences)
+    handed_out = [(one.id, max(at, one.counted_since), told) for one, told in zip(experiences, behind, strict=True)]
     return [
         ReceiptLine(
             receipt=receipt,
@@ -79,8 +87,11 @@ def receipt_lines(
             settled_by="",
             settled_at=None,
             reason="",
+            numbers=told,
         )
-        for place, (experience_id, created_at) in (enumerate(handed_out, start=1) if handed_out else [(0, ("", at))])
+        for place, (experience_id, created_at, told) in (
+            enumerate(handed_out, start=1) if handed_out else [(0, ("", at, ""))]
+        )
     ]
 
 

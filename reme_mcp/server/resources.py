@@ -8,6 +8,7 @@ Does not know: how anything is stored.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -35,13 +36,14 @@ from reme_mcp.auth.access import Access
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
 from reme_mcp.safety import quarantine
-from reme_mcp.schema import Experience
-from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access
+from reme_mcp.schema import Experience, ReceiptLine
+from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access, caller_source
 from reme_mcp.server.subscriptions import Target
 from reme_mcp.text import clean
 
 POOL_URI = "reme://experiences"
 STATS_URI = "reme://stats"
+RECEIPT_URI = "reme://receipts"
 PAGE_SIZE = 50
 
 
@@ -87,6 +89,12 @@ async def list_resource_templates(context: Context, _: PaginatedRequestParams | 
                 mime_type="application/json",
             ),
             ResourceTemplate(
+                uri_template=f"{RECEIPT_URI}/{{id}}{{?workspace}}",
+                name="receipt",
+                title="What one recall handed out, the numbers behind it, and how it was settled",
+                mime_type="application/json",
+            ),
+            ResourceTemplate(
                 uri_template=f"{STATS_URI}{{?workspace}}",
                 name="stats-of-workspace",
                 title="Statistics of one workspace",
@@ -101,7 +109,7 @@ async def read_resource(context: Context, params: ReadResourceRequestParams) -> 
     uri = str(params.uri)
     access = caller_access(context)
     try:
-        content = await _resource(context.lifespan_context.memory, _named(uri, access), access)
+        content = await _resource(context, _named(uri, access), access)
     except InvalidInput as exc:
         raise MCPError(INVALID_PARAMS, str(exc), {"uri": uri}) from exc
     text = json.dumps(content, ensure_ascii=False, indent=1, default=str)
@@ -113,14 +121,19 @@ class _Named:
     """What a `reme://` URI names."""
 
     workspace: str
-    kind: Literal["pool", "experience", "stats"]
+    kind: Literal["pool", "experience", "receipt", "stats"]
     id: str = ""
     page: int = 1
 
     @property
     def target(self) -> Target:
         """What a subscriber to it subscribes to."""
-        path = {"pool": POOL_URI, "experience": f"{POOL_URI}/{self.id}", "stats": STATS_URI}[self.kind]
+        path = {
+            "pool": POOL_URI,
+            "experience": f"{POOL_URI}/{self.id}",
+            "receipt": f"{RECEIPT_URI}/{self.id}",
+            "stats": STATS_URI,
+        }[self.kind]
         return Target(self.workspace, path)
 
 
@@ -147,11 +160,18 @@ def _named(uri: str, access: Access) -> _Named:
         return _Named(workspace, "pool", page=int(page))
     if parts.netloc == "experiences" and parts.path.count("/") == 1:
         return _Named(workspace, "experience", id=parts.path[1:])
+    if parts.netloc == "receipts" and parts.path.count("/") == 1:
+        return _Named(workspace, "receipt", id=parts.path[1:])
     raise NotFound(_no_resource(uri))
 
 
-async def _resource(memory: Memory, named: _Named, access: Access) -> object:
+async def _resource(context: Context, named: _Named, access: Access) -> object:
     """Return what stands in a resource."""
+    memory = context.lifespan_context.memory
+    if named.kind == "receipt":
+        # What somebody else has asked is theirs, but for an admin.
+        source = None if access.allows("admin") else caller_source(context, access)
+        return _receipt(await memory.pool.receipt(named.id, workspace=named.workspace, source=source))
     if named.kind == "stats":
         stats = asdict(await memory.pool.stats(workspace=named.workspace))
         if access.allows("admin"):
@@ -180,6 +200,31 @@ async def _pool_page(memory: Memory, named: _Named) -> object:
     }
 
 
+def _receipt(lines: Sequence[ReceiptLine]) -> object:
+    """Return what one recall handed out, best first, with the numbers behind it and how it was settled."""
+    first = lines[0]
+    return {
+        "receipt": first.receipt,
+        "workspace": first.workspace,
+        "task": first.task,
+        "recalled_by": first.source,
+        "recalled_at": first.created_at,
+        "experiences": [
+            {
+                "id": line.experience_id,
+                "rank": line.rank,
+                "numbers": json.loads(line.numbers) if line.numbers else None,
+                "helped": line.helped,
+                "settled_by": line.settled_by,
+                "settled_at": line.settled_at,
+                "reason": line.reason,
+            }
+            for line in lines
+            if line.experience_id
+        ],
+    }
+
+
 def _listed(experience: Experience) -> dict[str, object]:
     """Return what the pool listing shows of one experience; its own resource shows the rest."""
     return {
@@ -200,7 +245,8 @@ def _listed(experience: Experience) -> dict[str, object]:
 
 
 def _no_resource(uri: str) -> str:
-    return f"no resource {uri[:SHOWN_CHARS]!r}; there are {POOL_URI}, {POOL_URI}/{{id}} and {STATS_URI}"
+    there_are = f"{POOL_URI}, {POOL_URI}/{{id}}, {RECEIPT_URI}/{{id}} and {STATS_URI}"
+    return f"no resource {uri[:SHOWN_CHARS]!r}; there are {there_are}"
 
 
 def _connection(context: Context) -> Connection:

@@ -75,6 +75,7 @@ MIGRATIONS: Sequence[Migration] = (
             ("superseded_by", "''"),
         )
     ),
+    new_column("receipts", "numbers", "''"),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 

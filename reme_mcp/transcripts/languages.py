@@ -59,7 +59,9 @@ ENGLISH = Language(
         r"|for me)",
         r"(?:did|does) the (?:trick|job)|problem solved|(?:that|this) (?:helped|helps|did it|does it|fixed it"
         r"|solved it)",
-        r"(?:finally|now) works?|no longer (?:crash|fail|break|hang|happen)\w*",
+        r"(?:finally|now) works?",
+        r"no more (?:crash|error|failure|problem|issue)\w*|confirmed(?: working)?",
+        r"no longer (?:crash|fail|break|hang|happen)\w*",
         r"(?:does|do|did|is)(?:n't| not) (?:crash|fail|break|hang|happen)\w* (?:anymore|any more|any longer|now)",
         r"as expected|exactly what i (?:wanted|needed|asked for)|you (?:fixed|solved|nailed) it",
     ),
@@ -107,6 +109,8 @@ ENGLISH = Language(
         r"|in case|assuming|i think|i guess|probably|pretend|tell me|expected to|used to|before you)",
         r"(?:^|(?<=[\n.!,]))\s*(?:is|are|does|do|did|was|were|has|have|will) "
         r"(?:it|this|that|the|they|there|everything|all|you|we|i)",
+        r"^\s*(?:write|add|make|create|implement|update|change|remove|explain|describe|use|deploy|fix)",
+        r"(?:docs?|documentation|readme|manual|page|article|comment|issue|you|they|he|she) (?:says?|said|claims?)",
         r"^\s*(?:why|how|what|where|which|who)|(?:how|why|what|whether|which|where) (?:it|this|that|the|they"
         r"|everything|all)",
     ),
@@ -120,10 +124,12 @@ GERMAN = Language(
     ),
     thanks=_words(r"danke\w*", r"(?:vielen|besten|herzlichen|lieben) dank", "dank dir", "merci"),
     praise=_words(
+        r"sieht (?:sehr |richtig )?(?:gut|super|perfekt) aus",
         r"super|prima|klasse|toll|perfekt|spitze|wunderbar|ausgezeichnet|hervorragend|genial|großartig|sauber",
         r"sehr gut|gut gemacht|gute arbeit|top",
     ),
     fails=_words(
+        r"nicht geholfen|nichts gebracht",
         r"kaputt\w*|falsch|fehlgeschlagen|schl[aä]e?gt fehl|scheitert|gescheitert|(?:stürzt|bricht) (?:\w+ ){0,2}?ab",
         r"abgestürzt|schlimmer|(?:immer noch|noch immer|weiterhin) (?:\w+ ){0,2}?(?:fehler\w*|kaputt|falsch|rot)",
         r"(?:der|den|die|das)?(?: )?(?:selbe|gleiche|selben|gleichen|selber|gleicher) (?:fehler|problem|meldung)",
@@ -136,6 +142,7 @@ GERMAN = Language(
     ),
     negation=_words("nicht", r"kein\w*", "nie", "niemals", "nix", "nichts"),
     no_fact=_words(
+        r"^\s*(?:wie|warum|wieso|weshalb|was|wo|wann|welche\w*)",
         r"wenn|falls|sobald|ob|bitte|soll\w*|könnt\w*|kannst|würd\w*|möcht\w*|will|willst|muss|musst|vielleicht"
         r"|hoffentlich|im voraus|sicherstellen|stell sicher|damit|versuch\w*|weiß nicht|eigentlich",
         r"^\s*(?:funktioniert|läuft|geht|klappt|passt|stimmt|ist|hat) (?:es|das|der|die|alles)",
@@ -161,6 +168,7 @@ FRENCH = Language(
     ),
     negation=_words("pas", "ne", r"n'\w+", "jamais", "rien", r"aucune?", "plus"),
     no_fact=_words(
+        r"^\s*(?:pourquoi|comment|qu'est|quand|où)",
         r"si|s'il|quand|lorsque|stp|svp|peux|peut-être|pourrais|pourriez|devrai\w+|faudrait|veux|voudrais|j'espère"
         r"|d'avance|assure-toi|faut|est-ce",
     ),
@@ -174,6 +182,7 @@ SPANISH = Language(
     thanks=_words("gracias", r"agradecid[oa]", "te lo agradezco"),
     praise=_words(r"perfecto|genial|excelente|estupendo|fantástico|buen trabajo|bien hecho|muy bien|increíble"),
     fails=_words(
+        r"no (?:sirve|va|anda)",
         r"fall(?:a|an|ó|ando)|ha fallado|sigue (?:fallando|igual|rot[oa]|dando|mal|el|con)|rot[oa]s?|rompe\w*|rompió",
         r"mism[oa] (?:error|problema|fallo)|(?<!menos )mal(?! de)|incorrecto|equivocado|peor|se cae|se cuelga",
         r"sigue sin \w+",
@@ -181,6 +190,7 @@ SPANISH = Language(
     undo=_words(r"rev(?:ierte|ertir|iértelo)(?: \w+)?|deshaz\w*|deshacer\w*|vuelve atrás|haz rollback"),
     negation=_words("no", "nunca", "tampoco", "nada", "sin"),
     no_fact=_words(
+        r"^\W*(?:cómo|por qué|qué|dónde|cuándo)",
         r"si|cuando|por favor|puedes|podrías|debería|quiero|necesito|quizás?|tal vez|ojalá|espero|de antemano"
         r"|asegúrate|haz que|intenta",
     ),
@@ -199,8 +209,9 @@ PORTUGUESE = Language(
     undo=_words(r"revert(?:e|a|er)(?: \w+)?|desfaz\w*|desfaça\w*|volta atrás"),
     negation=_words("não", "nao", "nunca", "nada", "nem", "sem"),
     no_fact=_words(
+        r"^\s*(?:como|por que|o que|onde|qual)",
         r"se|quando|por favor|pode|poderia|deveria|quero|preciso|talvez|espero|tomara|certifique-se"
-        r"|tente"
+        r"|tente",
     ),
 )
 ITALIAN = Language(
@@ -208,6 +219,7 @@ ITALIAN = Language(
     thanks=_words("grazie", "ti ringrazio"),
     praise=_words(r"perfetto|ottimo|fantastico|eccellente|bravo|benissimo|ottimo lavoro|splendido"),
     fails=_words(
+        r"non (?:va|funge)",
         r"rott[oa]|rompe|fallisce|fallit[oa]|stess[oa] (?:errore|problema)|ancora (?:rotto|errori?|lo stesso)"
         r"|sbagliat[oa]"
         r"|peggio|va in crash|si blocca",
@@ -215,12 +227,13 @@ ITALIAN = Language(
     undo=_words(r"annulla(?: \w+)?|ripristina(?: \w+)?|torna indietro|revert"),
     negation=_words("non", "mai", r"nessun\w*", "niente", "nulla", "senza"),
     no_fact=_words(
-        r"se|quando|per favore|puoi|potresti|dovrebbe|voglio|vorrei|forse|spero|in anticipo|assicurati|prova"
+        r"^\s*(?:come|perché|cosa|dove|quale)",
+        r"se|quando|per favore|puoi|potresti|dovrebbe|voglio|vorrei|forse|spero|in anticipo|assicurati|prova",
     ),
 )
 DUTCH = Language(
     works=_words(r"werkt|gelukt|opgelost|gefixt|gerepareerd|in orde|klopt|doet het(?: weer)?|alles (?:goed|groen)"),
-    thanks=_words(r"bedankt|dank (?:je|u)(?: wel)?|dankjewel|dankuwel|thanks"),
+    thanks=_words(r"bedankt|dank (?:je|u)(?: wel)?|dankjewel|dankuwel"),
     praise=_words(r"top|perfect|geweldig|prima|uitstekend|mooi|goed gedaan|super"),
     fails=_words(
         r"kapot|mislukt|faalt|crasht|zelfde (?:fout|probleem|foutmelding)|nog steeds (?:kapot|fout|een fout"
@@ -230,7 +243,8 @@ DUTCH = Language(
     undo=_words(r"terugdraaien|draai (?:\w+ ){0,3}?terug|maak (?:\w+ ){0,2}?ongedaan|revert"),
     negation=_words("niet", "geen", "nooit", "niks", "niets"),
     no_fact=_words(
-        r"als|wanneer|zodra|of|alsjeblieft|aub|graag|kun|kan je|zou|moet|wil|misschien|hopelijk|alvast|zorg"
+        r"^\s*(?:hoe|waarom|wat|waar|welke)",
+        r"als|wanneer|zodra|of|alsjeblieft|aub|graag|kun|kan je|zou|moet|wil|misschien|hopelijk|alvast|zorg",
     ),
     negates_after=True,
 )
@@ -243,7 +257,10 @@ NORDIC = Language(
     ),
     undo=_words(r"ångra(?: \w+)?|angre(?: \w+)?|fortryd|rulla tillbaka|rull tilbake|revert"),
     negation=_words("inte", "ikke", "inget", "ingen", "aldrig", "aldri"),
-    no_fact=_words(r"om|hvis|när|når|snälla|vennligst|kan du|ska|skal|borde|burde|kanske|kanskje|måske|vill|vil"),
+    no_fact=_words(
+        r"^\s*(?:hur|hvordan|varför|hvorfor|vad|hva|hvad)",
+        r"om|hvis|när|når|snälla|vennligst|kan du|ska|skal|borde|burde|kanske|kanskje|måske|vill|vil",
+    ),
     negates_after=True,
 )
 POLISH = Language(
@@ -253,7 +270,10 @@ POLISH = Language(
     fails=_words(r"zepsut\w*|zepsuł\w*|psuje|ten sam (?:błąd|problem)|źle|gorzej|błąd nadal|nadal (?:błąd|to samo)"),
     undo=_words(r"cofnij(?: \w+)?|wycofaj(?: \w+)?|przywróć(?: \w+)?"),
     negation=_words("nie", "nigdy", "nic", "bez"),
-    no_fact=_words(r"jeśli|jeżeli|gdy|kiedy|proszę|czy|możesz|powinn\w*|chcę|może|upewnij|spróbuj|z góry"),
+    no_fact=_words(
+        r"^\s*(?:jak|dlaczego|co|gdzie)",
+        r"jeśli|jeżeli|gdy|kiedy|proszę|czy|możesz|powinn\w*|chcę|może|upewnij|spróbuj|z góry",
+    ),
 )
 RUSSIAN = Language(
     works=_words(
@@ -270,6 +290,7 @@ RUSSIAN = Language(
     undo=_words(r"откати\w*(?: \w+)?|верни\w* (?:вс[её]|как было|обратно|назад)|отмени\w*|поверни\w* назад"),
     negation=_words("не", "нет", "ни", "ничего", "без", "ні"),
     no_fact=_words(
+        r"^\s*(?:как|почему|что|где|зачем|чому|як)",
         r"если|когда|пожалуйста|можешь|можете|мож(?:но|ет)|должн\w*|хочу|нужно|надо|возможно|надеюсь|заранее"
         r"|сделай\w*|убедись|якщо|будь ласка",
     ),
@@ -281,7 +302,9 @@ TURKISH = Language(
     fails=_words(r"çalışmıyor|çalışmadı|olmadı|bozuk|bozuldu|aynı (?:hata|sorun)|yanlış|daha kötü|çöküyor"),
     undo=_words(r"geri al\w*"),
     negation=_words("değil", "hiç"),
-    no_fact=_words(r"eğer|lütfen|\w*(?:mı|mi|mu|mü)|belki|umarım|gerek\w*|lazım|olursa|\w+(?:sa|se)"),
+    no_fact=_words(
+        r"nasıl|neden|niye", r"eğer|lütfen|\w*(?:mı|mi|mu|mü)|belki|umarım|gerek\w*|lazım|olursa|\w+(?:sa|se)"
+    ),
 )
 INDONESIAN = Language(
     works=_words(r"berhasil|berfungsi|sudah (?:jalan|bisa|beres|benar|oke)|selesai"),
@@ -290,7 +313,9 @@ INDONESIAN = Language(
     fails=_words(r"gagal|rusak|salah|masih (?:error|gagal|sama|rusak)|error yang sama|lebih buruk"),
     undo=_words(r"kembalikan(?: \w+)?|batalkan(?: \w+)?"),
     negation=_words("tidak", "belum", "bukan", "gak", "nggak", "tak"),
-    no_fact=_words(r"jika|kalau|bila|tolong|bisakah|apakah|harus|mungkin|semoga|mau|ingin|pastikan"),
+    no_fact=_words(
+        r"bagaimana|mengapa|kenapa", r"jika|kalau|bila|tolong|bisakah|apakah|harus|mungkin|semoga|mau|ingin|pastikan"
+    ),
 )
 VIETNAMESE = Language(
     works=_words(r"chạy được|hoạt động|ổn rồi|được rồi|xong rồi|chạy (?:tốt|ngon)"),
@@ -299,7 +324,7 @@ VIETNAMESE = Language(
     fails=_words(r"vẫn (?:lỗi|bị|hỏng)|cùng lỗi|lỗi cũ|hỏng|sai rồi|tệ hơn"),
     undo=_words(r"hoàn tác|khôi phục lại"),
     negation=_words("không", "chưa", "chẳng"),
-    no_fact=_words(r"nếu|khi|làm ơn|xin hãy|có thể|hãy|nên|phải|hy vọng|muốn"),
+    no_fact=_words(r"tại sao|vì sao|như thế nào|làm sao", r"nếu|khi|làm ơn|xin hãy|có thể|hãy|nên|phải|hy vọng|muốn"),
 )
 ARABIC = Language(
     works=_words(r"(?:ي|ت)عمل(?:ون)?|اشتغل|اشتغلت|نجح|نجحت|تم (?:الحل|الإصلاح)|كل شيء (?:جيد|تمام)|تمام"),
@@ -308,7 +333,7 @@ ARABIC = Language(
     fails=_words(r"فشل|فشلت|نفس (?:الخطأ|المشكلة)|معطل|مكسور|خطأ|أسوأ"),
     undo=_words(r"تراجع(?: \w+)?|أرجع (?:\w+)"),
     negation=_words("لا", "لم", "ليس", "ليست", "لن", "ما", "بدون"),
-    no_fact=_words(r"إذا|لو|عندما|من فضلك|هل|يجب|أريد|ربما|أتمنى|تأكد|حاول"),
+    no_fact=_words(r"كيف|لماذا", r"إذا|لو|عندما|من فضلك|هل|يجب|أريد|ربما|أتمنى|تأكد|حاول"),
 )
 HINDI = Language(
     works=_words(r"काम कर (?:रहा|रही)|काम किया|चल (?:रहा|गया)|ठीक (?:हो गया|है)|हो गया", spaced=False),
@@ -319,7 +344,7 @@ HINDI = Language(
     ),
     undo=_words("वापस (?:करो|कर दो|ले लो)", spaced=False),
     negation=_words("नहीं", "मत", spaced=False),
-    no_fact=_words("अगर", "कृपया", "क्या", "चाहिए", "शायद", "सकते", spaced=False),
+    no_fact=_words("कैसे", "क्यों", "अगर", "कृपया", "क्या", "चाहिए", "शायद", "सकते", spaced=False),
 )
 CHINESE = Language(
     works=_words(
@@ -333,7 +358,7 @@ CHINESE = Language(
     thanks=_words("(?<!不用)谢谢", "(?<!不用)謝謝", "多谢", "多謝", "感谢", "感謝", "辛苦了", spaced=False),
     praise=_words("完美", "很好", "太棒了", "太好了", "(?<!真)不错", "厉害", "(?<![不])棒", "給力|给力", spaced=False),
     fails=_words(
-        "(?<!可)不行(?!了吗)|没用|沒用|不对|不對|没有?(?:成功|搞定|解决|修好|通过|生效)|沒有?(?:成功|搞定|解決"
+        "(?<!可)不行(?!了吗)|没有?用(?!过)|沒用|不对|不對|没有?(?:成功|搞定|解决|修好|通过|生效)|沒有?(?:成功|搞定|解決"
         "|修好|通過|生效)",
         "(?:还是|還是|仍然|依然|仍|还|還)(?:不|没|沒|错|錯|报错|報錯|失败|失敗|有问题|有問題|一样|一樣|同样|崩)",
         "(?<![没沒不有再])(?:报错|報錯|失败|失敗|崩溃|崩潰)|坏了|壞了|搞坏|弄坏|不能用|用不了|没法用|不工作|更糟"
@@ -343,6 +368,7 @@ CHINESE = Language(
     undo=_words("撤[销銷回]", "回[滚滾退]", "还原|還原", "恢复原[样樣]|恢復原[样樣]", "改回去", spaced=False),
     negation=_NEVER,
     no_fact=_words(
+        "为什么|為什麼|为何|怎么|怎麼|如何|什么时候",
         "如果|假如|要是|的[话話]|应该|應該|能不能|可不可以|是否|[吗嗎]|希望|需要|想要|[请請](?!问题)|[帮幫]我"
         "|有没有|确保|確保|也许|可能",
         spaced=False,
@@ -369,6 +395,7 @@ JAPANESE = Language(
     undo=_words("元に戻", "(?:取り消|取消)", "ロールバック", "(?<!を)戻して", spaced=False),
     negation=_NEVER,
     no_fact=_words(
+        "どう|なぜ|何故",
         "もし",
         "下さい|ください",
         "たら",
@@ -400,7 +427,18 @@ KOREAN = Language(
     undo=_words("되돌려", "되돌리", "롤백", "원래대로", spaced=False),
     negation=_NEVER,
     no_fact=_words(
-        "만약", "(?:하|으)면", "주세요", "해 ?줘", "까요", "인가요", "혹시", "해야", "싶", "것 같", spaced=False
+        "어떻게|왜 ",
+        "만약",
+        "(?:하|으)면",
+        "주세요",
+        "해 ?줘",
+        "까요",
+        "인가요",
+        "혹시",
+        "해야",
+        "싶",
+        "것 같",
+        spaced=False,
     ),
 )
 SIGNS = Language(

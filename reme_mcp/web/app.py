@@ -58,7 +58,7 @@ class PageApp:
         self._announce = announce
 
     def app(self) -> ASGIApp:
-        """Return the application; its paths begin with `base`."""
+        """Return the application, to be mounted at `base`."""
         shown = {
             "/": pages.lessons,
             "/lesson/{id}": pages.lesson,
@@ -82,8 +82,7 @@ class PageApp:
                 Route("/logout", self._logout, methods=["POST"]),
             ]
         inner = Starlette(routes=routes, exception_handlers={404: self._not_found})
-        whole = Starlette(routes=[Mount(self._base or "/", inner)]) if self._base else inner
-        return Guarded(whole, path=self._base or "/")
+        return Guarded(inner, path=self._base or "/")
 
     # --- pages and actions ---
 

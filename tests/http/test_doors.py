@@ -53,7 +53,7 @@ async def found_by(settings: Settings) -> AsyncIterator[tuple[Found, str]]:
         async with server.client(owner) as one:
             learned = await call(one, "record_trajectory", task=TASK, outcome="success", experiences=[draft()])
             recalled = await call(one, "recall_experiences", task=TASK)
-            assert SECRET in recalled["guidance"]
+            assert SECRET in str(recalled["experiences"])
         yield Found(server, learned["added"][0], recalled["receipt"], learned["trajectory_id"]), owner
 
 
@@ -116,7 +116,7 @@ async def _stats(one: Client, found: Found) -> str:
 def _unreadable(uri: str) -> Door:
     async def door(one: Client, found: Found) -> str:
         with pytest.raises(MCPError) as caught:
-            await one.read_resource(uri.format(id=found.experience))
+            await one.read_resource(uri.format(id=found.experience, receipt=found.receipt))
         return str(caught.value.error)
 
     door.__name__ = uri
@@ -136,13 +136,30 @@ DOORS: tuple[Door, ...] = (
     _add_to_trajectory, _record_failure, _listing, _stats, _prompt, _reflect,
     *(_unreadable(uri) for uri in (
         "reme://experiences/{id}", "reme://experiences/{id}?workspace=ours", "reme://experiences?workspace=ours",
-        "reme://stats?workspace=ours", "reme://experiences?workspace=ours&page=1", "reme://experiences?workspace=",
+        "reme://stats?workspace=ours", "reme://experiences?workspace=ours&page=1", "reme://receipts/{receipt}",
+        "reme://receipts/{receipt}?workspace=ours", "reme://experiences?workspace=",
         "reme://experiences?workspace=theirs&workspace=ours", "reme://experiences/../ours/{id}",
         "reme://experiences/..%2Fours%2F{id}", "reme://experiences/%2e%2e/{id}", "reme://experiences//{id}",
         "reme://ours/experiences", "reme://experiences@ours", "reme:///../../etc/passwd", "file:///etc/passwd",
         "reme://experiences/../../../../etc/passwd", "reme://experiences/' OR workspace='ours",
     )),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(("role", "may"), [("read", False), ("write", False), ("admin", True)])
+async def test_what_one_holder_has_asked_another_of_its_workspace_does_not_read(
+    settings: Settings, role: Any, may: bool
+) -> None:
+    async with found_by(settings) as (found, owner):
+        uri = f"reme://receipts/{found.receipt}"
+        async with found.server.client(owner) as one:
+            assert TASK in str((await one.read_resource(uri)).contents)
+        async with found.server.client(await found.server.token("second", "ours", role=role)) as one:
+            if may:
+                assert TASK in str((await one.read_resource(uri)).contents)
+            else:
+                with pytest.raises(MCPError, match="no receipt"):
+                    await one.read_resource(uri)
 
 
 @pytest.mark.parametrize("role", ["write", "admin"])
@@ -177,7 +194,7 @@ async def test_the_owner_comes_in_by_those_doors(settings: Settings) -> None:
                     answer = await one.read_resource(uri.format(id=found.experience))
                     assert SECRET in str(answer.contents)
                 named = await call(one, "recall_experiences", task=TASK, workspace="ours")
-                assert SECRET in named["guidance"]
+                assert SECRET in str(named["experiences"])
                 rated = await call(
                     one, "rate_experience", experience_id=found.experience, helpful=True, receipt=found.receipt
                 )
@@ -213,7 +230,7 @@ async def test_who_may_only_read_recalls_and_neither_records_nor_rates(settings:
                 said = await refusal(one, tool, **arguments)
                 assert f"{tool} needs a token with the role write; this one may only read" in said
             assert await state_of(found, owner) == before
-            assert SECRET in (await call(one, "recall_experiences", task=TASK))["guidance"]
+            assert SECRET in str(await call(one, "recall_experiences", task=TASK))
 
 
 async def test_only_an_admin_sees_where_the_pool_is_and_the_numbers_of_the_server(found: Found) -> None:
@@ -233,7 +250,7 @@ async def test_a_token_for_several_workspaces_names_the_one_that_it_means(found:
     gather = await found.server.token("both", "ours", "theirs")
     async with found.server.client(gather) as one:
         assert "name one of ours, theirs" in await refusal(one, "recall_experiences", task=TASK)
-        assert SECRET in (await call(one, "recall_experiences", task=TASK, workspace="ours"))["guidance"]
+        assert SECRET in str(await call(one, "recall_experiences", task=TASK, workspace="ours"))
         assert (await call(one, "recall_experiences", task=TASK, workspace="theirs"))["experiences"] == []
         with pytest.raises(MCPError, match="name one of"):
             await one.read_resource("reme://stats")

@@ -400,7 +400,7 @@ async def test_the_context_of_a_task_is_searched_for_too(memory: Memory) -> None
 async def test_missing_tools_are_named_and_lower_the_rank(settings: Settings, memory: Memory) -> None:
     await put(settings.home, experience("e-a", tools_used=("kubectl",)), experience("e-b", tools_used=("ssh",)))
     recalled = await memory.recall(TASK, tools=["ssh"], source="test")
-    assert {one.id: one.missing_tools for one in recalled.experiences} == {"e-b": [], "e-a": ["kubectl"]}
+    assert {one.id: one.numbers.missing_tools for one in recalled.experiences} == {"e-b": [], "e-a": ["kubectl"]}
     assert [one.id for one in recalled.experiences] == ["e-b", "e-a"]
 
 
@@ -1188,7 +1188,9 @@ async def test_with_a_model_meaning_is_found_and_the_cosine_is_shown(with_model:
         recalled = await memory.recall("ship it", source="test")
         assert recalled.search == ["text", "vector"]
         first = recalled.experiences[0]
-        assert (first.id, first.similarity, first.vector_relevance, first.text_relevance) == (lesson_id, 0.6, 1, 0)
+        numbers = first.numbers
+        assert first.id == lesson_id
+        assert (numbers.similarity, numbers.vector_relevance, numbers.text_relevance) == (0.6, 1, 0)
         assert recalled.note == ""
 
 
@@ -1210,7 +1212,7 @@ async def test_without_a_model_words_are_found_and_nothing_is_said_of_it(setting
         await learn(memory)
         recalled = await memory.recall("static site", source="test")
         assert (recalled.search, recalled.note, len(recalled.experiences)) == (["text"], "", 1)
-        assert recalled.experiences[0].similarity is None
+        assert recalled.experiences[0].numbers.similarity is None
         assert "none" in (await memory.pool.stats()).embedder
 
 

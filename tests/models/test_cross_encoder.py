@@ -96,7 +96,7 @@ async def test_with_a_cross_encoder_the_recall_is_in_its_order_and_shows_its_num
         recalled = await memory.recall("publish a site", source="test")
         assert recalled.search == ["text", "cross_encoder"]
         assert places([one.when_to_use for one in recalled.experiences]) == ["Lille", "Turin", "Ghent"]
-        assert [one.reread_relevance for one in recalled.experiences] == [1, 0.5, 0]
+        assert [one.numbers.reread_relevance for one in recalled.experiences] == [1, 0.5, 0]
         assert {query for query, _ in model.read} == {"publish a site"}
         assert recalled.note == ""
 
@@ -107,7 +107,7 @@ async def test_without_a_name_none_is_loaded(settings: Settings) -> None:
         await learn_three(memory)
         recalled = await memory.recall("publish a site", source="test")
         assert recalled.search == ["text"]
-        assert {one.reread_relevance for one in recalled.experiences} == {None}
+        assert {one.numbers.reread_relevance for one in recalled.experiences} == {None}
         assert recalled.note == ""
 
 

@@ -55,7 +55,7 @@ async def test_a_lesson_is_recalled_by_its_meaning(home: Path, bge_cache_dir: st
         recalled = await memory.recall("How do I start a car engine?", source="test")
         assert recalled.search == ["text", "vector"]
         assert [one.id for one in recalled.experiences] == answer.added
-        assert recalled.experiences[0].text_relevance == 0
+        assert recalled.experiences[0].numbers.text_relevance == 0
         assert (await memory.recall("Who wrote the ninth symphony?", source="test")).experiences == []
 
 

@@ -37,7 +37,7 @@ def ranked(place: int) -> Ranked:
 NOTES, _ = recall_guidance([ranked(0), ranked(1)], token_budget=1_000)
 GUIDANCE = f"{NOTES}\n\n{RECALL_FOOTER.format(receipt='r-bcdfghjkmn')}"
 QUOTED = "\n".join(line for line in NOTES.split("\n") if line.startswith(">"))
-RESULT = json.dumps({"guidance": GUIDANCE, "experiences": [], "receipt": "r-bcdfghjkmn", "search": ["text"]})
+RESULT = json.dumps({"experiences": [], "receipt": "r-bcdfghjkmn", "search": ["text"], "note": ""})
 
 
 def attempt(*steps: Step) -> Transcript:

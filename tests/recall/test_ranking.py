@@ -291,8 +291,9 @@ async def test_the_numbers_of_a_recall_recompute_to_its_ranking(settings: Settin
         first = await memory.recall("publish a site", source="test")
         await memory.rate(first.experiences[-1].id, helpful=True, source="test")
         result = await memory.recall("publish a site", source="test")
-        for shown in result.experiences:
-            stored, _ = await memory.pool.experience(shown.id)
+        for one in result.experiences:
+            stored, _ = await memory.pool.experience(one.id)
+            shown = one.numbers
             item = Ranked(
                 experience=stored,
                 text_relevance=shown.text_relevance,

@@ -172,9 +172,48 @@ async def test_a_workspace_has_its_own_listing_and_stats(settings: Settings) -> 
             await one.read_resource(f"reme://experiences/{answer['added'][0]}")
 
 
+async def test_what_stands_beside_the_text_of_a_recall_is_short_and_does_not_repeat_it(settings: Settings) -> None:
+    lesson = {"when_to_use": "When a car has to be started", "content": "Lock all doors and press the brake. " * 8}
+    async with client(settings) as one:
+        await call(one, "record_trajectory", task=TASK, outcome="success", experiences=[lesson])
+        answer = await one.call_tool("recall_experiences", {"task": TASK})
+        assert isinstance(answer.content[0], TextContent)
+        assert answer.structured_content is not None
+        assert set(answer.structured_content) == {"experiences", "receipt", "search", "note"}
+        (shown,) = answer.structured_content["experiences"]
+        assert list(shown) == ["id", "when_to_use", "content", "kind", "frequency", "utility", "relevance"]
+        assert size(answer.structured_content) <= 1.3 * len(answer.content[0].text.encode())
+
+
+async def test_the_text_of_a_default_recall_has_a_limit(settings: Settings) -> None:
+    async with client(settings) as one:
+        for number in range(6):
+            lesson = {"when_to_use": f"{TASK}, way {number} " * 8, "content": f"Turn the key {number} of many. " * 60}
+            await call(one, "record_trajectory", task=f"{TASK} {number}", outcome="success", experiences=[lesson])
+        text = await text_of(one, "recall_experiences", task=TASK)
+        assert 3_000 < len(text.encode()) <= 4_800
+
+
+async def test_a_receipt_can_be_read_with_the_numbers_behind_it_and_what_came_of_it(settings: Settings) -> None:
+    async with client(settings) as one:
+        learned = await call(one, "record_trajectory", task=TASK, outcome="success", experiences=[LESSON])
+        receipt = (await call(one, "recall_experiences", task=TASK))["receipt"]
+        shown = await read(one, f"reme://receipts/{receipt}")
+        assert (shown["receipt"], shown["task"], shown["workspace"]) == (receipt, TASK, "default")
+        (line,) = shown["experiences"]
+        assert (line["id"], line["rank"], line["helped"]) == (learned["added"][0], 1, None)
+        assert line["numbers"]["text_relevance"] == 1
+        await call(one, "record_trajectory", task=TASK, outcome="failure", experiences=[], receipt=receipt)
+        (line,) = (await read(one, f"reme://receipts/{receipt}"))["experiences"]
+        assert (line["helped"], line["settled_by"]) == (False, "trajectory")
+        with pytest.raises(MCPError, match="r-nothing"):
+            await one.read_resource("reme://receipts/r-nothing")
+
+
 @pytest.mark.parametrize(
     "uri",
-    ["reme://nothing", "reme://experiences/a/b", "reme://experiences/../stats", "reme://experiences/%2e%2e%2fpool",
+    ["reme://nothing", "reme://receipts", "reme://receipts/a/b", "reme://experiences/a/b",
+     "reme://experiences/../stats", "reme://experiences/%2e%2e%2fpool",
      "reme://stats/x", "file:///etc/passwd", "reme://experiences?page=0", "reme://experiences?page=two",
      "reme://experiences?workspace=../x", "reme://stats?other=1"],
 )  # fmt: skip

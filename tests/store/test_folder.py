@@ -774,7 +774,7 @@ async def test_what_was_learned_under_a_clock_ahead_is_recalled_and_counted(
         )
     async with Memory.open(settings) as memory:
         recalled = await memory.recall("a static site has to go online", source="test")
-        assert recalled.experiences[0].age_days == 0
+        assert recalled.experiences[0].numbers.age_days == 0
         recorded = await memory.record("blog", outcome="success", receipt=recalled.receipt, source="test")
         assert [(one.frequency, one.utility) for one in recorded.settled] == [(1, 1)]
         rated = await memory.rate("e-a", helpful=False, source="test")

@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 from mcp import Client, StdioServerParameters, stdio_client
-from mcp.types import TextContent, TextResourceContents
+from mcp.types import CallToolResult, TextContent, TextResourceContents
 
 from tests.benchmarks import report
 
@@ -59,9 +59,10 @@ class Memory:
 
     async def recall(self, task: str, workspace: str = "default") -> Recalled:
         """Return what a recall answers; no notes where nothing fits."""
-        answer = await self._call("recall_experiences", {"task": task, "workspace": workspace})
+        result = await self._called("recall_experiences", {"task": task, "workspace": workspace})
+        answer = dict(result.structured_content or {})
         lessons = [_text(one) for one in answer["experiences"]]
-        return Recalled(answer["guidance"] if lessons else "", sum(map(len, lessons)), answer["receipt"])
+        return Recalled(_said(result) if lessons else "", sum(map(len, lessons)), answer["receipt"])
 
     async def record(
         self,
@@ -100,11 +101,17 @@ class Memory:
             page += 1
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return dict((await self._called(name, arguments)).structured_content or {})
+
+    async def _called(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
         result = await self._client.call_tool(name, arguments)
         if result.is_error or result.structured_content is None:
-            said = " ".join(one.text for one in result.content if isinstance(one, TextContent))
-            raise RuntimeError(f"{name} failed: {said}")
-        return dict(result.structured_content)
+            raise RuntimeError(f"{name} failed: {_said(result)}")
+        return result
+
+
+def _said(result: CallToolResult) -> str:
+    return " ".join(one.text for one in result.content if isinstance(one, TextContent))
 
 
 def random_notes(lessons: Sequence[str], length: int, draw: random.Random) -> str:

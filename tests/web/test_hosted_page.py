@@ -1,0 +1,83 @@
+"""The page of the hosted server: the same tokens and roles as every other caller."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from reme_mcp.auth.access import Role
+from reme_mcp.config.settings import Settings
+from reme_mcp.memory.memory import Memory
+from tests.fakes import draft
+from tests.hosted import Hosted, changed, hosted
+
+pytestmark = pytest.mark.anyio
+
+
+async def signed_in(server: Hosted, http: httpx.AsyncClient, role: Role, *workspaces: str) -> None:
+    """Sign in as a person does."""
+    token = await server.token(role, *workspaces, role=role)
+    answer = await http.post("/ui/login", data={"token": await form_token(http, "/ui/login"), "key": token})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "Path=/ui" in cookie
+
+
+async def form_token(http: httpx.AsyncClient, path: str) -> str:
+    found = re.search(r'name="token" value="(\w+)"', (await http.get(path)).text)
+    assert found is not None
+    return found[1]
+
+
+async def a_lesson(settings: Settings, workspace: str = "default") -> str:
+    async with Memory.open(settings) as memory:
+        done = await memory.record(
+            "task 0", outcome="success", experiences=[draft(0)], workspace=workspace, source="claude-code"
+        )
+    return done.added[0]
+
+
+async def test_who_has_no_token_is_asked_for_one_and_sees_nothing(settings: Settings) -> None:
+    id = await a_lesson(settings)
+    async with hosted(settings) as server, server.http() as http:
+        await server.token("alice")
+        for path in ("/ui/", f"/ui/lesson/{id}", "/ui/events", "/ui/static/page.js"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/ui/login")
+        assert (await http.post("/ui/do/delete", data={"id": id})).status_code == 401
+        assert (await http.get("/ui/login")).status_code == 200
+        wrong = {"token": await form_token(http, "/ui/login"), "key": "reme_wrong"}
+        assert (await http.post("/ui/login", data=wrong)).status_code == 403
+        assert (await http.post("/ui/login", data={"key": "reme_wrong"})).status_code == 403
+
+
+@pytest.mark.parametrize(("role", "rates", "archives"), [("read", 403, 403), ("write", 303, 403), ("admin", 303, 303)])
+async def test_a_role_looks_rates_or_decides(settings: Settings, role: Role, rates: int, archives: int) -> None:
+    id = await a_lesson(settings)
+    async with hosted(settings) as server, server.http() as http:
+        form = {"token": await form_token(http, "/ui/login"), "id": id}
+        await signed_in(server, http, role)
+        assert (await http.get("/ui/")).status_code == 200
+        assert (await http.get(f"/ui/lesson/{id}")).status_code == 200
+        assert (await http.post("/ui/do/rate", data=form | {"helpful": "yes"})).status_code == rates
+        assert (await http.post("/ui/do/archive", data=form)).status_code == archives
+
+
+async def test_a_person_sees_the_workspaces_of_the_token_only(settings: Settings) -> None:
+    id = await a_lesson(settings, "other")
+    async with hosted(settings) as server, server.http() as http:
+        await signed_in(server, http, "admin", "team")
+        assert "other" not in (await http.get("/ui/")).text
+        assert (await http.get("/ui/?workspace=other")).status_code == 403
+        assert (await http.get(f"/ui/lesson/{id}")).status_code == 404
+
+
+async def test_a_setting_leaves_the_page_out(settings: Settings) -> None:
+    async with hosted(changed(settings, "http", page=False)) as server, server.http() as http:
+        assert (await http.get("/ui/")).status_code == 404
+    async with hosted(settings) as server, server.http() as http:
+        assert (await http.get("/ui/")).status_code == 200

@@ -390,6 +390,32 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """What becomes of an experience by its use, without the lesson itself; the fields are those of `Experience`."""
+
+    id: str
+    frequency: int
+    utility: int
+    rated_helpful: int
+    rated_unhelpful: int
+    objection: str
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, experience: Experience) -> Counters:
+        """Return the counters of an experience."""
+        return cls(*(getattr(experience, name) for name in _COUNTED))
+
+    def on(self, experience: Experience) -> Experience:
+        """Return the experience with these counters; whichever of the two was changed last says when."""
+        counted = {name: getattr(self, name) for name in _COUNTED}
+        return dataclasses.replace(experience, **counted | {"updated_at": max(self.updated_at, experience.updated_at)})
+
+
+_COUNTED = tuple(field.name for field in dataclasses.fields(Counters))
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """How one trajectory ended, without what was done in it."""
 

@@ -42,6 +42,7 @@ OWNERS = {
     "prometheus_client": {"http.metrics"},
     "opentelemetry": {"tracing"},
     "lancedb": {"store"},
+    "sqlite3": {"store.sqlite_ledger"},
     "pyarrow": {"store"},
     "fastembed": {"models.embedder", "models.cross_encoder"},
     "onnxruntime": {"models.embedder"},

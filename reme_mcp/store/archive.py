@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from reme_mcp.errors import InvalidInput, StoreError
-from reme_mcp.store import durability
+from reme_mcp.store import durability, sqlite_ledger
 from reme_mcp.store.folder import (
     BACKUPS,
     LEFTOVER,
@@ -34,6 +35,7 @@ from reme_mcp.store.folder import (
     pools,
     reason_of,
 )
+from reme_mcp.store.sqlite_ledger import NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Contents:
 def snapshot(home: Path, mark: HomeMarker) -> Iterator[Path]:
     """Give a folder with the tables as they are now, for as long as the block lasts, at the cost of their names.
 
-    Hard links are enough here: LanceDB never writes into a file that has its name, it replaces or deletes it.
+    Hard links are enough for LanceDB, which never writes into a file that has its name, but replaces or deletes it. The
+    ledger is written in place, and copied.
 
     Raises:
         StoreError: There are no tables, or the folder can't be made.
@@ -67,8 +70,10 @@ def snapshot(home: Path, mark: HomeMarker) -> Iterator[Path]:
     try:
         try:
             # How far the tables have come is written in place, and is of this home only.
-            ignore = shutil.ignore_patterns(f"*{durability.HEAD}")
+            ignore = shutil.ignore_patterns(f"*{durability.HEAD}", f"{NAME}*")
             shutil.copytree(pool, home / folder, copy_function=os.link, ignore=ignore)
+            if (pool / NAME).exists():
+                sqlite_ledger.copy(pool / NAME, home / folder / NAME)
         except OSError as exc:
             raise StoreError(f"can't take a snapshot of {pool}: {reason_of(exc)}") from exc
         yield home / folder
@@ -92,8 +97,13 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
             os.chmod(part, 0o600)
             archive.writestr(zipfile.ZipInfo(MARK), json.dumps({"schema": schema, "tables": dict(tables)}))
             for file in sorted(pool.rglob("*")):
-                if file.is_file() and file.suffix != durability.HEAD:
+                if file.is_file() and file.suffix != durability.HEAD and not file.name.startswith(NAME):
                     archive.write(file, f"pool/{file.relative_to(pool).as_posix()}")
+            if (pool / NAME).exists():
+                # Part of it may be in its journal.
+                with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+                    sqlite_ledger.copy(pool / NAME, Path(folder, NAME))
+                    archive.write(Path(folder, NAME), f"pool/{NAME}")
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         with zipfile.ZipFile(part) as archive:

@@ -23,10 +23,10 @@ import anyio.to_thread
 
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import archive, durability, folder
-from reme_mcp.store.location import Folder
+from reme_mcp.store.location import Folder, count_rows
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
-from reme_mcp.store.tables import connect, count_rows, versions_in
+from reme_mcp.store.tables import connect, versions_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
                     pack = partial(archive.pack, home / mark.pool, undo, schema=mark.schema, tables=held or {})
                     await anyio.to_thread.run_sync(pack)
                 await _register(staged, contents.schema)
-                folder.take_pool(home, staged, schema=contents.schema, tables=tables, instead_of=mark)
+                folder.take_pool(home, staged, schema=contents.schema, instead_of=mark)
         finally:
             # Only what the mark, as it is now, says was replaced.
             folder.clear_leftovers(home)

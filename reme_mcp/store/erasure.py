@@ -73,6 +73,7 @@ async def carry_out(store: Store, erasure: Erasure, *, source: str) -> None:
             tasks.add(erasure.experience.task)
             await writer.delete_experience(erasure.workspace, erasure.id)
             await writer.drop_deleted(erasure.workspace, erasure.id)
+            await writer.drop_counters(erasure.id)
         for trajectory in erasure.trajectories:
             await writer.put_trajectory(_emptied(trajectory))
         await writer.empty_receipts(erasure.workspace, erasure.id, sorted(tasks - {""}))

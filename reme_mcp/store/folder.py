@@ -25,7 +25,6 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -156,7 +155,7 @@ def whole_marker(home: Path, *, schema: int) -> HomeMarker:
 def missing_tables(home: Path, mark: HomeMarker) -> str | None:
     """Return what the mark names and the home does not have, in words; `None` where it has all."""
     pool = home / mark.pool
-    if missing := [name for name in mark.tables if not _part(pool, name).exists()]:
+    if missing := [name for name in mark.tables if not _is_there(pool, name)]:
         if not pool.is_dir():
             return f"the folder {mark.pool}, which {MARK} names, is not there"
         return f"{mark.pool} lacks what {MARK} names: {', '.join(missing)}"
@@ -172,12 +171,18 @@ def pools(home: Path) -> list[str]:
 
 def has_tables(pool: Path) -> bool:
     """Return whether a folder holds a table, whole or not."""
-    return any(pool.glob("*.lance")) or any(pool.glob("*.db"))
+    return bool(tables_in(pool))
 
 
-def _part(pool: Path, table: str) -> Path:
-    """Return where a table of the pool stands: a file has an ending of its own."""
-    return pool / table if "." in table else pool / f"{table}.lance"
+def tables_in(pool: Path) -> tuple[str, ...]:
+    """Return what a folder holds, as a mark names it: LanceDB's tables, and databases with their ending."""
+    return tuple(sorted([one.stem for one in pool.glob("*.lance")] + [one.name for one in pool.glob("*.db")]))
+
+
+def _is_there(pool: Path, table: str) -> bool:
+    """Return whether something stands where a table of the pool should; no database is empty."""
+    file = pool / table
+    return file.is_file() and file.stat().st_size > 0 if table.endswith(".db") else (pool / f"{table}.lance").is_dir()
 
 
 def damaged(home: Path, what: str) -> StoreError:
@@ -261,16 +266,13 @@ def known_marker(home: Path) -> HomeMarker | None:
         raise _unusable(home, exc) from exc
 
 
-def take_pool(
-    home: Path, pool: Path, *, schema: int, tables: Collection[str], instead_of: HomeMarker | None
-) -> HomeMarker:
+def take_pool(home: Path, pool: Path, *, schema: int, instead_of: HomeMarker | None) -> HomeMarker:
     """Make a folder in the home its pool, by one rewriting of the mark, and return that.
 
     Args:
         home: The home.
         pool: The folder, whole and on the disk; where it is a leftover by name, it gets that of a pool.
         schema: What its tables are written with.
-        tables: Their names.
         instead_of: The mark until now; `None` where there is none.
     """
     try:
@@ -279,7 +281,7 @@ def take_pool(
     except OSError as exc:
         raise _unusable(home, exc) from exc
     replaced = set() if instead_of is None else {instead_of.pool, *instead_of.superseded}
-    mark = HomeMarker(schema, pool.name, tables=tuple(sorted(tables)), superseded=tuple(sorted(replaced - {pool.name})))
+    mark = HomeMarker(schema, pool.name, tables=tables_in(pool), superseded=tuple(sorted(replaced - {pool.name})))
     write_marker(home, mark)
     return mark
 

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,12 @@ import anyio.to_thread
 
 from reme_mcp.config.settings import StorageSettings, is_remote
 from reme_mcp.errors import InvalidInput, StoreError
-from reme_mcp.store import folder
+from reme_mcp.store import folder, sqlite_ledger, tables
 from reme_mcp.store.durability import HEAD, TableFiles
 from reme_mcp.store.lease import Lease
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.object_store import Objects
+from reme_mcp.store.sqlite_ledger import NAME, LedgerLock, SqliteLedger
 from reme_mcp.store.tables import connect, mapped
 
 if TYPE_CHECKING:
@@ -55,6 +56,41 @@ class Folder:
     def lock(self, name: LockName) -> ProcessLock:
         """Return the lock of this name."""
         return ProcessLock(self.path / f"{name}.lock")
+
+    def ledger_lock(self) -> LedgerLock:
+        """Return the lock that keeps everybody from writing into the ledger."""
+
+        def file() -> Path | None:
+            try:
+                return self.path / folder.read_marker(self.path, schema=sys.maxsize).pool / NAME
+            except StoreError:
+                # Without a mark that can be read there is no ledger that anybody writes into.
+                return None
+
+        return LedgerLock(file)
+
+    async def ledger(self, mark: folder.HomeMarker, *, is_new: bool) -> SqliteLedger:
+        """Open the ledger; it is made where `is_new`, and has to be there otherwise.
+
+        Raises:
+            StoreError: It is not there, or can't be read.
+        """
+        file = self.path / mark.pool / NAME
+        if not is_new and not file.exists():
+            raise StoreError(
+                f"{file} is gone, and the lessons beside it are there; `reme-mcp restore-backup` puts a backup in place"
+            )
+        return await anyio.to_thread.run_sync(self._open_ledger, file, mark)
+
+    def _open_ledger(self, file: Path, mark: folder.HomeMarker) -> SqliteLedger:
+        def check() -> None:
+            if folder.read_marker(self.path, schema=sys.maxsize) != mark:
+                raise StoreError(f"{self.path} was upgraded or restored from a backup by another process; try again")
+
+        with suppress(OSError):
+            # What can't be made can't be opened, and that error says it.
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+        return SqliteLedger(file, check=check)
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the folder and its mark, or check that this version can read what is there."""
@@ -115,7 +151,7 @@ class Folder:
         """Write a mark that names all tables that there are, and return it; who holds the pool may."""
         for table, version in versions.items():
             await self.settle(mark, table, version, compacted=True)
-        mark = replace(mark, tables=tuple(sorted(versions)))
+        mark = replace(mark, tables=folder.tables_in(self.path / mark.pool))
         await self.write_marker(mark)
         return mark
 
@@ -257,6 +293,18 @@ Location = Folder | Bucket
 def location_of(address: str, storage: StorageSettings) -> Location:
     """Return the site that an address in the settings names."""
     return Bucket(address, storage) if is_remote(address) else Folder(Path(address))
+
+
+async def count_rows(pool: Path) -> dict[str, int]:
+    """Return how many rows each table in the folder `pool` and its ledger has, having read all of them to the end.
+
+    Raises:
+        StoreError: One of them can't be read.
+    """
+    counts = await tables.count_rows(pool)
+    if (pool / NAME).exists():
+        counts |= await anyio.to_thread.run_sync(sqlite_ledger.count, pool / NAME)
+    return counts
 
 
 def folder_of(address: str) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from reme_mcp.store import archive, folder
-from reme_mcp.store.location import Folder, Location
-from reme_mcp.store.tables import count_rows, mapped, schemas, versions_in
+from reme_mcp.store import archive, folder, sqlite_ledger
+from reme_mcp.store.location import Folder, Location, count_rows
+from reme_mcp.store.tables import mapped, schemas, versions_in
 
 if TYPE_CHECKING:
     import lancedb
@@ -57,6 +57,27 @@ def new_column(table: str, column: str, default: str) -> Migration:
     return step
 
 
+def ledger_of_its_own(tables: Sequence[str]) -> Migration:
+    """Return the upgrade that moves tables into the ledger of a folder; on object storage they stay as they are."""
+
+    async def step(connection: lancedb.AsyncConnection) -> None:
+        if "://" in connection.uri:
+            return
+        there = set((await connection.list_tables()).tables or [])
+        rows = {}
+        for name in [name for name in tables if name in there]:
+            table = await connection.open_table(name)
+            rows[name] = await table.query().to_list()
+            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+        file = Path(connection.uri) / sqlite_ledger.NAME
+        await anyio.to_thread.run_sync(sqlite_ledger.take_over, file, rows)
+        # Only now: whoever dies here finds what is left in the tables, and the rest in the ledger.
+        for name in rows:
+            await connection.drop_table(name)
+
+    return step
+
+
 # The first leads from schema 1 to 2, and so on: add a line at the end, never change one that was released.
 MIGRATIONS: Sequence[Migration] = (
     new_column("trajectories", "tries", "cast(0 as bigint)"),
@@ -76,6 +97,7 @@ MIGRATIONS: Sequence[Migration] = (
         )
     ),
     new_column("receipts", "numbers", "''"),
+    ledger_of_its_own(["trajectories", "receipts", "costs", "log", "trash"]),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
@@ -87,7 +109,8 @@ async def migrate(location: Location, migrations: Sequence[Migration]) -> folder
     there is no backup: a step adds to the tables, and the storage's own versioning keeps what was there.
     """
     newest = 1 + len(migrations)
-    async with exclusive(location):
+    # Whoever adds a receipt to a ledger meanwhile does no harm: it stays where it is.
+    async with _tables_only(location):
         mark = await location.read_marker(schema=newest)
         if mark.schema == newest:
             return mark
@@ -121,7 +144,14 @@ async def _backed_up(home: Path, mark: folder.HomeMarker) -> folder.HomeMarker:
 
 @asynccontextmanager
 async def exclusive(location: Location) -> AsyncIterator[None]:
-    """Hold all locks of the pool: nobody writes or compacts anything meanwhile."""
-    # In the order in which upkeep takes them.
+    """Hold all locks of the pool: nobody else writes or compacts anything meanwhile."""
+    async with _tables_only(location), location.ledger_lock() if isinstance(location, Folder) else nullcontext():
+        yield
+
+
+@asynccontextmanager
+async def _tables_only(location: Location) -> AsyncIterator[None]:
+    """Hold the locks of LanceDB's tables; in a folder, that of the receipts is one of earlier versions."""
+    # In the order in which compaction takes them.
     async with location.lock("pool-upkeep"), location.lock("pool"), location.lock("pool-receipts"):
         yield

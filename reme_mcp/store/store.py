@@ -1,32 +1,36 @@
-"""The pool on disk: LanceDB tables in one home folder, shared by any number of processes.
+"""The pool on disk: LanceDB tables and a ledger in one home, shared by any number of processes.
 
 In:  values of `schema.py`, and vectors that somebody else made.
 Out: the same values, and hits as `(id, number)` pairs in rank order.
 Does not know: what makes a lesson good, how hits are fused, which model made a vector.
 
-Tables:
+Tables of LanceDB:
     experiences         one row per experience; full-text index over `search_text`
+    vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, and a change of
+                        embedder loses nothing
+
+Kinds of values in the ledger (`ledger.py`):
     trajectories        what was recorded, whether worked off or not
-    receipts            one row per recalled experience, settled or not; the ledger that the counters are summed from
-    costs               one row per question to the model behind the server
-    log                 one row per change that somebody made; rows are only ever added
+    receipts            one per recalled experience, settled or not; what the counters are summed from
+    counters            of each experience with a known outcome; they count, not what stands in its row
+    costs               one per question to the model behind the server
+    log                 one per change that somebody made; they are only ever added
     trash               experiences that a person deleted, as they were
-    vectors_<embedder>  id → vectors, one table per embedder, so that two embedders never share a space, a change of
-                        embedder loses nothing, and a settled counter does not rewrite vectors
 
 Reading needs no lock. All writing but appending a receipt goes through `Store.writing()`, which holds a lock across
-tasks and processes: LanceDB's own optimistic commits fail under contention. Receipts have a lock of their own, so that
-a recall never waits for somebody who records or compacts. LanceDB is imported on `open`, in a thread.
+tasks and processes: LanceDB's own optimistic commits fail under contention. What its block writes to the ledger is
+written at once: when the block ends, and before anything of it goes into LanceDB's tables, so that what a crash leaves
+undone is known from the ledger. LanceDB is imported on `open`, in a thread.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,22 +40,22 @@ import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Attempt, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
+from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
 from reme_mcp.store import folder
+from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.compaction import Compaction
+from reme_mcp.store.ledger import TABLES, Blank, Change, Drop, Either, Is, Ledger, Put
 from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
 from reme_mcp.store.receipts import Receipts
+from reme_mcp.store.table_ledger import TableLedger
 from reme_mcp.store.tables import (
-    Row,
     all_of,
-    at_or_after,
     columns_of,
     create_table,
     equals,
-    from_newest,
     from_row,
     has_status,
     is_in,
@@ -110,7 +114,7 @@ class _Space:
     version: int = 0
 
 
-class Store:
+class Store(Attempts):
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
     def __init__(
@@ -119,7 +123,9 @@ class Store:
         mark: folder.HomeMarker,
         connection: lancedb.AsyncConnection,
         tables: dict[str, lancedb.AsyncTable],
+        ledger: Ledger | None,
     ) -> None:
+        """Make one; `ledger` is `None` where it stands in LanceDB's tables, too."""
         self.location = location
         self._mark = mark
         self._connection = connection
@@ -129,21 +135,29 @@ class Store:
         self._refreshing = anyio.Lock()
         self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
         self._pool_lock = location.lock("pool")
-        self._receipts_lock = location.lock("pool-receipts")
-        self._new_lines = Batcher(lambda: self._receipts_lock.within(RECEIPT_WAIT_S), self._add_lines)
+        receipts_lock = location.lock("pool-receipts")
         self.queue_lock = location.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
-        self.activity_log = ActivityLog(tables)
-        self.receipts = Receipts(tables)
         self.compaction = Compaction(
             self._open_tables,
             self._check_marker,
             self._settle,
             turn=location.lock("pool-upkeep"),
             writing=self._pool_lock,
-            receipts=self._receipts_lock,
+            receipts=receipts_lock,
             rows_without_index=ROWS_IN_MEMORY,
         )
+        self._ledger: Ledger = (
+            TableLedger(tables, receipts=receipts_lock.within, wrote=self.compaction.wrote)
+            if ledger is None
+            else ledger
+        )
+        self._counters: dict[str, Counters] = {}
+        self._counters_until = 0
+        adding = anyio.Lock()
+        self._new_lines = Batcher(lambda: adding, self._add_lines)
+        self.activity_log = ActivityLog(self._ledger)
+        self.receipts = Receipts(self._ledger)
 
     @classmethod
     async def open(cls, home: Path | Location, *, migrations: Sequence[Migration] = MIGRATIONS) -> Store:
@@ -169,9 +183,14 @@ class Store:
                 raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
         with mapped(f"open the pool in {location}"):
             connection = await location.connect(mark)
-            store = cls(location, mark, connection, {})
-            wanted = schemas()
+            wanted = dict(schemas())
             present = set((await connection.list_tables()).tables or [])
+            ledger = None
+            if isinstance(location, Folder):
+                ledger = await location.ledger(mark, is_new="experiences" not in present)
+                for name in TABLES.values():
+                    wanted.pop(name, None)
+            store = cls(location, mark, connection, {}, ledger)
             if missing := [name for name in wanted if name not in present]:
                 async with store._pool_lock:
                     for name in missing:
@@ -186,6 +205,7 @@ class Store:
 
     def close(self) -> None:
         """Close the tables and the connection."""
+        self._ledger.close()
         for table in self._open_tables().values():
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         self._connection.close()  # type: ignore[no-untyped-call]  # likewise
@@ -244,7 +264,7 @@ class Store:
         places = await self._places()
         if places is None:
             where = all_of(equals("workspace", workspace), is_in("id", ids), has_status(statuses))
-            return {one.id: one for one in await self._rows("experiences", Experience, where)}
+            return {one.id: one for one in await self._rows(where)}
         directory = self._directory
         rows = directory.shelf.rows(ids)
         if missing := [places[id].row for id in ids if id in places and id not in rows]:
@@ -255,10 +275,21 @@ class Store:
                 for batch in taken:
                     directory.shelf.put(batch)
             rows |= {row["id"]: row for batch in taken for row in batch.to_pylist()}
-        found = [from_row(Experience, rows[id]) for id in ids if id in rows]
+        found = await self._counted([from_row(Experience, rows[id]) for id in ids if id in rows])
         return {
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
+
+    async def _stored(self, ids: Sequence[str]) -> list[Experience]:
+        """Return the experiences among `ids`, whatever their workspace and status."""
+        places = await self._places()
+        if places is None:
+            return await self._rows(is_in("id", ids)) if ids else []
+        of_workspace: dict[str, list[str]] = {}
+        for id in ids:
+            if id in places:
+                of_workspace.setdefault(places[id].workspace, []).append(id)
+        return [one for name, some in of_workspace.items() for one in (await self.experiences(name, some)).values()]
 
     @timed("store: read page")
     async def page(
@@ -266,12 +297,18 @@ class Store:
     ) -> list[Experience]:
         """Return `limit` experiences of `workspace`, newest first, from `offset` on."""
         where = all_of(equals("workspace", workspace), has_status(statuses))
-        return await self._rows("experiences", Experience, where, newest_first=True, offset=offset, limit=limit)
+        return await self._rows(where, newest_first=True, offset=offset, limit=limit)
 
     @timed("store: read summaries")
     async def summaries(self, workspace: str) -> list[Summary]:
         """Return every experience of `workspace` without its texts, newest first."""
-        return await self._rows("experiences", Summary, equals("workspace", workspace), newest_first=True)
+        where = equals("workspace", workspace)
+        found = await read_rows(self._tables["experiences"], Summary, where, newest_by="created_at")
+        known = await self._known_counters()
+        return [
+            replace(one, frequency=known[one.id].frequency, utility=known[one.id].utility) if one.id in known else one
+            for one in found
+        ]
 
     async def ids_with_words(self, workspace: str, words: str) -> set[str]:
         """Return the ids of the experiences whose texts hold these very words, in capitals or not."""
@@ -315,7 +352,7 @@ class Store:
         # LanceDB's expressions know no lists, its SQL does.
         where = all_of(equals("workspace", workspace), has_status(statuses)).to_sql()
         listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
-        return await self._rows("experiences", Experience, f"{where} AND array_has_any(trajectory_ids, [{listed}])")
+        return await self._rows(f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
     async def known_origins(self, workspace: str, origins: Sequence[str]) -> set[str]:
         """Return those of `origins` that `workspace` has an experience of: as its own id, or as that of its origin."""
@@ -325,7 +362,7 @@ class Store:
 
         listed = ", ".join(lit(id).to_sql() for id in origins)
         where = f"{equals('workspace', workspace).to_sql()} AND array_has_any(origins, [{listed}])"
-        found = await self._rows("experiences", Experience, where)
+        found = await self._rows(where)
         known = set(await self.experiences(workspace, origins))
         return known.union(*(one.origins for one in found)) & set(origins)
 
@@ -463,82 +500,7 @@ class Store:
 
     async def experiences_to_embed(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace: the only read that crosses workspaces."""
-        return await self._rows("experiences", Experience, is_in("id", ids))
-
-    # --- trajectories ---
-
-    @timed("store: read trajectory")
-    async def trajectory(self, workspace: str, trajectory_id: str) -> Trajectory | None:
-        """Return one trajectory of `workspace`, or `None`."""
-        where = all_of(equals("workspace", workspace), equals("id", trajectory_id))
-        return next(iter(await self._rows("trajectories", Trajectory, where)), None)
-
-    async def trajectories(self, workspace: str, ids: Sequence[str]) -> list[Trajectory]:
-        """Return those of `workspace` among `ids`, newest first."""
-        where = all_of(equals("workspace", workspace), is_in("id", ids))
-        return await self._rows("trajectories", Trajectory, where, newest_first=True) if ids else []
-
-    async def trajectory_by_digest(self, workspace: str, digest: str) -> Trajectory | None:
-        """Return the trajectory that was recorded from exactly the same call, or `None`."""
-        where = all_of(equals("workspace", workspace), equals("digest", digest))
-        return next(iter(await self._rows("trajectories", Trajectory, where)), None)
-
-    async def attempts(self, workspace: str, key: str, *, limit: int) -> list[Trajectory]:
-        """Return the latest `limit` trajectories at the task with this `task_key`, newest first."""
-        where = all_of(equals("workspace", workspace), equals("task_key", key))
-        return await self._rows("trajectories", Trajectory, where, newest_first=True, limit=limit)
-
-    async def outcomes(self, workspace: str, key: str) -> list[Attempt]:
-        """Return how all attempts at the task with this `task_key` ended, oldest first."""
-        where = all_of(equals("workspace", workspace), equals("task_key", key))
-        return (await self._rows("trajectories", Attempt, where, newest_first=True))[::-1]
-
-    async def attempts_with(
-        self, workspace: str, statuses: Sequence[str], *, offset: int, limit: int
-    ) -> list[Trajectory]:
-        """Return the trajectories of `workspace` in one of these states, newest first, from `offset` on."""
-        where = all_of(equals("workspace", workspace), is_in("status", statuses))
-        return await self._rows("trajectories", Trajectory, where, newest_first=True, offset=offset, limit=limit)
-
-    async def pending(self) -> list[Trajectory]:
-        """Return the trajectories of all workspaces that were stored but not worked off: a process died in between."""
-        return await self._rows("trajectories", Trajectory, equals("status", "pending"))
-
-    async def queued(self, workspace: str | None = None) -> list[Trajectory]:
-        """Return what waits for the model behind the server, of one workspace or of all, oldest first."""
-        return await self._of_status("queued", workspace)
-
-    async def awaiting(self, workspace: str | None = None) -> list[Trajectory]:
-        """Return what waits for somebody to write its lessons, of one workspace or of all, oldest first."""
-        return await self._of_status("awaiting_experiences", workspace)
-
-    async def _of_status(self, status: str, workspace: str | None) -> list[Trajectory]:
-        where = equals("status", status)
-        if workspace is not None:
-            where = all_of(where, equals("workspace", workspace))
-        return (await self._rows("trajectories", Trajectory, where, newest_first=True))[::-1]
-
-    async def tasks(self, workspace: str, *, limit: int) -> list[tuple[str, str]]:
-        """Return `(trajectory id, task)` of the latest `limit` trajectories of `workspace`, newest first."""
-        with mapped("read trajectories"):
-            query = self._tables["trajectories"].query().where(equals("workspace", workspace)).select(["id", "task"])
-            rows = await query.order_by(from_newest("id")).limit(limit).to_list()
-        return [(row["id"], row["task"]) for row in rows]
-
-    async def count_trajectories(self, workspace: str) -> dict[str, int]:
-        """Return how many trajectories of each outcome, and how many not yet distilled, `workspace` holds."""
-        with mapped("count trajectories"):
-            query = self._tables["trajectories"].query().where(equals("workspace", workspace))
-            rows = await query.select(["outcome", "status"]).to_list()
-        undistilled = sum(row["status"] in ("pending", "queued", "awaiting_experiences") for row in rows)
-        outcomes = [row["outcome"] for row in rows]
-        return {"success": outcomes.count("success"), "failure": outcomes.count("failure"), "undistilled": undistilled}
-
-    # --- costs ---
-
-    async def spent(self, since: datetime | None = None) -> list[Spent]:
-        """Return what the questions to the model behind the server have cost, all or those since a moment."""
-        return await self._rows("costs", Spent, None if since is None else at_or_after("at", since))
+        return await self._rows(is_in("id", ids))
 
     # --- writing ---
 
@@ -555,7 +517,9 @@ class Store:
                     if not self._mark.tables:
                         # The tables are of a version that did not name them.
                         await self._register()
-                    yield Writer(self)
+                    writer = Writer(self)
+                    yield writer
+                    await writer.flush()
 
     @timed("store: add receipt")
     async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
@@ -567,10 +531,7 @@ class Store:
 
     async def _add_lines(self, lines: list[ReceiptLine]) -> None:
         await self._check_marker()
-        rows = [to_row(line) for line in lines]
-        with anyio.CancelScope(shield=True):
-            async with self._committing("receipts") as table:
-                await table.add(to_arrow(rows, schemas()["receipts"]))
+        await self._ledger.write([Put(ReceiptLine, lines, are_new=True)], wait_s=RECEIPT_WAIT_S)
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes."""
@@ -581,6 +542,7 @@ class Store:
         """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
         await self._open_spaces()
         await self.compaction.purge_deleted()
+        await self._ledger.purge_deleted()
 
     async def _open_spaces(self) -> None:
         with mapped("open the vectors"):
@@ -597,18 +559,23 @@ class Store:
         return self._tables | {name: space.table for name, space in self._spaces.items()}
 
     async def _rows(
-        self,
-        table: str,
-        kind: type[Row],
-        where: Expr | str | None,
-        *,
-        newest_first: bool = False,
-        offset: int = 0,
-        limit: int | None = None,
-    ) -> list[Row]:
-        opened = self._tables[table]
+        self, where: Expr | str | None, *, newest_first: bool = False, offset: int = 0, limit: int | None = None
+    ) -> list[Experience]:
         by = "created_at" if newest_first else None
-        return await read_rows(opened, kind, where, newest_by=by, offset=offset, limit=limit)
+        opened = self._tables["experiences"]
+        found = await read_rows(opened, Experience, where, newest_by=by, offset=offset, limit=limit)
+        return await self._counted(found)
+
+    async def _counted(self, experiences: list[Experience]) -> list[Experience]:
+        """Return experiences, as their rows say, with their counters."""
+        known = await self._known_counters()
+        return [known[one.id].on(one) if one.id in known else one for one in experiences]
+
+    async def _known_counters(self) -> Mapping[str, Counters]:
+        """Return the counters of all that have any, by experience id, as any process has left them."""
+        self._counters_until, fresh = await self._ledger.counters(self._counters_until)
+        self._counters |= {one.id: one for one in fresh}
+        return self._counters
 
     async def _take(self, rows: Sequence[int]) -> list[pa.RecordBatch]:
         """Return the experiences in these places of their table; one that was deleted meanwhile is left out."""
@@ -690,10 +657,26 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._changes: list[Change] = []
 
     async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
-        """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster."""
-        rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in experiences]
+        """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster.
+
+        One of which only the counters are others than before is not written into the table.
+        """
+        changed = experiences
+        if not are_new:
+            ids = [one.id for one in experiences]
+            stored = {one.id: one for one in await self._store._stored(ids)}
+            # What was deleted and comes back may have counters still.
+            known = self._store._counters | {id: Counters.of(one) for id, one in stored.items()}
+            counted = [Counters.of(one) for one in experiences]
+            self._changes.append(Put(Counters, [one for one in counted if known.get(one.id, one) != one]))
+            changed = [one for one in experiences if one.id not in stored or _without_counters(one, stored[one.id])]
+        if not changed:
+            return
+        await self.flush()
+        rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
         await self._put("experiences", rows, are_new=are_new)
 
     async def put_vectors(
@@ -716,6 +699,7 @@ class Writer:
         """
         if not experiences:
             return
+        await self.flush()
         name = space_name(embedder)
         if await self._store._space(embedder) is None:
             with mapped("make the vectors"):
@@ -730,21 +714,19 @@ class Writer:
 
     async def add_log(self, entries: Sequence[Entry], *, are_new: bool = True) -> None:
         """Append entries to the log; where they may be there already (`are_new` off), none stands there twice."""
-        await self._put("log", [to_row(one) for one in entries], are_new=are_new)
+        self._changes.append(Put(Entry, entries, are_new))
 
     async def put_deleted(self, experience: Experience) -> None:
         """Keep an experience that is about to be deleted."""
-        await self._put("trash", [to_row(experience)], are_new=False)
+        self._changes.append(Put(Experience, [experience]))
 
     async def drop_deleted(self, workspace: str, experience_id: str) -> None:
         """Keep a deleted experience no longer."""
-        self._left()
-        where = all_of(equals("workspace", workspace), equals("id", experience_id))
-        async with self._store._committing("trash") as table:
-            await table.delete(where)
+        self._changes.append(Drop(Experience, [Is("workspace", [workspace]), Is("id", [experience_id])]))
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
+        await self.flush()
         self._left()
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
         async with self._store._committing("experiences") as table:
@@ -762,29 +744,40 @@ class Writer:
 
     async def add_trajectory(self, trajectory: Trajectory) -> None:
         """Append a trajectory whose id is new."""
-        await self._put("trajectories", [to_row(trajectory)], are_new=True)
+        self._changes.append(Put(Trajectory, [trajectory], are_new=True))
 
     async def put_trajectory(self, trajectory: Trajectory) -> None:
         """Insert the trajectory, or replace the one with its id."""
-        await self._put("trajectories", [to_row(trajectory)], are_new=False)
+        self._changes.append(Put(Trajectory, [trajectory]))
 
     async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
         """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
-        about = equals("experience_id", experience_id)
-        where = all_of(equals("workspace", workspace), about | is_in("task", tasks) if tasks else about)
-        async with self._store._receipts_lock:
-            self._left()
-            async with self._store._committing("receipts") as table:
-                await table.update({"task": "", "reason": ""}, where=where.to_sql())
+        about = Is("experience_id", [experience_id])
+        where = [Is("workspace", [workspace]), Either(about, Is("task", tasks)) if tasks else about]
+        self._changes.append(Blank(ReceiptLine, ["task", "reason"], where))
+
+    async def drop_counters(self, experience_id: str) -> None:
+        """Keep the counters of an experience no longer, which will never come back."""
+        self._changes.append(Drop(Counters, [Is("id", [experience_id])]))
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""
-        await self._put("costs", [to_row(one) for one in spent], are_new=True)
+        self._changes.append(Put(Spent, spent, are_new=True))
 
     async def settle(self, lines: Sequence[ReceiptLine]) -> None:
         """Replace these lines, each found by its receipt and experience."""
-        async with self._store._receipts_lock:
-            await self._upsert("receipts", ["receipt", "experience_id"], [to_row(line) for line in lines])
+        self._changes.append(Put(ReceiptLine, lines))
+
+    async def flush(self) -> None:
+        """Write what has come for the ledger so far, and come back when it is there for good.
+
+        Raises:
+            StoreError: It can't be written.
+        """
+        changes = [one for one in self._changes if not isinstance(one, Put) or one.values]
+        self._changes.clear()
+        if changes:
+            await self._store._ledger.write(changes, within=self._left())
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
@@ -812,6 +805,11 @@ class Writer:
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
+
+
+def _without_counters(one: Experience, stored: Experience) -> bool:
+    """Return whether an experience differs from what is stored in anything but its counters."""
+    return Counters.of(stored).on(one) != replace(stored, updated_at=max(one.updated_at, stored.updated_at))
 
 
 async def _read_vectors(space: _Space) -> None:

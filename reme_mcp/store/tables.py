@@ -25,6 +25,7 @@ import anyio.to_thread
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import (
     Attempt,
+    Counters,
     Entry,
     Experience,
     Handout,
@@ -49,7 +50,7 @@ METADATA_CACHE_BYTES = 8 * 2**20
 
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout)
+Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout, Counters)
 
 
 def space_name(embedder: str) -> str:
@@ -113,7 +114,7 @@ async def rewrite_table(table: lancedb.AsyncTable) -> None:
 
 @functools.cache
 def schemas() -> dict[str, pa.Schema]:
-    """Return the columns of every table but those of vectors."""
+    """Return the columns of every table but those of vectors: of the experiences, and of a ledger in tables."""
     import pyarrow as pa
 
     text = pa.string()
@@ -133,6 +134,7 @@ def schemas() -> dict[str, pa.Schema]:
         "log": pa.schema(columns(Entry)),
         # A column that `experiences` gets in an upgrade has to come to this one, too.
         "trash": pa.schema(columns(Experience)),
+        "counters": pa.schema(columns(Counters)),
     }
 
 

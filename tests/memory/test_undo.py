@@ -11,7 +11,7 @@ from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.import_export.jsonl import to_line
 from reme_mcp.memory.memory import Memory
-from reme_mcp.store.tables import count_rows
+from reme_mcp.store.location import count_rows
 from tests.fakes import FakeEmbedder, FakeLoader, Run, draft
 
 TASK = "put my blog online"

@@ -12,19 +12,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reme_mcp.config.settings import EmbedderSettings, RefineSettings, Settings
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
-from reme_mcp.schema import now
+from reme_mcp.schema import Entry, Experience, ReceiptLine, Spent, Trajectory, now
 from reme_mcp.store import backup
 from reme_mcp.store.archive import pack
 from reme_mcp.store.folder import POOL_NAME, read_marker
+from reme_mcp.store.ledger import TABLES
 from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION, new_column
 from reme_mcp.store.store import Store
+from reme_mcp.store.tables import schemas, to_arrow, to_row
 from tests.fakes import LEARNED, draft, experience, line, trajectory
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 60
-TWO_COLUMNS = (new_column("experiences", "mood", "'calm'"), new_column("receipts", "cost", "cast(0 as bigint)"))
+TWO_COLUMNS = (new_column("experiences", "mood", "'calm'"), new_column("experiences", "cost", "cast(0 as bigint)"))
 
 
 @asynccontextmanager
@@ -129,31 +131,93 @@ async def test_an_older_home_is_upgraded_with_a_backup_in_it(old_home: Path) -> 
     with zipfile.ZipFile(old_home / "backups" / kept) as archive:
         assert json.loads(archive.read("home.json")) == {
             "schema": 1,
-            "tables": {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0, "log": 0, "trash": 0},
+            "tables": {
+                "experiences": 2,
+                "receipts": 2,
+                "trajectories": 0,
+                "costs": 0,
+                "log": 0,
+                "trash": 0,
+                "counters": 0,
+            },
         }
 
 
-async def test_a_home_without_the_columns_of_the_queue_gets_them(old_home: Path) -> None:
-    async with opened(old_home) as store:
-        async with store.writing() as writer:
-            await writer.add_trajectory(trajectory("t-old"))
-        for name in ("tries", "retry_at", "trouble"):
-            await store._tables["trajectories"].drop_columns([name])
-        await store._connection.drop_table("costs")
-    # As the versions before wrote it: it names no tables.
-    lay(old_home, "home.json", '{"schema": 1}')
-    assert json.loads((old_home / "home.json").read_text())["schema"] == 1
+async def move_into_tables(home: Path, *left_out: str) -> None:
+    """Let all of the ledger stand in LanceDB's tables, as it did before, trajectories without some of their columns."""
+    store = await Store.open(home, migrations=())
+    kinds: list[type[Any]] = [Trajectory, ReceiptLine, Spent, Entry, Experience]
+    rows = {TABLES[kind]: [to_row(one) for one in await store._ledger.read(kind)] for kind in kinds}
+    for name, values in rows.items():
+        table = await store._connection.create_table(name, schema=schemas()[name])
+        if values:
+            await table.add(to_arrow(values, schemas()[name]))
+        if name == "trajectories" and left_out:
+            await table.drop_columns(list(left_out))
+    store.close()
+    for file in (home / "pool").glob("ledger.db*"):
+        file.unlink()
+
+
+async def test_a_home_of_before_there_was_a_ledger_gets_one_with_all_it_held(old_home: Path) -> None:
+    told = Entry("l-1", "default", "cli", "pinned", "e-a", "why", LEARNED)
+    cost = Spent("judge", "tiny", LEARNED, 1, 20, 3, False, 0.5, True)
+    async with opened(old_home) as store, store.writing() as writer:
+        await writer.add_trajectory(trajectory("t-old"))
+        await writer.put_deleted(experience("e-gone", keywords=("a", "b")))
+        await writer.add_log([told])
+        await writer.add_spent([cost])
+    await move_into_tables(old_home, "tries", "retry_at", "trouble")
     async with opened(old_home, MIGRATIONS) as store:
         assert await store.trajectory("default", "t-old") == trajectory("t-old")
-        assert await store.spent() == []
+        assert await store.receipts.lines("default", "r-e-a") == [line("r-e-a", experience_id="e-a")]
+        assert await store.activity_log.deleted_experience("default", "e-gone") == experience(
+            "e-gone", keywords=("a", "b")
+        )
+        assert await store.activity_log.every_entry() == [told]
+        assert await store.spent() == [cost]
+        assert not list((old_home / "pool").glob("trajectories.lance"))
         async with store.writing() as writer:
             await writer.put_trajectory(trajectory("t-new", tries=2, retry_at=LEARNED, trouble="no model"))
-            await writer.add_trajectory(trajectory("t-newer"))
-        assert await store.trajectory("default", "t-newer") == trajectory("t-newer")
         assert await store.trajectory("default", "t-new") == trajectory(
             "t-new", tries=2, retry_at=LEARNED, trouble="no model"
         )
     assert json.loads((old_home / "home.json").read_text())["schema"] == 1 + len(MIGRATIONS)
+    [kept] = backups(old_home)
+    with zipfile.ZipFile(old_home / "backups" / kept) as archive:
+        assert json.loads(archive.read("home.json"))["tables"]["trajectories"] == 1
+
+
+async def test_a_move_into_the_ledger_that_was_cut_short_is_finished(old_home: Path) -> None:
+    async with opened(old_home) as store, store.writing() as writer:
+        await writer.add_trajectory(trajectory("t-old"))
+    await move_into_tables(old_home)
+
+    async def cut_short(connection: AsyncConnection) -> None:
+        await connection.drop_table("trajectories")
+        raise OSError("the power is gone")
+
+    # The tables were in the ledger, and the first of them was dropped.
+    move = MIGRATIONS[-1]
+    copied = old_home.with_name("copied")
+    shutil.copytree(old_home, copied)
+    async with opened(copied, [move]):
+        pass
+    shutil.copy(copied / "pool" / "ledger.db", old_home / "pool" / "ledger.db")
+    with pytest.raises(StoreError, match="the power is gone"):
+        await Store.open(old_home, migrations=[cut_short])
+    async with opened(old_home, [move]) as store:
+        assert await store.trajectory("default", "t-old") == trajectory("t-old")
+        assert len(await store.receipts.lines("default", "r-e-b")) == 1
+
+
+async def test_lessons_without_their_ledger_are_a_damaged_home(old_home: Path) -> None:
+    for file in (old_home / "pool").glob("ledger.db*"):
+        file.unlink()
+    before = contents(old_home)
+    with pytest.raises(StoreError, match=r"ledger\.db is gone.*restore-backup"):
+        await Store.open(old_home, migrations=())
+    assert contents(old_home) == before
 
 
 async def test_a_home_without_the_column_of_imports_gets_it(old_home: Path) -> None:
@@ -252,7 +316,7 @@ async def test_an_upgrade_that_is_killed_is_done_at_the_next_start_with_one_back
     async with opened(old_home, TWO_COLUMNS) as store:
         assert len(await store.page("default")) == 2
     assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
-    assert await column(old_home, "receipts", "cost") == [0, 0]
+    assert await column(old_home, "experiences", "cost") == [0, 0]
     assert len(backups(old_home)) == 1
 
 
@@ -335,7 +399,8 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 async def test_a_backup_puts_everything_back_in_another_home(old_home: Path, other: Path) -> None:
     made = await backup.make(old_home, other.parent)
     assert made.file.parent == other.parent
-    assert made.tables == {"experiences": 2, "receipts": 2, "trajectories": 0, "costs": 0, "log": 0, "trash": 0}
+    none = dict.fromkeys(["trajectories", "costs", "log", "trash", "counters"], 0)
+    assert made.tables == none | {"experiences": 2, "receipts": 2}
     assert made.size == made.file.stat().st_size
     assert made.file.stat().st_mode & 0o077 == 0
     done = await backup.restore(other, str(made.file))

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import anyio
 import pytest
 
 from reme_mcp.config.settings import Settings
@@ -16,7 +15,6 @@ from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Entry, ExperienceDraft, now
 from reme_mcp.store.log import MAX_REASON_CHARS
-from reme_mcp.store.migrations import SCHEMA_VERSION
 from reme_mcp.store.store import Store
 from reme_mcp.store.tables import schemas
 from tests.fakes import Run, counted, draft, experience, trajectory
@@ -282,23 +280,6 @@ def test_the_command_lists_the_log_and_narrows_it_down(run: Run) -> None:
     assert run("log", "--since", "1h").stdout.count("\n") == 5
     assert "no span of time" in run("log", "--since", "soon").stderr
     assert run("log", "--workspace", "other").stdout.count("token") == 2
-
-
-def test_a_home_of_before_gets_the_tables_and_keeps_what_it_holds(run: Run, home: Path) -> None:
-    record = {"task": TASK, "outcome": "success", "experiences": [draft(0)]}
-    run("record", "-", given=json.dumps(record))
-
-    async def drop() -> None:
-        store = await Store.open(home)
-        for name in ("log", "trash"):
-            await store._connection.drop_table(name)
-        store.close()
-
-    anyio.run(drop)
-    # As the versions before wrote it: it names no tables.
-    (home / "home.json").write_text(json.dumps({"schema": SCHEMA_VERSION}), encoding="utf-8")
-    assert [one["did"] for one in json.loads(run("log", "--json").stdout)] == ["added", "recorded"]
-    assert len(json.loads(run("list", "--json").stdout)) == 1
 
 
 def test_the_trash_has_the_columns_of_the_experiences() -> None:

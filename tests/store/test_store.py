@@ -888,7 +888,7 @@ async def test_upkeep_waits_for_enough_writes(
     monkeypatch.setattr("reme_mcp.store.compaction.KEEP_VERSIONS", timedelta(milliseconds=1))
     async with opened(home) as store:
         for number in range(writes):
-            await put(store, line(f"r-{number}"))
+            await put(store, experience(f"e-{number}"))
         before = files(home)
         assert store.compaction.writes == writes
         await store.compaction.run()
@@ -938,7 +938,9 @@ async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
                     tasks.start_soon(store.compaction.run)
                     for _ in range(EVERY_WRITES):
                         utility += 1
-                        await put(store, experience("e-0", frequency=utility, utility=utility))
+                        await put(
+                            store, experience("e-0", frequency=utility, utility=utility, status_reason=str(utility))
+                        )
         before = files(home)
         async with written_by_another(other):
             with anyio.move_on_after(0.2) as waited:

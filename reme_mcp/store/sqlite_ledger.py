@@ -1,0 +1,443 @@
+"""The ledger of a folder: one SQLite database beside LanceDB's tables. The only file that imports `sqlite3`.
+
+In:  values and conditions of `ledger.py`, a file.
+Out: the values; a copy of the file for a backup; the lock that keeps all other processes from writing.
+Does not know: what its values mean.
+
+A write is one transaction, synced before it returns (WAL, `synchronous=FULL`), in a thread: it may wait for the disk or
+for another process. Reads are done where they are asked for: by an index they take less than a thread would. Columns
+follow from the dataclasses, so that a field that is new gets its column when the file is opened next.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from reme_mcp.errors import StoreError
+from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Trajectory
+from reme_mcp.store.ledger import KEYS, TABLES, WAIT_S, Blank, Change, Condition, Contains, Drop, Either, Is, Put
+from reme_mcp.store.tables import Row, column_type, columns_of
+
+NAME = "ledger.db"
+# What by: all that is read while somebody waits.
+INDEXES: Mapping[type[Any], Sequence[str]] = {
+    Trajectory: ("digest", "task_key", "status", "workspace, created_at", "workspace, updated_at"),
+    ReceiptLine: ("experience_id", "workspace"),
+    Entry: ("workspace, created_at", "about"),
+    Experience: ("workspace",),
+    Counters: (),
+}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What SQLite says, in the words that everything else says it in.
+WORDS = {
+    "database or disk is full": "there is no room (No space left on device)",
+    "attempt to write a readonly database": "Read-only file system",
+}
+MICROSECOND = timedelta(microseconds=1)
+DECLARED: Mapping[object, str] = {
+    str: "TEXT NOT NULL DEFAULT ''",
+    int: "INTEGER NOT NULL DEFAULT 0",
+    float: "REAL NOT NULL DEFAULT 0",
+    bool: "INTEGER",
+    datetime: "INTEGER",
+    tuple[str, ...]: "TEXT NOT NULL DEFAULT '[]'",
+}
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _to_microseconds(value: datetime | None) -> int | None:
+    return None if value is None else (value - EPOCH) // MICROSECOND
+
+
+def _to_datetime(value: int | None) -> datetime | None:
+    return None if value is None else EPOCH + value * MICROSECOND
+
+
+def _to_json(value: Sequence[str]) -> str:
+    return json.dumps(list(value), ensure_ascii=False)
+
+
+def _to_texts(value: str) -> tuple[str, ...]:
+    return tuple(json.loads(value))
+
+
+def _to_flag(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+TO_COLUMN: Mapping[object, Callable[[Any], Any]] = {datetime: _to_microseconds, tuple[str, ...]: _to_json}
+FROM_COLUMN: Mapping[object, Callable[[Any], Any]] = {
+    datetime: _to_datetime,
+    tuple[str, ...]: _to_texts,
+    bool: _to_flag,
+}
+
+
+class _Columns:
+    """How one kind of value stands in its table: the names of its columns, their types, and both ways between."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.names = columns_of(kind)
+        self.types = {name: column_type(kind, name) for name in self.names}
+        self.to = [TO_COLUMN.get(self.types[name], _same) for name in self.names]
+        self.back = [FROM_COLUMN.get(self.types[name], _same) for name in self.names]
+
+
+_known: dict[type[Any], _Columns] = {}
+
+
+def _columns(kind: type[Any]) -> _Columns:
+    """Return the columns of a kind of value; to look at its annotations takes longer than a query."""
+    if kind not in _known:
+        _known[kind] = _Columns(kind)
+    return _known[kind]
+
+
+class SqliteLedger:
+    """An open `ledger.db`. One connection reads; another one writes, one transaction at a time."""
+
+    def __init__(self, file: Path, *, check: Callable[[], None]) -> None:
+        """Open the file; it is made, and gets what it lacks, where it can be written.
+
+        Args:
+            file: Where it is.
+            check: Raises where the file is not the home's ledger any more; called in each transaction.
+
+        Raises:
+            StoreError: It can't be opened.
+        """
+        self._file = file
+        self._check = check
+        self._turn = anyio.CapacityLimiter(1)
+        self._version = -1
+        self._latest = 0
+        with _mapped(file, "open"):
+            self._writing, self.can_write = _open(file)
+            try:
+                if self.can_write:
+                    _bring_up_to_date(self._writing)
+                self._reading = _connect(file) if self.can_write else self._writing
+            except BaseException:
+                self._writing.close()
+                raise
+
+    async def read(
+        self,
+        kind: type[Row],
+        where: Sequence[Condition] = (),
+        *,
+        newest_by: str | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Return the values for which all conditions hold."""
+        columns = _columns(kind)
+        names = columns.names
+        clause, values = _where(where)
+        order = f" ORDER BY {newest_by} DESC, {names[0]}" if newest_by else ""
+        cut = f" LIMIT {limit} OFFSET {offset}" if limit is not None else ""
+        query = f"SELECT {', '.join(names)} FROM {TABLES[kind]}{clause}{order}{cut}"
+        with _mapped(self._file, "read"):
+            rows = self._reading.execute(query, values).fetchall()
+        return [kind(*[make(value) for make, value in zip(columns.back, row, strict=True)]) for row in rows]
+
+    async def write(
+        self, changes: Sequence[Change], *, wait_s: float = WAIT_S, within: timedelta | None = None
+    ) -> None:
+        """Make all changes or none; they are on the disk once it returns."""
+        if not changes:
+            return
+        if not self.can_write:
+            raise StoreError(f"can't write {self._file}: Read-only file system")
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._write, changes, wait_s, limiter=self._turn)
+
+    async def counters(self, since: int) -> tuple[int, Sequence[Counters]]:
+        """Return a number that rises with every write, and the counters that were written since it was `since`."""
+        with _mapped(self._file, "read"):
+            (version,) = self._reading.execute("PRAGMA data_version").fetchone()
+            if version == self._version and since == self._latest:
+                return since, ()
+            columns = _columns(Counters)
+            query = f"SELECT rowid, {', '.join(columns.names)} FROM counters WHERE rowid > ? ORDER BY rowid"
+            rows = self._reading.execute(query, [since]).fetchall()
+        self._version = version
+        self._latest = rows[-1][0] if rows else since
+        return self._latest, [
+            Counters(*[make(value) for make, value in zip(columns.back, row[1:], strict=True)]) for row in rows
+        ]
+
+    async def purge_deleted(self) -> None:
+        """Leave nothing in the journal that was removed; `secure_delete` has overwritten it in the file itself."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._empty_journal, limiter=self._turn)
+
+    def close(self) -> None:
+        """Close both connections; the last one of all processes leaves one file."""
+        self._reading.close()
+        self._writing.close()
+
+    def _write(self, changes: Sequence[Change], wait_s: float) -> None:
+        with _mapped(self._file, "write"), _transaction(self._writing, wait_s=wait_s) as connection:
+            # Somebody may have put other tables in their place while this one waited.
+            self._check()
+            for change in changes:
+                if isinstance(change, Put):
+                    _put(connection, change)
+                elif isinstance(change, Drop):
+                    clause, values = _where(change.where)
+                    connection.execute(f"DELETE FROM {TABLES[change.kind]}{clause}", values)
+                else:
+                    _blank(connection, change)
+
+    def _empty_journal(self) -> None:
+        with _mapped(self._file, "write"):
+            self._writing.execute(f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}")
+            (is_busy, *_) = self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise StoreError(f"somebody reads {self._file} and keeps what was erased in its journal; try again")
+
+
+# --- the file ---
+
+
+def copy(file: Path, target: Path) -> None:
+    """Write the ledger as it is now into a new file, whoever writes meanwhile.
+
+    Raises:
+        StoreError: It can't be read, or the target not be written.
+    """
+    with _mapped(file, "copy"), closing(_open(file)[0]) as source, closing(sqlite3.connect(target)) as copied:
+        source.backup(copied)
+
+
+def count(file: Path) -> dict[str, int]:
+    """Return how many rows each of its tables has, having looked at every page.
+
+    Raises:
+        StoreError: It can't be read, or is damaged.
+    """
+    with _mapped(file, "read"), closing(_open(file)[0]) as connection:
+        said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if said != "ok":
+            raise StoreError(f"{file} is damaged: {said}")
+        names = sorted({TABLES[kind] for kind in KEYS} & _tables(connection))
+        return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
+
+
+def take_over(file: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Fill the ledger with rows that stood elsewhere, in the place of what its tables of these names hold.
+
+    Args:
+        file: It is made where it is not there.
+        tables: The rows by table; a column that a row does not have gets what a new one has.
+
+    Raises:
+        StoreError: It can't be written.
+    """
+    kinds = {TABLES[kind]: kind for kind in KEYS}
+    with _mapped(file, "write"), closing(_connect(file)) as connection:
+        _bring_up_to_date(connection)
+        with _transaction(connection, wait_s=WAIT_S):
+            for table, rows in tables.items():
+                connection.execute(f"DELETE FROM {table}")
+                columns = _columns(kinds[table])
+                for row in rows:
+                    both = zip(columns.names, columns.to, strict=True)
+                    given = [(name, make(row[name])) for name, make in both if name in row]
+                    marks = ", ".join("?" * len(given))
+                    names = ", ".join(name for name, _ in given)
+                    connection.execute(
+                        f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", [value for _, value in given]
+                    )
+
+
+class LedgerLock:
+    """Held, no process writes into a ledger; they wait, and look then whether it is the home's still."""
+
+    def __init__(self, file: Callable[[], Path | None]) -> None:
+        """Make one; `file` says where the ledger is when the lock is taken. Where there is none, none is held."""
+        self._file = file
+        self._held: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> None:
+        """Wait for the lock and hold it.
+
+        Raises:
+            StoreError: Somebody holds it for too long, or the file can't be written.
+        """
+        file = self._file()
+        if file is not None and file.exists():
+            self._held = await anyio.to_thread.run_sync(_begin, file)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of it."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+
+# --- inside ---
+
+
+def _begin(file: Path) -> sqlite3.Connection:
+    with _mapped(file, "lock"):
+        connection = _connect(file)
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}")
+            connection.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _open(file: Path) -> tuple[sqlite3.Connection, bool]:
+    """Return a connection, and whether it can write; in a folder that can only be read it can't."""
+    try:
+        return _connect(file), True
+    except sqlite3.OperationalError:
+        if not file.is_file():
+            raise
+    journal = file.with_name(f"{file.name}-wal")
+    # Without the right to write there is no journal to be made; where none is left, nothing but the file counts.
+    how = "mode=ro" if journal.exists() and journal.stat().st_size else "mode=ro&immutable=1"
+    connection = sqlite3.connect(
+        f"{file.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except BaseException:
+        connection.close()
+        raise
+    return connection, False
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    is_new = not file.exists()
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=WAIT_S)
+    try:
+        if is_new:
+            file.chmod(0o600)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, *, wait_s: float) -> Iterator[sqlite3.Connection]:
+    """Hold the right to write from the first statement on."""
+    connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _mapped(file: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as exc:
+        if "locked" in str(exc):
+            raise StoreError(
+                f"another process holds {file} for too long, and nothing was stored; "
+                "try again, or end it if it is stuck"
+            ) from exc
+        said = WORDS.get(str(exc), str(exc))
+        raise StoreError(f"can't {what} {file}: {said}") from exc
+    except sqlite3.DatabaseError as exc:
+        raise StoreError(f"{file} is damaged ({exc}); `reme-mcp restore-backup` puts a backup in its place") from exc
+    except OSError as exc:
+        raise StoreError(f"can't {what} {file}: {exc.strerror}") from exc
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make the tables, columns and indexes that are missing; mostly none is, and nothing is written."""
+    statements = list(_missing(connection))
+    if statements:
+        with _transaction(connection, wait_s=WAIT_S):
+            # Another process may have made them meanwhile.
+            for statement in _missing(connection):
+                connection.execute(statement)
+
+
+def _missing(connection: sqlite3.Connection) -> Iterator[str]:
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    for kind, keys in KEYS.items():
+        table, types = TABLES[kind], _columns(kind).types
+        columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if not columns:
+            # Numbers of rows are never given twice: counters are read from the last one known on.
+            counted = ["number INTEGER PRIMARY KEY AUTOINCREMENT"] if kind is Counters else []
+            declared = [f"{name} {DECLARED[declared]}" for name, declared in types.items()]
+            unique = [f"UNIQUE ({', '.join(keys)})"] if keys else []
+            yield f"CREATE TABLE {table} ({', '.join([*counted, *declared, *unique])})"
+        else:
+            for name in types.keys() - columns:
+                yield f"ALTER TABLE {table} ADD COLUMN {name} {DECLARED[types[name]]}"
+        for by in INDEXES.get(kind, ()):
+            name = f"{table}_by_{by.replace(', ', '_and_')}"
+            if name not in there:
+                yield f"CREATE INDEX {name} ON {table} ({by})"
+
+
+def _put(connection: sqlite3.Connection, change: Put) -> None:
+    columns = _columns(change.kind)
+    names = ", ".join(columns.names)
+    marks = ", ".join("?" * len(columns.names))
+    both = list(zip(columns.names, columns.to, strict=True))
+    rows = [[make(getattr(value, name)) for name, make in both] for value in change.values]
+    connection.executemany(f"INSERT OR REPLACE INTO {TABLES[change.kind]} ({names}) VALUES ({marks})", rows)
+
+
+def _blank(connection: sqlite3.Connection, change: Blank) -> None:
+    clause, values = _where(change.where)
+    emptied = ", ".join(f"{name} = ''" for name in change.fields)
+    connection.execute(f"UPDATE {TABLES[change.kind]} SET {emptied}{clause}", values)
+
+
+def _where(conditions: Sequence[Condition]) -> tuple[str, list[object]]:
+    """Return the SQL of the conditions and what it is asked with."""
+    parts = [_sql(condition) for condition in conditions]
+    clause = " AND ".join(sql for sql, _ in parts)
+    return (f" WHERE {clause}" if parts else ""), [value for _, values in parts for value in values]
+
+
+def _sql(condition: Condition) -> tuple[str, list[object]]:
+    match condition:
+        case Is(field, [value]):
+            return f"{field} = ?", [value]
+        case Is(field, values):
+            return f"{field} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
+        case Contains(field, part):
+            return f"instr({field}, ?) > 0", [part]
+        case Either(one, other):
+            (first, left), (second, right) = _sql(one), _sql(other)
+            return f"({first} OR {second})", [*left, *right]
+        case _:
+            return f"{condition.field} >= ?", [_to_microseconds(condition.moment)]

@@ -1,0 +1,150 @@
+"""The ledger on object storage: LanceDB's tables, one for each kind of value.
+
+In:  values and conditions of `ledger.py`, the open tables.
+Out: the values.
+Does not know: what its values mean; who compacts the tables.
+
+Receipts have a lease of their own, so that a recall never waits for somebody who records or compacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+
+from reme_mcp.schema import Counters, ReceiptLine
+from reme_mcp.store.ledger import KEYS, TABLES, WAIT_S, Blank, Change, Condition, Contains, Drop, Either, Is, Put, Since
+from reme_mcp.store.tables import (
+    Row,
+    all_of,
+    at_or_after,
+    columns_of,
+    contains,
+    from_row,
+    is_in,
+    mapped,
+    read_rows,
+    to_arrow,
+    to_row,
+)
+
+if TYPE_CHECKING:
+    import lancedb
+    from lancedb.expr import Expr
+
+
+class TableLedger:
+    """The tables of one store, as its ledger."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, lancedb.AsyncTable],
+        *,
+        receipts: Callable[[float], AbstractAsyncContextManager[None]],
+        wrote: Callable[[str], None],
+    ) -> None:
+        """Make one.
+
+        Args:
+            tables: The open ones, by name.
+            receipts: Gives the lock under which receipts are written, waited for at most so many seconds.
+            wrote: Told of each table that was written.
+        """
+        self._tables = tables
+        self._receipts = receipts
+        self._wrote = wrote
+
+    async def read(
+        self,
+        kind: type[Row],
+        where: Sequence[Condition] = (),
+        *,
+        newest_by: str | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Return the values for which all conditions hold."""
+        if any(isinstance(condition, Is) and not condition.values for condition in where):
+            return []
+        condition = _where(where)
+        table = self._tables[TABLES[kind]]
+        return await read_rows(table, kind, condition, newest_by=newest_by, offset=offset, limit=limit)
+
+    async def write(
+        self, changes: Sequence[Change], *, wait_s: float = WAIT_S, within: timedelta | None = None
+    ) -> None:
+        """Make the changes, one after the other."""
+        for change in changes:
+            with anyio.CancelScope(shield=True):
+                if change.kind is ReceiptLine:
+                    async with self._receipts(wait_s):
+                        await self._make(change, within)
+                else:
+                    await self._make(change, within)
+
+    async def counters(self, since: int) -> tuple[int, Sequence[Counters]]:
+        """Return the version of the table of counters, and those that were written after version `since`."""
+        table = self._tables[TABLES[Counters]]
+        with mapped("read counters"):
+            version = await table.version()
+            if version == since:
+                return since, ()
+            query = table.query().select(columns_of(Counters)).where(f"_row_last_updated_at_version > {since}")
+            return version, [from_row(Counters, row) for row in await query.to_list()]
+
+    async def purge_deleted(self) -> None:
+        """Do nothing: the tables are rewritten with all others."""
+
+    def close(self) -> None:
+        """Do nothing: the tables are closed with all others."""
+
+    async def _make(self, change: Change, within: timedelta | None) -> None:
+        name = TABLES[change.kind]
+        table = self._tables[name]
+        with mapped(f"write {name}"):
+            if isinstance(change, Drop):
+                await table.delete(_required(change.where))
+            elif isinstance(change, Blank):
+                await table.update(dict.fromkeys(change.fields, ""), where=_required(change.where).to_sql())
+            elif not change.values:
+                return
+            else:
+                await _put(table, change, within)
+        self._wrote(name)
+
+
+async def _put(table: lancedb.AsyncTable, change: Put, within: timedelta | None) -> None:
+    rows = to_arrow([to_row(value) for value in change.values], await table.schema())
+    if change.are_new or not KEYS[change.kind]:
+        await table.add(rows)
+        return
+    # Not through an index: one on the key would hide rows of other processes and double them.
+    merge = table.merge_insert(list(KEYS[change.kind])).use_index(False)
+    await merge.when_matched_update_all().when_not_matched_insert_all().execute(rows, timeout=within)
+
+
+def _required(where: Sequence[Condition]) -> Expr:
+    condition = _where(where)
+    assert condition is not None, "all values of a table are never changed at once"
+    return condition
+
+
+def _where(where: Sequence[Condition]) -> Expr | None:
+    parts = [_expression(condition) for condition in where]
+    return all_of(*parts) if parts else None
+
+
+def _expression(condition: Condition) -> Expr:
+    match condition:
+        case Is(field, values):
+            return is_in(field, values)
+        case Contains(field, part):
+            return contains(field, part)
+        case Since(field, moment):
+            return at_or_after(field, moment)
+        case Either(one, other):
+            return _expression(one) | _expression(other)

@@ -112,6 +112,15 @@ class Batcher(Generic[Item]):
 Result = TypeVar("Result")
 
 
+# To redact or screen so many characters takes ten milliseconds or more, while every other call would wait.
+LONG_CHARS = 20_000
+
+
+async def off_loop_if_long(work: Callable[[], Result], chars: int) -> Result:
+    """Run `work` on a text of so many characters: a long one in a thread, so that other calls go on meanwhile."""
+    return work() if chars < LONG_CHARS else await anyio.to_thread.run_sync(work)
+
+
 async def in_daemon_thread(work: Callable[[], Result]) -> Result:
     """Run `work` in a thread that a process which ends does not wait for: a download may hang for a minute."""
     done = anyio.Event()

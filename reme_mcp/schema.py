@@ -481,6 +481,7 @@ class RankingNumbers(BaseModel):
     confidence: float
     frequency: int
     utility: int
+    track_record: float
     age_days: int
     missing_tools: list[str]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,7 +14,8 @@ from anyio.lowlevel import checkpoint
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
-from reme_mcp.store.lock import ProcessLock
+from reme_mcp.store.ledger import Change, Put
+from reme_mcp.store.sqlite_ledger import SqliteLedger
 from reme_mcp.store.store import Store
 from tests.fakes import line
 
@@ -150,16 +154,27 @@ async def test_an_error_of_another_kind_is_for_who_met_it_and_the_others_try_the
     assert done.rounds == [[0, 1, 2], [1, 2]]
 
 
-async def test_receipts_of_recalls_at_the_same_time_are_one_write(home: Path) -> None:
+async def test_receipts_of_recalls_at_the_same_time_are_few_writes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[int] = []
+    write = SqliteLedger.write
+
+    async def counted(self: SqliteLedger, changes: Sequence[Change], **how: Any) -> None:
+        writes.append(sum(len(one.values) for one in changes if isinstance(one, Put)))
+        await write(self, changes, **how)
+
     store = await Store.open(home)
-    before = (await store.versions())["receipts"]
-    async with anyio.create_task_group() as tasks, ProcessLock(home / "pool-receipts.lock"):
-        for number in range(12):
-            tasks.start_soon(store.add_receipt, [line(f"r-{number}")])
-        await settled()
-        assert (await store.versions())["receipts"] == before
-    assert (await store.versions())["receipts"] == before + 1
+    monkeypatch.setattr(SqliteLedger, "write", counted)
+    with closing(sqlite3.connect(home / "pool" / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(store.add_receipt, [line(f"r-{number}")])
+            await settled()
+            assert await store.receipts.lines("default", "r-0") == []
+            other.execute("ROLLBACK")
+    # The first may be on its way before the others have come; those wait for it together.
+    assert writes in ([12], [1, 11])
     assert [len(await store.receipts.lines("default", f"r-{number}")) for number in range(12)] == [1] * 12
     await store.add_receipt([line("r-alone")])
-    assert (await store.versions())["receipts"] == before + 2
+    assert writes[-1] == 1
     store.close()

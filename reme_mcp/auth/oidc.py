@@ -100,6 +100,10 @@ class Issuer:
         except jwt.PyJWTError as exc:
             logger.info("a token is refused: %s", type(exc).__name__)
             return None
+        if not str(claims["sub"]).strip():
+            # Nobody's name is that of this machine, which may do everything.
+            logger.warning("a token is refused: its sub is empty")
+            return None
         workspaces, role = self._workspaces(claims), self._role(claims)
         if not workspaces or role is None:
             logger.warning(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reme_mcp.cli import last_error
 from reme_mcp.cli.options import Choice
 from reme_mcp.cli.output import examples, write_files
 from reme_mcp.config.settings import Settings
@@ -85,7 +86,7 @@ def hook(choice: Choice, now: bool) -> None:
             if now:
                 _at_end(settings, told)
             else:
-                _leave_behind(told)
+                _leave_behind(told, settings.own_folder)
     except Exception as exc:  # noqa: BLE001  the session goes on, whatever is wrong here
         _complain(home, f"{exc}" if isinstance(exc, ReMeError | ValueError | OSError) else f"{exc!r}")
 
@@ -169,19 +170,24 @@ def _session_so_far(told: dict[str, object]) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
-def _leave_behind(told: dict[str, object]) -> None:
-    """Let another process record the session: Claude Code ends without waiting for its hooks for long."""
+def _leave_behind(told: dict[str, object], home: Path) -> None:
+    """Let another process record the session: Claude Code ends without waiting for its hooks for long.
+
+    What it says when it dies, before it could log anything, stays in the home for `doctor`.
+    """
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reme_mcp", *sys.argv[1:], "--now"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        creationflags=flags,
-    )
+    with last_error.of_child(home) as errors:
+        process = subprocess.Popen(
+            # -P: the folder that the session is in is a stranger's, whose modules are not ours to run.
+            [sys.executable, "-P", "-m", "reme_mcp", *sys.argv[1:], "--now"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+            creationflags=flags,
+        )
     assert process.stdin is not None
     process.stdin.write(json.dumps(told).encode())
     process.stdin.close()

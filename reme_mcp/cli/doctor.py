@@ -131,6 +131,8 @@ async def examine(
             yield finding
         if (last := last_error.read(settings.own_folder)) is not None:
             yield Finding("last error", "note", f"{last.at:%Y-%m-%d %H:%M} UTC, {last.level.lower()}: {last.message}")
+        if said := last_error.said_by_child(settings.own_folder):
+            yield Finding("hook", "note", f"the last process that recorded a session said: {said}")
     for finding in _of_clients(machine, project):
         yield finding
 

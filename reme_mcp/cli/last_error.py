@@ -12,15 +12,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from reme_mcp.safety.redaction import Redact
 
 MARK = "home.json"
 FILE = "last-error.json"
+CHILD_FILE = "last-error-hook.txt"
 MAX_CHARS = 2_000
 
 
@@ -59,6 +62,22 @@ class Keeper(logging.Handler):
             if (self._home / MARK).exists():
                 part.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
                 part.replace(self._home / FILE)
+
+
+@contextmanager
+def of_child(home: Path) -> Iterator[IO[bytes]]:
+    """Yield what a process that nobody waits for may write its errors into; nothing where there is no home yet."""
+    with open(home / CHILD_FILE, "wb") if (home / MARK).exists() else open(os.devnull, "wb") as file:
+        yield file
+
+
+def said_by_child(home: Path) -> str:
+    """Return the last line that such a process wrote as it died; empty where it did not."""
+    try:
+        lines = (home / CHILD_FILE).read_bytes()[-MAX_CHARS:].decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def read(home: Path) -> LastError | None:

@@ -119,20 +119,29 @@ server {{
     ssl_certificate_key /etc/ssl/{name}.key;
     client_max_body_size {body_bytes};
 
-    location / {{
+    proxy_http_version 1.1;
+    proxy_set_header Host $host;
+    proxy_set_header Connection "";
+    proxy_set_header X-Request-ID $request_id;
+    # Streams are passed on as they come, and stay open.
+    proxy_buffering off;
+    proxy_read_timeout 1h;
+
+    location {prefix}/ {{
         proxy_pass http://127.0.0.1:{port};
-        proxy_http_version 1.1;
-        proxy_set_header Host $host;
-        proxy_set_header Connection "";
-        proxy_set_header X-Request-ID $request_id;
-        # Streams are passed on as they come, and stay open.
-        proxy_buffering off;
-        proxy_read_timeout 1h;
     }}
-    location = /metrics {{
+{metadata}    location = {prefix}/metrics {{
         deny all;
     }}
 }}
+"""
+
+
+# Where a client looks for the provider of a server below a path: at the root, RFC 9728.
+METADATA = """\
+    location /.well-known/oauth-protected-resource{prefix}/ {{
+        proxy_pass http://127.0.0.1:{port};
+    }}
 """
 
 
@@ -169,7 +178,12 @@ def nginx(settings: Settings) -> None:
         raise click.ClickException(
             "the site needs the address that clients use: --set http.public_url=https://memory.example.com"
         )
-    click.echo(SITE.format(name=name, port=settings.http.port, body_bytes=settings.http.max_body_bytes), nl=False)
+    from reme_mcp.http.middleware import path_prefix
+
+    port, prefix = settings.http.port, path_prefix(settings.http)
+    metadata = METADATA.format(port=port, prefix=prefix) if prefix else ""
+    site = SITE.format(name=name, port=port, prefix=prefix, metadata=metadata, body_bytes=settings.http.max_body_bytes)
+    click.echo(site, nl=False)
 
 
 Result = TypeVar("Result")

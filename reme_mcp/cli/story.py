@@ -112,7 +112,7 @@ async def play(keep: Path | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     with ExitStack() as stack:
         home = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reme-demo-"))) / "home"
-        command = [sys.executable, "-m", "reme_mcp", "--home", str(home), "--set", "embedder.provider=none"]
+        command = [sys.executable, "-P", "-m", "reme_mcp", "--home", str(home), "--set", "embedder.provider=none"]
         server = StdioServerParameters(command=command[0], args=[*command[1:], "serve"], env=_environment())
 
         _say(console, "1. A first attempt, with an empty memory.")

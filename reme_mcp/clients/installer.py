@@ -133,7 +133,8 @@ def own_command(started_as: str, interpreter: str) -> Entry:
         return Entry(os.path.abspath(script))
     if script := shutil.which(PROGRAM, path=str(Path(interpreter).parent)):
         return Entry(os.path.abspath(script))
-    return Entry(os.path.abspath(interpreter), ("-m", MODULE))
+    # -P: a client starts it in the folder of a project, whose modules are not ours to run.
+    return Entry(os.path.abspath(interpreter), ("-P", "-m", MODULE))
 
 
 def is_passing(command: str) -> bool:

@@ -182,7 +182,7 @@ class RecallSettings(Section):
     neighbour_weight: Annotated[float, _between(0, 0.5)] = 0.2
     floor: bool = True
     min_similarity: Annotated[float, _between(0, 1)] = 0.0
-    helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.05
+    helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.3
     confidence_weight: Annotated[float, _between(0, 0.5)] = 0.02
     freshness_weight: Annotated[float, _between(0, 0.5)] = 0.01
     half_life_days: Annotated[float, _between(1, 3_650)] = 90.0

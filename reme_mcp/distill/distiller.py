@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from reme_mcp.aio import off_loop_if_long
 from reme_mcp.config.settings import JudgeSettings
 from reme_mcp.distill import output_schemas, prompts
 from reme_mcp.distill.drafts import NamedDraft, to_compare
@@ -82,7 +83,8 @@ async def distil(
         more = output_schemas.to_drafts(form, "comparative", (*gather[0].tools_used, *gather[1].tools_used))
         raw += more
         sources += [gather] * len(more)
-    sieved = sift(raw, sources, trajectory.task)
+    chars = sum(len(step.text) for records in sources for one in records for step in one.steps)
+    sieved = await off_loop_if_long(lambda: sift(raw, sources, trajectory.task), chars)
     judged = await judge(model, sieved.drafts, trajectory, attempts, neighbours, settings, recalled=recalled)
     return Distilled(judged.drafts, sieved.rejected + judged.rejected)
 

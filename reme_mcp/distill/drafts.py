@@ -31,6 +31,7 @@ from reme_mcp.schema import (
     new_id,
     task_key,
 )
+from reme_mcp.sources import may_speak_for
 from reme_mcp.text.tokens import shorten
 from reme_mcp.transcripts.transcript import from_json
 
@@ -196,13 +197,23 @@ def to_compare(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> tuple[
 def earlier_attempts(trajectory: Trajectory, attempts: Sequence[Trajectory]) -> list[str]:
     """Return two lines for each earlier attempt whose reward differs from this one's: ours, and, quoted, what it did.
 
-    Anybody may have recorded it.
+    Anybody may have recorded it: what somebody else did is not told, and nothing that a lesson would be held back for.
     """
     return [
-        f"- {attempt.id} ({attempt.outcome}, reward {attempt.reward:g}):\n> {shorten(_gist(attempt), EARLIER_TOKENS)}"
+        f"- {attempt.id} ({attempt.outcome}, reward {attempt.reward:g}):\n{_told(attempt, trajectory.source)}"
         for attempt in attempts
         if attempt.id != trajectory.id and attempt.reward != trajectory.reward
     ]
+
+
+def _told(attempt: Trajectory, reader: str) -> str:
+    """Return what the source `reader` may know of the steps of an attempt."""
+    if not may_speak_for(reader, attempt.source):
+        return "its steps are known to whoever recorded it only"
+    gist = shorten(_gist(attempt), EARLIER_TOKENS)
+    if quarantine.suspicions_of_text(gist):
+        return "its steps are held back: they hold what may be meant for their reader"
+    return f"> {gist}"
 
 
 def _gist(trajectory: Trajectory) -> str:

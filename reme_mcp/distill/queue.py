@@ -187,6 +187,7 @@ class Queue:
             if await self._is_as_it_was(trajectory):
                 # Stored with its drafts first: a process that dies now finishes with these, and asks nobody again.
                 await writer.put_trajectory(judged)
+                await writer.flush()
                 await pipeline.learn(prepared, self._store, writer, self._settings)
         self.wake()
 

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import anyio
-from mcp.server import NotificationOptions, Server
+from mcp.server import Server
 from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.sse import SseServerTransport
@@ -37,9 +37,9 @@ from reme_mcp.auth.bearer import Verifier, access_of
 from reme_mcp.auth.oidc import Issuer
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
-from reme_mcp.errors import Forbidden, IdentityError, StoreError
+from reme_mcp.errors import ConfigError, Forbidden, IdentityError, StoreError
 from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
-from reme_mcp.http.middleware import PAGE_PATH, Gate, is_loopback
+from reme_mcp.http.middleware import PAGE_PATH, SESSION_IDLE_S, Gate, is_loopback, path_prefix
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
@@ -82,18 +82,23 @@ class Host:
         self._calls = 0
         self._all_answered = anyio.Event()
         self._all_answered.set()
-        self._server: Server[State] = make_server(self._shared_state)
+        self._server: Server[State] = make_server(self._shared_state, subscriptions=settings.http.sessions)
         self._server.middleware.append(self._observe)
-        self._options = self._server.create_initialization_options(NotificationOptions(resources_changed=True))
+        self._options = self._server.create_initialization_options()
         # Larger than any body that the gate lets through: it is the gate that refuses, and counts what it refused.
         limit = settings.http.max_body_bytes + 1
         self._sessions = StreamableHTTPSessionManager(
-            self._server, stateless=not settings.http.sessions, max_request_body_size=limit
+            self._server,
+            stateless=not settings.http.sessions,
+            max_request_body_size=limit,
+            session_idle_timeout=SESSION_IDLE_S,
+            # The gate limits them for each holder, so that none takes those of the others.
+            max_sessions=None,
         )
         self._sse = SseServerTransport("/messages/", max_request_body_size=limit)
         resource_url = self._resource_url() if self._issuer is not None else None
         self.gate = Gate(
-            Starlette(routes=[*self._routes(tuple(transports), resource_url)], lifespan=self._run),
+            Starlette(routes=[*self._routes(offered(settings, transports), resource_url)], lifespan=self._run),
             settings.http,
             verifier=self._verifier,
             needs_token=self._needs_token,
@@ -180,6 +185,8 @@ class Host:
         return "ready" if self._state is not None and self._state.memory.has_embedder else "not there"
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # What it announces for the messages is the path that the client has to take.
+        scope = {**scope, "root_path": path_prefix(self.settings.http)}
         async with self._sse.connect_sse(scope, receive, send) as (read_stream, write_stream):
             await self._server.run(read_stream, write_stream, self._options)
 
@@ -273,6 +280,19 @@ class Host:
         host = f"[{http.host}]" if ":" in http.host else http.host
         base = http.public_url.rstrip("/") or f"http://{host}:{http.port}"
         return AnyHttpUrl(f"{base}/mcp")
+
+
+def offered(settings: Settings, transports: Iterable[Transport]) -> tuple[Transport, ...]:
+    """Return the transports that can be served: SSE posts to the replica that streams, which only sessions can tell.
+
+    Raises:
+        ConfigError: None of them.
+    """
+    asked = tuple(transports)
+    can = tuple(one for one in asked if one != "sse" or settings.http.sessions)
+    if not can:
+        raise ConfigError("SSE keeps a session; set http.sessions = true, or serve --http")
+    return can
 
 
 def _is_refusal(result: HandlerResult) -> bool:

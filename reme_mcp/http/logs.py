@@ -60,6 +60,9 @@ def log_in_json(level: str, *, requests: bool, redact: Redact) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    if level != "debug":
+        # Below that it names sessions, and who reads a log is not who opened them.
+        logging.getLogger("mcp.server").setLevel(max(logging.WARNING, root.level))
     requests_logger().setLevel(logging.INFO if requests else logging.CRITICAL)
 
 

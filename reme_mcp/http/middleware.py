@@ -6,7 +6,7 @@ Out: requests with a checked caller and a whole body, for the application behind
 Does not know: the protocol, tools, the pool.
 
 Source: RFC 6750 (bearer tokens), RFC 9728 (where a client learns of the identity provider), RFC 6585 (429); the
-specification of MCP, 2025-11-25, basic/transports (Host and Origin).
+specification of MCP, 2025-11-25, basic/transports (Host and Origin); the Fetch standard (CORS), by Starlette.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from reme_mcp.auth.access import Access
 from reme_mcp.auth.bearer import Bearer, Verifier
 from reme_mcp.config.settings import WITHOUT_AUTH, HTTPSettings
 from reme_mcp.errors import IdentityError
@@ -47,10 +52,17 @@ PAGE_PATH = "/ui"
 # What a person sees who has not signed in to the page.
 SIGN_IN_PATHS = (f"{PAGE_PATH}/login", f"{PAGE_PATH}/static/page.css", f"{PAGE_PATH}/static/icon.svg")
 KNOWN_PATHS = (*OPEN_PATHS, "/metrics", "/mcp", "/sse", "/messages/", PAGE_PATH)
+# With and without a slash at the end they are the same: a redirect would lead a client behind a proxy astray.
+_SAME_PATHS = {"/mcp/": "/mcp", "/sse/": "/sse", "/messages": "/messages/"}
+# What a page may read of an answer, besides its body.
+EXPOSED_HEADERS = ("mcp-session-id", "www-authenticate", "retry-after", "x-request-id")
 # How soon a stream ends after its token was revoked or is over.
 RECHECK_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_BUCKETS = 10_000
+SESSION_HEADER = "mcp-session-id"
+# The application ends a session in which nothing was asked for so long.
+SESSION_IDLE_S = 30 * 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +71,7 @@ class _Open:
 
     Attributes:
         bearer: Who asks; `None` where nobody is asked.
+        session: In which it is; empty for none.
         is_stream: Whether its client only listens.
         scope: What it is answered in.
         waiting: What it waits in for the client to leave, if it does.
@@ -67,6 +80,7 @@ class _Open:
     """
 
     bearer: Bearer | None
+    session: str
     is_stream: bool
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     waiting: anyio.CancelScope | None = None
@@ -91,10 +105,66 @@ class _Open:
 
 @dataclass(slots=True)
 class _Answer:
-    """What was sent of an answer."""
+    """What was sent of an answer.
+
+    Attributes:
+        status: 0 while nothing was.
+        is_whole: Whether its end was.
+        session: That which it began.
+        on_start: Called once status and session are known, before the client knows of them.
+    """
 
     status: int = 0
     is_whole: bool = False
+    session: str = ""
+    on_start: Callable[[], None] | None = None
+
+    def watch(self, send: Send) -> Send:
+        """Return `send`, and keep in mind what goes through it."""
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                self.session = Headers(raw=message.get("headers", ())).get(SESSION_HEADER, "")
+                if self.on_start is not None:
+                    self.on_start()
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                self.is_whole = True
+            await send(message)
+
+        return watched
+
+
+@dataclass(slots=True)
+class _Session:
+    """A session of the handshake era, as long as the application has it.
+
+    Attributes:
+        access: What its holder may do; `None` where nobody is asked.
+        used_at: When its last request began or ended.
+        open_requests: How many are being answered.
+    """
+
+    access: Access | None
+    used_at: float
+    open_requests: int = 0
+
+
+class _Cors(CORSMiddleware):
+    """Tells browsers which pages may read the answers: those that the gate lets in."""
+
+    def __init__(self, app: ASGIApp, is_origin: Callable[[str], bool]) -> None:
+        super().__init__(
+            app,
+            allow_methods=("GET", "POST", "DELETE"),
+            # Those of the protocol are not a closed list (mcp-param-…); whose page may come in is what is asked.
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+        self._is_origin = is_origin
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._is_origin(origin)
 
 
 class Gate:
@@ -125,8 +195,11 @@ class Gate:
         if settings.public_url:
             self._origins.add(_origin(settings.public_url))
         self._is_local = is_loopback(settings.host)
+        self._prefix = path_prefix(settings)
+        self._cors = _Cors(self._admit, self._is_origin)
         self._open: set[_Open] = set()
         self._open_by_holder: Counter[str] = Counter()
+        self._sessions: dict[str, dict[str, _Session]] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
         self._is_closing = False
 
@@ -135,6 +208,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "path": self._path(scope["path"])}
         given = Headers(scope=scope).get("x-request-id", "")
         id = given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
         request_id.set(id)
@@ -145,15 +219,12 @@ class Gate:
 
         async def answering(message: Message) -> None:
             if message["type"] == "http.response.start":
-                answer.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
-            elif message["type"] == "http.response.body" and not message.get("more_body", False):
-                answer.is_whole = True
             await send(message)
 
         self._metrics.open_requests.labels(path).inc()
         try:
-            await self._serve(scope, receive, answering, answer)
+            await self._serve(scope, receive, answer.watch(answering))
         finally:
             self._metrics.open_requests.labels(path).dec()
             self._metrics.requests.labels(path, _method(scope), answer.status).inc()
@@ -193,7 +264,13 @@ class Gate:
 
     # --- one request ---
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
+    def _path(self, path: str) -> str:
+        """Return the path as the routes have it; a proxy may have taken the prefix of `public_url` off, or not."""
+        if self._prefix and path.startswith(f"{self._prefix}/"):
+            path = path.removeprefix(self._prefix)
+        return _SAME_PATHS.get(path, path)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
@@ -204,15 +281,24 @@ class Gate:
         if not self._is_host(headers.get("host", ""), scope):
             await self._refuse(send, 421, "host", "this server is not called that; see [http] allowed_hosts")
             return
+        if scope["path"].startswith("/.well-known/"):
+            # Says only where to ask for a token, to any page.
+            await self._app(scope, receive, send)
+            return
         is_page = _is_page(scope)
         if is_page:
             scope = with_bearer(scope)
         if not self._is_origin(headers.get("origin")) and not (is_page and _is_own_origin(headers)):
             await self._refuse(send, 403, "origin", "pages from there may not use this server")
             return
-        if scope["path"].startswith("/.well-known/"):
-            await self._app(scope, receive, send)
-            return
+        await self._cors(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in with its caller; a browser asks before that, without one, whether it may."""
+        answer = _Answer()
+        send = answer.watch(send)
+        headers = Headers(scope=scope)
+        is_page = _is_page(scope)
         bearer: Bearer | None = None
         if self._needs_token():
             try:
@@ -241,14 +327,31 @@ class Gate:
             what = f"{self._settings.max_open_requests} requests are open; end some first"
             await self._refuse(send, 429, "open", what, retry_after_s=5)
             return
+        has_sessions = self._has_sessions(scope, headers)
+        named = headers.get(SESSION_HEADER, "") if has_sessions else ""
+        session = self._session(holder, named, bearer)
+        if named and session is None:
+            await self._refuse(send, 404, "session", "session not found; begin a new one")
+            return
+        if has_sessions and not named and self._has_all_sessions(holder):
+            what = f"{self._settings.max_open_requests} sessions are open; end some (DELETE), or go on in one"
+            await self._refuse(send, 429, "sessions", what, retry_after_s=60)
+            return
         self._open_by_holder[holder] += 1
-        one = _Open(bearer, is_stream=scope["method"] == "GET")
+        one = _Open(bearer, session=named, is_stream=scope["method"] == "GET")
         self._open.add(one)
+        if session is not None:
+            session.open_requests += 1
+        # A client may go on in a session as soon as it has read its name, long before a streamed answer ends.
+        answer.on_start = partial(self._keep_sessions, scope, holder, named, answer, bearer)
         try:
             with one.scope:
                 await self._pass_on(one, scope, receive, send)
         finally:
             self._open.discard(one)
+            if session is not None:
+                session.open_requests -= 1
+                session.used_at = self._clock()
             self._open_by_holder[holder] -= 1
             if not self._open_by_holder[holder]:
                 del self._open_by_holder[holder]
@@ -259,6 +362,49 @@ class Gate:
             # What was cut off ends as a stream does.
             with suppress(OSError):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # --- sessions: the application keeps one until it is deleted, or idle for too long ---
+
+    def _session(self, holder: str, named: str, bearer: Bearer | None) -> _Session | None:
+        """Return the session that a request of a holder is in; somebody else's is as unknown as none."""
+        session = self._sessions.get(holder, {}).get(named)
+        if session is not None and session.access != (None if bearer is None else bearer.access):
+            # The holder was moved. What the session was promised to hear of is no longer its own.
+            self._forget_session(holder, named)
+            for one in list(self._open):
+                if one.session == named:
+                    one.end()
+            return None
+        return session
+
+    def _has_sessions(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether a request is in a session or begins one: it is of the handshake era."""
+        era = headers.get(MCP_PROTOCOL_VERSION_HEADER, HANDSHAKE_PROTOCOL_VERSIONS[0])
+        return self._settings.sessions and scope["path"] == "/mcp" and era in HANDSHAKE_PROTOCOL_VERSIONS
+
+    def _has_all_sessions(self, holder: str) -> bool:
+        """Return whether a holder has as many sessions as one may, having forgotten those that are over."""
+        sessions = self._sessions.get(holder, {})
+        if len(sessions) < self._settings.max_open_requests:
+            return False
+        over = self._clock() - SESSION_IDLE_S
+        for id in [id for id, one in sessions.items() if not one.open_requests and one.used_at <= over]:
+            self._forget_session(holder, id)
+        return len(self._sessions.get(holder, {})) >= self._settings.max_open_requests
+
+    def _keep_sessions(self, scope: Scope, holder: str, named: str, answer: _Answer, bearer: Bearer | None) -> None:
+        """Know of a session that an answer began, and no more of one that it ended."""
+        if answer.session and not named:
+            access = None if bearer is None else bearer.access
+            self._sessions.setdefault(holder, {})[answer.session] = _Session(access, self._clock())
+        elif named and (answer.status == 404 or (scope["method"] == "DELETE" and answer.status < 300)):
+            self._forget_session(holder, named)
+
+    def _forget_session(self, holder: str, id: str) -> None:
+        sessions = self._sessions.get(holder, {})
+        sessions.pop(id, None)
+        if not sessions:
+            self._sessions.pop(holder, None)
 
     async def _pass_on(self, one: _Open, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on once all of it is here."""
@@ -281,6 +427,8 @@ class Gate:
             what = f"the request took longer than {self._settings.body_timeout_s:g} seconds to arrive"
             await self._refuse(send, 408, "slow", what)
             return
+        # Nothing is kept for who comes again; a stream begins with what happens next.
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name.lower() != b"last-event-id"]
         left: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def again() -> Message:
@@ -374,6 +522,11 @@ def may_start(settings: HTTPSettings, *, has_tokens: bool, has_issuer: bool) -> 
     """Return whether a server with these settings may be started: all can reach it, and it knows nobody."""
     is_private = is_loopback(settings.host) and not settings.public_url
     return is_private or has_tokens or has_issuer or settings.without_auth == WITHOUT_AUTH
+
+
+def path_prefix(settings: HTTPSettings) -> str:
+    """Return the path that clients put before ours, as `/memory`; empty where none."""
+    return urlsplit(settings.public_url).path.rstrip("/")
 
 
 def _is_page(scope: Scope) -> bool:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
 from reme_mcp.errors import ConfigError
-from reme_mcp.http.app import PATHS, Host, Transport
+from reme_mcp.http.app import PATHS, Host, Transport, offered
 from reme_mcp.http.logs import log_in_json
 from reme_mcp.http.middleware import may_start
 from reme_mcp.safety.redaction import redactor_of
@@ -95,6 +95,7 @@ async def serve_http(settings: Settings, transports: Iterable[Transport]) -> Non
         StoreError: The home can't be used.
     """
     http = settings.http
+    transports = offered(settings, transports)
     tokens = tokens_of(settings)
     has_tokens = any(token.holds(now()) for token in tokens.all())
     if not may_start(http, has_tokens=has_tokens, has_issuer=bool(settings.auth.issuer)):

@@ -10,6 +10,7 @@ keeps it, to be recorded when somebody says how it ended.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,21 +89,29 @@ async def _record(
         outcome = inferred.outcome
         if outcome is None:
             return Captured(None, "nothing in it says how it ended", inferred, session)
-    # The first recall was for the task; it may have been of another workspace, or of another home.
-    for receipt in (*session.receipts, None):
+    result = await memory.record(
+        session.task,
+        outcome=outcome,
+        reward=reward,
+        messages=list(session.messages),
+        receipt=await _first_known(memory, session.receipts, source=format),
+        source=format,
+    )
+    return Captured(result, "", inferred, session)
+
+
+async def _first_known(memory: Memory, receipts: Sequence[str], *, source: str) -> str | None:
+    """Return the first receipt that is of this pool, or `None`: a recall may have been of another workspace or home.
+
+    The first recall was for the task.
+    """
+    for receipt in receipts:
         try:
-            result = await memory.record(
-                session.task,
-                outcome=outcome,
-                reward=reward,
-                messages=list(session.messages),
-                receipt=receipt,
-                source=format,
-            )
+            await memory.pool.receipt(receipt, source=source)
         except NotFound:
             continue
-        return Captured(result, "", inferred, session)
-    raise AssertionError("recording without a receipt finds everything")
+        return receipt
+    return None
 
 
 async def offer(memory: Memory, *, known: bytes) -> str:

@@ -34,7 +34,7 @@ from reme_mcp.memory import record as records
 from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.overview import Overview
 from reme_mcp.memory.pool import Pool
-from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, transcript_text
+from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, redacted_drafts, transcript_text
 from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
@@ -45,7 +45,7 @@ from reme_mcp.recall.explanation import explained, recalled
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
-from reme_mcp.safety.redaction import redact_json, redactor_of
+from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import (
     ExplainResult,
     Outcome,
@@ -60,7 +60,7 @@ from reme_mcp.schema import (
     now,
     task_key,
 )
-from reme_mcp.sources import may_speak_for
+from reme_mcp.sources import THIS_MACHINE, may_speak_for, rater_of
 from reme_mcp.store import log
 from reme_mcp.store.location import location_of
 from reme_mcp.store.store import Store, Writer
@@ -238,7 +238,7 @@ class Memory:
         source = clean.label(source)
         task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
         experiences = [recalled(item) for item in notes.shown]
-        trouble = [self._search.tell_once(), notes.trouble]
+        trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
         if with_receipt:
             receipt = new_id("r")
@@ -256,7 +256,7 @@ class Memory:
             except StoreError as exc:
                 # A full disk, or a home that may only be read, does not make the notes worse.
                 receipt, footer = "", RECALL_FOOTER_UNCOUNTED
-                trouble.insert(0, f"This recall is not counted ({exc}).")
+                trouble.insert(0, f"This recall is not counted ({_for_reader(str(exc), source)}).")
             self._look_after_pool()
         return RecallResult(
             guidance="\n\n".join(part for part in (notes.guidance, footer) if part),
@@ -341,7 +341,7 @@ class Memory:
         names = None if used is None else frozenset(map(clean.label, used))
         verdicts = Verdicts(names, frozenset(map(clean.label, misled)))
         if experiences is not None:
-            experiences = [redact_json(one, self._redact) for one in experiences]
+            experiences = await redacted_drafts(experiences, self._redact)
         store = await self._open_store()
         if trajectory_id is not None:
             trajectory_id = clean.label(trajectory_id)
@@ -357,7 +357,7 @@ class Memory:
 
         task = self._redact(clean.text("task", task))
         outcome, reward = outcome_and_reward(outcome, reward)
-        steps_taken = transcript_text(
+        steps_taken = await transcript_text(
             steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
         )
         drafts, rejected = read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
@@ -686,7 +686,8 @@ class Memory:
             again = (
                 "tried again later" if processed.retry_at is not None else "not tried again until `reme-mcp distill`"
             )
-            why = f"Nothing was learned from it yet, and it is {again}: {processed.trouble}"
+            trouble = _for_reader(processed.trouble, processed.source)
+            why = f"Nothing was learned from it yet, and it is {again}: {trouble}"
             return result.model_copy(update={"brief": "\n\n".join(filter(None, (result.brief, why)))})
         return result
 
@@ -709,3 +710,11 @@ def _put_off_unwritable() -> Iterator[None]:
         yield
     except StoreError as exc:
         logger.warning("unfinished work has to wait: %s", exc)
+
+
+def _for_reader(trouble: str, source: str) -> str:
+    """Return what a source is told of a trouble of this machine, whose folders and addresses are nothing to guests."""
+    if not trouble or rater_of(source) == THIS_MACHINE:
+        return trouble
+    logger.warning("%s", trouble)
+    return "the server has some trouble, its log says why"

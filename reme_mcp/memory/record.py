@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from reme_mcp.aio import off_loop_if_long
 from reme_mcp.errors import InvalidInput
-from reme_mcp.safety.redaction import Redact, redact_all
-from reme_mcp.schema import OUTCOMES, Outcome
+from reme_mcp.safety.redaction import Redact, redact_all, redact_json
+from reme_mcp.schema import MAX_CONTENT_CHARS, OUTCOMES, Outcome
 from reme_mcp.transcripts import transcript
 from reme_mcp.transcripts.messages import parse_messages, parse_steps
 
 SUCCESS_REWARD = 1.0
+# Room for twenty experiences with every field full.
+MAX_DRAFTS_CHARS = 100_000
+# Stands for a text that is longer than this, which nobody searches: the gate finds it too long for any field, and
+# refuses that experience alone.
+OVERLONG = "…" * (MAX_CONTENT_CHARS + 1)
+MAX_TEXT_CHARS = 10_000
 
 
 def outcome_and_reward(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
@@ -47,24 +54,64 @@ def digest_of_drafts(experiences: Sequence[object] | None) -> str:
     return "" if experiences is None else digest(*experiences)
 
 
-def transcript_text(steps: str | None, messages: Sequence[object] | None, *, max_chars: int, redact: Redact) -> str:
+def text_size(value: object) -> int:
+    """Return how many characters the texts of a JSON value have together."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(text_size(key) + text_size(item) for key, item in value.items())
+    return sum(map(text_size, value)) if isinstance(value, list | tuple) else 0
+
+
+def _without_overlong(value: object) -> object:
+    """Return a JSON value with `OVERLONG` in the place of each text, and of each name, that is far too long."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT_CHARS else OVERLONG
+    if isinstance(value, Mapping):
+        return {_without_overlong(key): _without_overlong(item) for key, item in value.items()}
+    return [_without_overlong(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+async def redacted_drafts(experiences: Sequence[object], redact: Redact) -> list[object]:
+    """Return the experiences that came, clean and without secrets, or say that they are too long to be read."""
+    experiences = [_without_overlong(one) for one in experiences]
+    size = text_size(experiences)
+    if size > MAX_DRAFTS_CHARS:
+        raise InvalidInput(
+            f"experiences come to {size:,} characters; at most {MAX_DRAFTS_CHARS:,} are read. Send fewer, shorter ones"
+        )
+    return await off_loop_if_long(lambda: [redact_json(one, redact) for one in experiences], size)
+
+
+async def transcript_text(
+    steps: str | None, messages: Sequence[object] | None, *, max_chars: int, redact: Redact
+) -> str:
     """Return the steps as JSON text without secrets, or nothing where none came."""
     if steps is not None and messages is not None:
         raise InvalidInput("both steps and messages came; send the messages, or a summary as steps")
+    name = "steps" if messages is None else "messages"
+    if steps is not None:
+        _check_length(name, len(steps), max_chars)
     if messages is not None:
         read = parse_messages(messages)
     elif steps is not None and steps.strip():
         read = parse_steps(steps)
     else:
         return ""
-    text = transcript.to_json(_redacted(read, redact))
-    if len(text) > max_chars:
-        name = "steps" if messages is None else "messages"
+    # Before anything looks for secrets in it.
+    size = sum(len(step.text) for step in read.steps)
+    _check_length(name, size, max_chars)
+    text = await off_loop_if_long(lambda: transcript.to_json(_redacted(read, redact)), size)
+    _check_length(name, len(text), max_chars)
+    return text
+
+
+def _check_length(name: str, length: int, max_chars: int) -> None:
+    if length > max_chars:
         raise InvalidInput(
-            f"{name} come to {len(text):,} characters; at most {max_chars:,} are kept ([record] max_transcript_chars). "
+            f"{name} come to {length:,} characters; at most {max_chars:,} are kept ([record] max_transcript_chars). "
             "Leave out long outputs, or send a summary as steps"
         )
-    return text
 
 
 def _redacted(read: transcript.Transcript, redact: Redact) -> transcript.Transcript:

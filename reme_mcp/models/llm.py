@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel
 
+from reme_mcp.aio import off_loop_if_long
 from reme_mcp.config.settings import API_KEY_PATTERN, LLMSettings
 from reme_mcp.errors import AnswerError, EndpointError
 from reme_mcp.models import structured
@@ -73,7 +74,8 @@ class DiscreetLLM:
 
     async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
         """Ask the model; arguments and errors are those of `LLM.answer`."""
-        return await self._llm.answer(purpose, system, self._redact(user), shape)
+        redacted = await off_loop_if_long(lambda: self._redact(user), len(user))
+        return await self._llm.answer(purpose, system, redacted, shape)
 
     async def close(self) -> None:
         """Close the model."""

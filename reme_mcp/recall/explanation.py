@@ -29,6 +29,7 @@ def numbers_of(item: Ranked) -> RankingNumbers:
         confidence=experience.confidence,
         frequency=experience.frequency,
         utility=experience.utility,
+        track_record=round(item.track_record, DIGITS),
         age_days=item.age_days,
         missing_tools=list(item.missing_tools),
     )
@@ -96,6 +97,7 @@ def _paragraph(one: ExplainedExperience) -> str:
         "reread": numbers.reread_relevance,
         "cosine": numbers.similarity,
         "confidence": numbers.confidence,
+        "track record": numbers.track_record,
     }
     told = [f"{name} {number:.2f}" for name, number in parts.items() if number is not None]
     told += [f"{numbers.utility} of {numbers.frequency} outcomes good", f"{numbers.age_days} days old"]

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from reme_mcp.recall.ranking import Ranked
+from reme_mcp.refine.rules import is_objected_to
+from reme_mcp.safety.quarantine import suspicions_of_text
 from reme_mcp.schema import Experience, RateResult, RecordResult, SettledBy, one_line
 from reme_mcp.text.tokens import shorten, tokens
 from reme_mcp.transcripts.transcript import Step, Transcript
@@ -33,6 +35,7 @@ _BY: dict[SettledBy, str] = {"": "", "trajectory": "", "used": "used, ", "misled
 MIN_NOTE_TOKENS = 40
 HEADING_TOKENS = 44
 NAME_CHARS = 48
+OBJECTION_TOKENS = 40
 # Before that the age of a note says nothing.
 MIN_AGE_DAYS = 30
 _WHEN = re.compile(r"when(?:ever)?\b[\s:,]*", re.IGNORECASE)
@@ -53,7 +56,7 @@ def recall_guidance(
     shown: list[Ranked] = []
     for place, item in enumerate(ranked, start=1):
         heading = shorten(f"[{place}] {_heading(item, shows_source=shows_sources)}", HEADING_TOKENS)
-        content = quote(item.experience.content)
+        content = quote("\n".join([item.experience.content, *_objection(item.experience)]))
         room = left - tokens(heading) - 2
         when = shorten(quote(_scenario(item.experience)), max(room // 3, room - tokens(content)))
         room -= tokens(when)
@@ -108,6 +111,9 @@ def track_record(experience: Experience) -> str:
     """Return how an experience has done so far, in words."""
     if experience.frequency == 0:
         return "not yet tried"
+    if experience.rated_unhelpful or experience.rated_helpful:
+        rated = f"rated helpful by {experience.rated_helpful}, not by {experience.rated_unhelpful}"
+        return f"{succeeded(experience.utility, experience.frequency)}, {rated}"
     return succeeded(experience.utility, experience.frequency)
 
 
@@ -128,6 +134,14 @@ def name(text: str) -> str:
     # Nothing that ends a quotation or sets a part of the heading off.
     bare = re.sub(r"[^\w.:/@+() -]", " ", text)
     return f'"{one_line(bare, NAME_CHARS)}"'
+
+
+def _objection(experience: Experience) -> list[str]:
+    """Return what a rater said against a note, unless it says more than that: others read it."""
+    said = " ".join(experience.objection.split())
+    if not (said and is_objected_to(experience)) or suspicions_of_text(said):
+        return []
+    return [f"A rater found it not helpful: {shorten(said, OBJECTION_TOKENS)}"]
 
 
 def _scenario(experience: Experience) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reme_mcp.config.settings import RecallSettings
+from reme_mcp.refine.rules import is_objected_to, track_record
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import likeness
@@ -71,6 +72,7 @@ class Ranked:
         ranking: `relevance` with the small corrections; the order goes by it.
         age_days: Since the lesson was learned.
         missing_tools: What it used and the agent said it lacks.
+        track_record: -1 to 1, against the base rate of the workspace; 0 where it is untested.
     """
 
     experience: Experience
@@ -83,6 +85,7 @@ class Ranked:
     ranking: float
     age_days: int
     missing_tools: tuple[str, ...]
+    track_record: float = 0.0
 
 
 def relevance(id: str, text: Hits, vector: Hits | None, settings: RecallSettings) -> float:
@@ -124,16 +127,20 @@ def rank(
     *,
     tools: Sequence[str],
     settings: RecallSettings,
+    base_rate: float,
     at: datetime,
 ) -> list[Ranked]:
     """Rank the experiences, best first.
 
         own       = (1 - vector_weight) × text_relevance + vector_weight × vector_relevance
         relevance = (1 - neighbour_weight) × own + neighbour_weight × neighbour_relevance
-        ranking   = relevance × (1 + helpfulness_weight × (2 (u + 1) / (f + 2) - 1)
+        ranking   = relevance × (1 + helpfulness_weight × track_record
                                    + confidence_weight × (2 c - 1)
                                    + freshness_weight × (2 × 0.5 ^ (age_days / half_life_days) - 1))
                     × (1 - 0.5 × share of its tools that are missing)
+
+    The track record is that of `refine.rules.track_record`. What more raters last found not helpful than helpful comes
+    behind all others.
 
     Args:
         experiences: The candidates.
@@ -141,11 +148,13 @@ def rank(
         vector: Hits of the vector search; `None` if it did not answer.
         tools: What the agent has; empty means unknown.
         settings: The weights.
+        base_rate: Share of the workspace's attempts that succeed.
         at: Now.
     """
     own = [relevance(experience.id, text, vector, settings) for experience in experiences]
     ranked = []
     for experience, alone, around in zip(experiences, own, neighbour_relevances(experiences, own), strict=True):
+        record = track_record(experience, base_rate)
         age_days = max(0, (at - experience.created_at).days)
         missing = tuple(tool for tool in experience.tools_used if tool not in tools) if tools else ()
         relevant = (1 - settings.neighbour_weight) * alone + settings.neighbour_weight * around
@@ -158,7 +167,8 @@ def rank(
                 reread_relevance=None,
                 similarity=None if vector is None else vector.values.get(experience.id),
                 relevance=relevant,
-                ranking=relevant * _correction(experience, age_days, missing, settings),
+                ranking=relevant * _correction(experience, record, age_days, missing, settings),
+                track_record=record,
                 age_days=age_days,
                 missing_tools=missing,
             )
@@ -182,17 +192,18 @@ def reread(ranked: Sequence[Ranked], numbers: Sequence[float], *, settings: Reca
     again = []
     for item in ranked:
         relevant = relevances[item.experience.id]
-        correction = _correction(item.experience, item.age_days, item.missing_tools, settings)
+        correction = _correction(item.experience, item.track_record, item.age_days, item.missing_tools, settings)
         again.append(replace(item, reread_relevance=relevant, relevance=relevant, ranking=relevant * correction))
     return _in_order(again)
 
 
-def _correction(experience: Experience, age_days: int, missing: Sequence[str], settings: RecallSettings) -> float:
+def _correction(
+    experience: Experience, record: float, age_days: int, missing: Sequence[str], settings: RecallSettings
+) -> float:
     """Return what relevance is multiplied by."""
-    helpfulness = 2 * (experience.utility + 1) / (experience.frequency + 2) - 1
     freshness = 2 * math.pow(0.5, age_days / settings.half_life_days) - 1
     correction = (
-        settings.helpfulness_weight * helpfulness
+        settings.helpfulness_weight * record
         + settings.confidence_weight * (2 * experience.confidence - 1)
         + settings.freshness_weight * freshness
     )
@@ -201,4 +212,4 @@ def _correction(experience: Experience, age_days: int, missing: Sequence[str], s
 
 
 def _in_order(ranked: Iterable[Ranked]) -> list[Ranked]:
-    return sorted(ranked, key=lambda item: (-item.ranking, item.experience.id))
+    return sorted(ranked, key=lambda item: (is_objected_to(item.experience), -item.ranking, item.experience.id))

@@ -27,7 +27,7 @@ from reme_mcp.recall import ranking, rerank
 from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
-from reme_mcp.refine import ledger
+from reme_mcp.refine import ledger, rules
 from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.fields import search_text
@@ -102,7 +102,10 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
-        ranked = ranking.rank(candidates, text, vector, tools=tools, settings=self._settings, at=now())
+        base_rate = rules.base_rate(*await store.successes.count(workspace))
+        ranked = ranking.rank(
+            candidates, text, vector, tools=tools, settings=self._settings, base_rate=base_rate, at=now()
+        )
         # A name says something only where several have written.
         several = len({item.experience.source for item in ranked}) > 1
         ranked, below = self._above_floor(query, ranked, vector)
@@ -140,7 +143,11 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
-        return ranking.rank(candidates, text, vector, tools=(), settings=self._settings, at=now()), vector
+        base_rate = rules.base_rate(*await store.successes.count(workspace))
+        ranked = ranking.rank(
+            candidates, text, vector, tools=(), settings=self._settings, base_rate=base_rate, at=now()
+        )
+        return ranked, vector
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""

@@ -18,6 +18,9 @@ from typing import Literal
 from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import THIS_MACHINE
 
+# How many outcomes the prior of a track record weighs, and how many more than its own a rating does.
+PRIOR_OUTCOMES = 2
+RATER_OUTCOMES = 2
 # Of the normal distribution, 95 % lie within as many standard deviations.
 Z_95 = 1.96
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
@@ -219,6 +222,40 @@ def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_ret
         if failed == max_failed_retries and not experience.pinned:
             return archive(experience, f"{failed} later attempts at its task failed, too", at=at)
     return experience
+
+
+def track_record(experience: Experience, base_rate: float) -> float:
+    """Return how an experience has done against all attempts of its workspace, -1 (fails) to 1; 0 is untested.
+
+    The mean of a Beta posterior, whose prior is centred on the base rate and weighs as much as `PRIOR_OUTCOMES`. Above
+    the base rate only what is left of it a standard deviation lower counts, so that one lucky success is no merit.
+    A rater weighs as many outcomes more as `RATER_OUTCOMES`.
+
+    Args:
+        experience: With its counters.
+        base_rate: Share of the workspace's attempts that succeed, more than 0 and less than 1.
+    """
+    raters = experience.rated_helpful + experience.rated_unhelpful
+    frequency = experience.frequency + RATER_OUTCOMES * raters
+    utility = experience.utility + RATER_OUTCOMES * experience.rated_helpful
+    if not frequency:
+        return 0.0
+    weight = PRIOR_OUTCOMES + frequency
+    mean = (PRIOR_OUTCOMES * base_rate + utility) / weight
+    if mean < base_rate:
+        return mean / base_rate - 1
+    lower = mean - math.sqrt(max(0.0, mean * (1 - mean)) / (weight + 1))
+    return max(0.0, lower - base_rate) / (1 - base_rate)
+
+
+def is_objected_to(experience: Experience) -> bool:
+    """Return whether more raters say last that it did not help than that it did: all that is unrated goes before it."""
+    return experience.rated_unhelpful > experience.rated_helpful
+
+
+def base_rate(succeeded: int, attempts: int) -> float:
+    """Return the share of attempts that succeed, more than 0 and less than 1; a half where there are none."""
+    return (succeeded + 1) / (attempts + 2)
 
 
 def prune_reason(experience: Experience, voices: Sequence[Rater]) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from reme_mcp.safety.redaction import is_marked
 from reme_mcp.safety.secret_rules import compiled
-from reme_mcp.safety.unicode import DIGITS, LOOK_ALIKES, belongs, is_disguised, is_hidden
+from reme_mcp.safety.unicode import DIGITS, LOOK_ALIKES, hidden_places, is_disguised, is_hidden
 from reme_mcp.text.words import mostly_latin
 
 # How far behind what is sent an address may stand.
@@ -225,7 +225,7 @@ _BARE_HOST = (
     r"\b(?:to|at|into|via)\W+(?:the \w+ (?:at|on) )?"
     r"(?P<host>(?:[\w-]+\.)+(?:com|io|net|org|dev|xyz|ru|cn|app|site|online|info|co|me|ai|cc|tk|link))\b"
 )
-_MAIL = r"[\w.+-]+@(?P<host>(?:[\w-]+\.)+[a-z]{2,})"
+_MAIL = r"(?<![\w.+-])[\w.+-]{1,64}@(?P<host>(?:[\w-]+\.)+[a-z]{2,})"
 _SENDING = _any(
     rf"\b{_SENDS}\b(?:(?![.!?]\s)[^\n]){{0,160}}?{_SENSITIVE}",
     rf"{_SENSITIVE}\W+(?:\w+\W+){{0,3}}?(?:go|goes|belong|be sent|are sent|is sent)\W+to\b",
@@ -248,7 +248,7 @@ _FETCHES = (
     r"|source|execute|run|obey|pull|apply|consult)"
 )
 _FETCHING = rf"\b{_FETCHES}\b(?:(?![.!?]\s)[^\n]){{0,60}}?(?:{_WEB}|{_BARE_WEB})"
-_IMAGE = rf"!\[[^\]\n]*\]\(\s*{_WEB}"
+_IMAGE = rf"!\[[^\]\n]{{0,{REACH_CHARS}}}\]\(\s*{_WEB}"
 
 # The end of a path: what follows would make it another one.
 _PATH_END = r"(?=[\s;`\"',)]|\.(?:\s|$)|$)"
@@ -259,11 +259,12 @@ _COMMANDS = _any(
     r"\b(?:iex|invoke-expression)\s*\(",
     r"\b(?:base64\s+(?:-d|--decode)|curl|wget)\b[^\n]{0,80}?"
     r"(?:\||\bpiped?\b(?: \w+){0,2} (?:in)?to)\s*(?:a |the )?(?:sudo\s+)?(?:(?:ba|z|da)?sh|shell)\b",
-    r"\brm\s+(?:-\w+\s+)*-(?=\w*r)(?=\w*f)\w+\s+(?:--no-preserve-root\s+)?(?:/|~|\$home|\$\{home\})/?\*?" + _PATH_END,
+    r"\brm\s+(?:-\w+\s+){0,8}-(?=\w*r)(?=\w*f)\w+\s+(?:--no-preserve-root\s+)?(?:/|~|\$home|\$\{home\})/?\*?"
+    + _PATH_END,
     r"\bmkfs\.?\w*\s+/dev/|\bdd\s[^\n]{0,60}?of=/dev/(?:sd|nvme|disk|hd)|>\s*/dev/(?:sd|nvme|disk|hd)|:\(\)\s*\{\s*:\|:",
     r"/dev/tcp/|\b(?:nc|ncat)\b[^\n]{0,40}?\s-(?:e|c)\s",
     r"\bchmod\s+(?:-r\s+)?0?777\s+/" + _PATH_END,
-    r">>\s*\S*authorized_keys\b",
+    r">>[ \t]{0,9}[^\s>]{0,200}authorized_keys\b",
 )
 _ENCODED = r"(?i)(?<![\w/+])(?:[a-z0-9+/]{60,}={0,2}|(?:\\x[0-9a-f]{2}){12,}|[0-9a-f]{80,})(?![\w/+])"
 _DECODES = r"\b(?:decod\w*|base64|unhex\w*|atob|frombase64\w*|rot13|execut\w*|eval|run)\b"
@@ -271,7 +272,7 @@ _DECODES = r"\b(?:decod\w*|base64|unhex\w*|atob|frombase64\w*|rot13|execut\w*|ev
 _MARKUP = _any(
     r"<\|[\w:.-]{2,40}\|>|\[/?inst\]|<</?sys>>|\[/?(?:tool_calls|available_tools|tool_results)\]|<(?:start|end)_of_turn>",
     r"\[end of [\w ]{0,20}(?:memory|notes?|lessons?|results?|context|tool)[\w ]{0,12}\]",
-    r"(?:^|\n)\s*(?:human|user)\s?:[\s\S]{0,300}?\n\s*assistant\s?:",
+    r"(?:^|\n)[ \t]{0,40}(?:human|user)\s?:[\s\S]{0,300}?\n[ \t]{0,40}assistant\s?:",
     r"[\"']role[\"']\s*:\s*[\"']system[\"']\s*,\s*[\"']content[\"']",
     r"\[/(?:system|assistant|developer|instructions?)\]|\[(?:system|assistant)\]",
     r"</?(?:system|assistant|developer|human|tool_calls?|function_calls?|tool_use|tool_results?|invoke|antml:\w+"
@@ -375,9 +376,7 @@ def _steers(texts: Texts) -> bool:
 
 
 def _hides(texts: Texts) -> bool:
-    return not texts.raw.isascii() and any(
-        is_hidden(char) and not belongs(texts.raw, place) for place, char in enumerate(texts.raw)
-    )
+    return not texts.raw.isascii() and next(hidden_places(texts.raw), None) is not None
 
 
 def _looks_alike(texts: Texts) -> bool:

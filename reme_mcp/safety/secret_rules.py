@@ -29,6 +29,8 @@ MIN_TOKEN_CHARS = 8
 # A name is made of words: so long on average, with no more numbers and lone letters among them. Else it is strewn.
 MIN_WORD_CHARS = 3.0
 MAX_NUMBERS = 2
+# Of a JSON Web Token. Where no dot follows, a pattern without an end reads all that is left, at each "eyJ" anew.
+MAX_HEADER_CHARS = 1_000
 MAX_LONE_LETTERS = 1
 Found = re.Match[str]
 
@@ -241,7 +243,7 @@ RULES = (
         inside=True,
     ),
     Rule("age secret key", ("age-secret-key-",), r"AGE-SECRET-KEY-1[A-Z0-9]{40,}"),
-    Rule("json web token", ("eyj",), r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", _is_jwt),
+    Rule("json web token", ("eyj",), rf"eyJ[\w-]{{8,{MAX_HEADER_CHARS}}}\.[\w-]{{8,}}\.[\w-]*", _is_jwt),
     # Clouds.
     Rule(
         "aws access key",

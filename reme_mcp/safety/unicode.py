@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Set
 
 
 def visible(text: str) -> str:
     """Return a text with what hides in it spelled out, so that a person sees what a model would read."""
-    return "".join(
-        f"\\u{{{ord(char):x}}}" if is_hidden(char) and not belongs(text, place) else char
-        for place, char in enumerate(text)
-    )
+    places = set(hidden_places(text))
+    if not places:
+        return text
+    return "".join(f"\\u{{{ord(char):x}}}" if place in places else char for place, char in enumerate(text))
 
 
 # --- the forms of a text ---
@@ -47,26 +48,36 @@ _INVISIBLE = {
 _HIDDEN = _BIDI | _MARKS | _JOINERS | _SELECTORS | _TAGS | _INVISIBLE
 
 
+# England, Scotland and Wales: a black flag, five tags and their end.
+_FLAG = re.compile("\U0001f3f4[\U000e0061-\U000e007a]{5}\U000e007f")
+
+
 def is_hidden(char: str) -> bool:
     """Return whether a reader can't see the character."""
     return ord(char) in _HIDDEN
 
 
-def belongs(text: str, place: int) -> bool:
-    """Say whether a hidden character has a place where it stands: in a script that needs it, or in an emoji."""
+def hidden_places(text: str) -> Iterator[int]:
+    """Yield where a character hides that has no place there: no script needs it, and no emoji."""
+    hidden = [place for place, char in enumerate(text) if is_hidden(char)]
+    if not hidden:
+        return
+    is_written_to_the_left = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
+    in_flags = {place for flag in _FLAG.finditer(text) for place in range(*flag.span())}
+    for place in hidden:
+        if not _belongs(text, place, is_written_to_the_left=is_written_to_the_left, in_flags=in_flags):
+            yield place
+
+
+def _belongs(text: str, place: int, *, is_written_to_the_left: bool, in_flags: Set[int]) -> bool:
     code, before, after = ord(text[place]), text[place - 1 : place], text[place + 1 : place + 2]
     if code in _MARKS:
-        is_written_to_the_left = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
         return is_written_to_the_left and not any(map(is_hidden, before + after))
     if code in _JOINERS:
         return bool(before and after) and _joins(before) and _joins(after)
     if code in _SELECTORS:
         return bool(before) and unicodedata.category(before) in ("So", "Sm", "Sk", "Po", "Nd", "Lo", "Sc")
-    if code in _TAGS:
-        # The flags of England, Scotland and Wales: a black flag, five tags and their end.
-        flag = re.match("\U0001f3f4[\U000e0061-\U000e007a]{5}\U000e007f", text[text.rfind("\U0001f3f4", 0, place) :])
-        return flag is not None and place - text.rfind("\U0001f3f4", 0, place) < flag.end()
-    return False
+    return code in _TAGS and place in in_flags
 
 
 def _joins(char: str) -> bool:
@@ -84,9 +95,10 @@ def is_disguised(name: str) -> bool:
         return True
     runs = [run for run in re.split(r"[\W\d_]+", name) if run]
     latin = [run for run in runs if any("LATIN" in unicodedata.name(char, "") for char in run)]
+    of_latin = set(latin)
     for run in runs:
         twins = [char for char in run if char in _TWINS]
-        if twins and run in latin:
+        if twins and run in of_latin:
             return True
         # A whole part of such letters, in a name that is Latin otherwise.
         if len(run) > 1 and latin and len(twins) == len(run):

@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import anyio
-from mcp.server import NotificationOptions, Server
+from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
 from reme_mcp import __version__
@@ -28,13 +28,12 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server import prompts
-from reme_mcp.server.frames import answering_rubbish
+from reme_mcp.server.apps import EXTENSION, list_resources, read_resource
+from reme_mcp.server.frames import Answers, answering_rubbish
 from reme_mcp.server.prompts import get_prompt, list_prompts
 from reme_mcp.server.resources import (
     list_resource_templates,
-    list_resources,
     listen_for_changes,
-    read_resource,
     subscribe,
     unsubscribe,
 )
@@ -65,13 +64,20 @@ async def open_state(
         background.cancel_scope.cancel()
 
 
-def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Server[State]:
-    """Return a server that runs on the state which `state` opens."""
+def make_server(
+    state: Callable[[], AbstractAsyncContextManager[State]], *, subscriptions: bool = True
+) -> Server[State]:
+    """Return a server that runs on the state which `state` opens.
+
+    Args:
+        state: Opens what it runs on.
+        subscriptions: Promise to tell of changes. Without sessions a replica knows of its own changes only.
+    """
 
     def lifespan(_: Server[State]) -> AbstractAsyncContextManager[State]:
         return state()
 
-    return Server(
+    server: Server[State] = Server(
         "reme-mcp",
         version=__version__,
         title="ReMe",
@@ -83,20 +89,23 @@ def make_server(state: Callable[[], AbstractAsyncContextManager[State]]) -> Serv
         on_list_resources=list_resources,
         on_list_resource_templates=list_resource_templates,
         on_read_resource=read_resource,
-        on_subscribe_resource=subscribe,
-        on_unsubscribe_resource=unsubscribe,
-        on_subscriptions_listen=listen_for_changes,
+        on_subscribe_resource=subscribe if subscriptions else None,
+        on_unsubscribe_resource=unsubscribe if subscriptions else None,
+        on_subscriptions_listen=listen_for_changes if subscriptions else None,
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
     )
+    # What a client has to have declared, too, before it is told of an App.
+    server.extensions[EXTENSION] = {}
+    return server
 
 
 async def serve_stdio(settings: Settings) -> None:
     """Serve one client over stdin and stdout until it closes them."""
     server = build_server(settings)
-    options = server.create_initialization_options(NotificationOptions(resources_changed=True))
+    options = server.create_initialization_options()
     async with (
         stdio_server() as (read_stream, write_stream),
-        answering_rubbish(read_stream, write_stream) as messages,
+        answering_rubbish(read_stream, answers := Answers(write_stream)) as messages,
     ):
-        await server.run(messages, write_stream, options)
+        await server.run(messages, answers, options)

@@ -16,14 +16,26 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
 
 import anyio
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
-from mcp.types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
+from mcp.types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
 from pydantic import ValidationError
 
 SHOWN_CHARS = 100
+# How long a client that has left is still worked for: what was read is finished.
+LEAVE_S = 5.0
 
 _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
@@ -31,24 +43,74 @@ _ESCAPE = re.compile(
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\]:,]|[^\s"{}\[\]:,]+')
 
 
+class Answers:
+    """The stream of answers, which knows to which requests none has been given yet."""
+
+    def __init__(self, stream: WriteStream[SessionMessage]) -> None:
+        self._stream = stream
+        self._open: set[int | str] = set()
+        self._given = anyio.Event()
+
+    def expect(self, item: SessionMessage | Exception) -> None:
+        """Know of a request. Who listens for changes gets no answer."""
+        message = item.message if isinstance(item, SessionMessage) else None
+        if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":
+            self._open.add(message.id)
+
+    async def all_given(self) -> None:
+        """Wait until each request has its answer."""
+        while self._open:
+            await self._given.wait()
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Send a message."""
+        await self._stream.send(item)
+        if isinstance(item.message, JSONRPCResponse | JSONRPCError) and item.message.id is not None:
+            self._open.discard(item.message.id)
+            self._given.set()
+            self._given = anyio.Event()
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Answers:
+        """Open the stream."""
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        """Close the stream."""
+        return await self._stream.__aexit__(kind, exc, trace)
+
+
 @asynccontextmanager
 async def answering_rubbish(
-    read_stream: ReadStream[SessionMessage | Exception], write_stream: WriteStream[SessionMessage]
+    read_stream: ReadStream[SessionMessage | Exception], write_stream: Answers
 ) -> AsyncIterator[ReadStream[SessionMessage | Exception]]:
-    """Yield the messages of `read_stream`; what is none is answered on `write_stream`."""
+    """Yield the messages of `read_stream`; what is none is answered on `write_stream`.
+
+    They end when `read_stream` has ended and `answers` has seen an answer to each request, or after `LEAVE_S`.
+    """
     sender, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
 
     async def pass_on() -> None:
         async with sender:
             async for item in read_stream:
                 if not isinstance(item, ValidationError):
+                    write_stream.expect(item)
                     await sender.send(item)
                     continue
                 for message in read_again(item):
                     if isinstance(message, JSONRPCError):
                         await write_stream.send(SessionMessage(message))
                     else:
+                        write_stream.expect(SessionMessage(message))
                         await sender.send(SessionMessage(message))
+            with anyio.move_on_after(LEAVE_S):
+                await write_stream.all_given()
 
     async with anyio.create_task_group() as tasks, messages:
         tasks.start_soon(pass_on)

@@ -7,9 +7,7 @@ Does not know: how notes are found.
 
 from __future__ import annotations
 
-from mcp.shared.exceptions import MCPError
 from mcp.types import (
-    INVALID_PARAMS,
     GetPromptRequestParams,
     GetPromptResult,
     ListPromptsResult,
@@ -22,7 +20,7 @@ from mcp.types import (
 
 from reme_mcp.distill.brief import WHAT_TO_WRITE
 from reme_mcp.errors import InvalidInput, NotFound
-from reme_mcp.server.state import Context, caller_access, caller_source
+from reme_mcp.server.state import Context, caller_access, caller_source, protocol_error
 
 # --- prompts ---
 
@@ -53,6 +51,8 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
     task = (params.arguments or {}).get("task", "")
     access = caller_access(context)
     try:
+        if params.name not in (prompt.name for prompt in PROMPTS):
+            raise NotFound(f"no prompt {params.name!r}; there are {', '.join(prompt.name for prompt in PROMPTS)}")
         if not task.strip():
             raise InvalidInput("task is missing; give the task in your words")
         if params.name == "start_task":
@@ -61,12 +61,10 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
                 task, workspace=access.workspace(None), source=caller_source(context, access)
             )
             text = start_task(task, recalled.guidance)
-        elif params.name == "reflect":
-            text = reflect(task)
         else:
-            raise NotFound(f"no prompt {params.name!r}; there are {', '.join(prompt.name for prompt in PROMPTS)}")
-    except InvalidInput as exc:
-        raise MCPError(INVALID_PARAMS, str(exc)) from exc
+            text = reflect(task)
+    except Exception as exc:
+        raise protocol_error(exc, "prompts/get", access) from exc
     return GetPromptResult(messages=[PromptMessage(role="user", content=TextContent(type="text", text=text))])
 
 

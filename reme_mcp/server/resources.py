@@ -37,7 +37,7 @@ from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import Experience, ReceiptLine
-from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access, caller_source
+from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access, caller_source, protocol_error
 from reme_mcp.server.subscriptions import Target
 from reme_mcp.text import clean
 
@@ -110,8 +110,8 @@ async def read_resource(context: Context, params: ReadResourceRequestParams) -> 
     access = caller_access(context)
     try:
         content = await _resource(context, _named(uri, access), access)
-    except InvalidInput as exc:
-        raise MCPError(INVALID_PARAMS, str(exc), {"uri": uri}) from exc
+    except Exception as exc:
+        raise protocol_error(exc, "resources/read", access, uri=uri) from exc
     text = json.dumps(content, ensure_ascii=False, indent=1, default=str)
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, text=text, mime_type="application/json")])
 

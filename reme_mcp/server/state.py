@@ -7,19 +7,23 @@ Does not know: tools, resources.
 
 from __future__ import annotations
 
+import logging
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp.types import INVALID_PARAMS
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 
 from reme_mcp.auth.access import Access
-from reme_mcp.errors import Forbidden
+from reme_mcp.errors import Forbidden, InvalidInput, ReMeError
 from reme_mcp.memory.memory import Memory, Tell
 from reme_mcp.server.subscriptions import Subscriptions
 from reme_mcp.sources import source_of
+
+logger = logging.getLogger(__name__)
 
 # Long enough for the answer to `tools/list` to be on the wire before imports take the processor.
 WARM_UP_DELAY_S = 0.05
@@ -39,12 +43,14 @@ class State:
         subscriptions: Who wants to hear of changes.
         access_of: What the caller of a request may do.
         warm: Whether loading has begun.
+        app_key: What an App's calls bring; it stands in the App's document.
     """
 
     memory: Memory
     subscriptions: Subscriptions
     access_of: AccessOf
     warm: bool = False
+    app_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def warm_up(self) -> None:
         """Start loading store and model in the background, once."""
@@ -82,3 +88,29 @@ def caller_access(context: Context) -> Access:
         return context.lifespan_context.access_of(context)
     except Forbidden as exc:
         raise MCPError(INVALID_PARAMS, str(exc)) from exc
+
+
+def answer_to(exc: Exception, what: str, access: Access) -> str:
+    """Return what a caller is told of an error, whatever door it came in by; the log has the rest.
+
+    Args:
+        exc: Ours, or one that nobody has foreseen.
+        what: Was asked for.
+        access: Of the caller. What is about the machine, its folders and addresses, is nothing to its guests.
+    """
+    if isinstance(exc, InvalidInput) or (isinstance(exc, ReMeError) and not access.holder):
+        return f"{what}: {exc}"
+    if isinstance(exc, ReMeError):
+        logger.error("%s: %s", what, exc)
+        return f"{what}: the server can't do it at the moment; its log says why. Try again later."
+    logger.error("%s failed", what, exc_info=exc)
+    return f"{what} failed inside the server; its log (stderr) says why. Nothing else is affected."
+
+
+def protocol_error(exc: Exception, what: str, access: Access, **data: str) -> MCPError:
+    """Return the same as an error of the protocol, for what is not a tool."""
+    if isinstance(exc, MCPError):
+        return exc
+    if isinstance(exc, InvalidInput):
+        return MCPError(INVALID_PARAMS, str(exc), data or None)
+    return MCPError(INTERNAL_ERROR, answer_to(exc, what, access), data or None)

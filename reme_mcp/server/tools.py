@@ -9,7 +9,6 @@ Source: the MCP specification, revisions 2025-11-25 and 2026-07-28.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -29,15 +28,13 @@ from mcp.types import (
 from pydantic import BaseModel
 
 from reme_mcp.auth.access import Role
-from reme_mcp.errors import InvalidInput, ReMeError
 from reme_mcp.recall import notes
 from reme_mcp.schema import RateResult, RecallResult, RecordResult
+from reme_mcp.server import apps
 from reme_mcp.server.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.server.resources import announce_change
-from reme_mcp.server.state import Caller, Context, State, caller_access, caller_source
+from reme_mcp.server.state import Caller, Context, State, answer_to, caller_access, caller_source
 from reme_mcp.store.lock import on_wait
-
-logger = logging.getLogger(__name__)
 
 
 async def _recall(state: State, arguments: RecallArguments, caller: Caller) -> tuple[str, RecallResult]:
@@ -151,18 +148,24 @@ async def list_tools(context: Context, _: PaginatedRequestParams | None) -> List
     state = context.lifespan_context
     access = caller_access(context)
     state.warm_up()
-    return ListToolsResult(tools=[tool.listing() for tool in TOOLS if access.allows(tool.role)])
+    tools = [tool.listing() for tool in TOOLS if access.allows(tool.role)]
+    if apps.has_apps(context):
+        tools = [*map(apps.bound, tools), *apps.own_tools()]
+    return ListToolsResult(tools=tools)
 
 
 async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
     """Answer `tools/call`."""
     state = context.lifespan_context
     tool = _TOOL_BY_NAME.get(params.name)
-    if tool is None:
+    if tool is None and not (params.name in apps.TOOLS and apps.has_apps(context)):
         raise MCPError(INVALID_PARAMS, f"no tool {params.name!r}; there are {', '.join(_TOOL_BY_NAME)}")
     access = caller_access(context)
     state.warm_up()
     try:
+        if tool is None:
+            caller = Caller(caller_source(context, access), access, partial(_tell, context))
+            return await apps.call(state, params.name, params.arguments or {}, caller)
         access.demand(tool.role, tool.name)
         arguments = tool.arguments.read(params.arguments or {})
         arguments = arguments.model_copy(update={"workspace": access.workspace(arguments.workspace)})
@@ -173,17 +176,8 @@ async def call_tool(context: Context, params: CallToolRequestParams) -> CallTool
         on_wait.set(tell)
         caller = Caller(caller_source(context, access), access, tell)
         text, result = await tool.run(state, arguments, caller)
-    except ReMeError as exc:
-        if access.holder and not isinstance(exc, InvalidInput):
-            # It is about the machine, whose folders and addresses are nothing to its guests.
-            logger.error("%s: %s", tool.name, exc)
-            return _tool_error(f"{tool.name}: the server can't do it at the moment; its log says why. Try again later.")
-        return _tool_error(f"{tool.name}: {exc}")
-    except Exception:
-        logger.exception("%s failed", tool.name)
-        return _tool_error(
-            f"{tool.name} failed inside the server; its log (stderr) says why. Nothing else is affected."
-        )
+    except Exception as exc:  # noqa: BLE001  it is told in the words that fit its reader, and logged
+        return _tool_error(answer_to(exc, params.name, access))
     text = "\n\n".join(part for part in (text, arguments.note) if part)
     return CallToolResult(
         content=[TextContent(type="text", text=text)], structured_content=result.model_dump(mode="json")

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import re
+import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -43,6 +44,12 @@ async def _log(what: str) -> None:
 on_wait: ContextVar[Callable[[str], Awaitable[None]]] = ContextVar("on_wait", default=_log)
 
 
+def _mode(path: Path) -> int:
+    """Return the mode of a lock's file: private, but for a group that shares its folder."""
+    is_shared = path.parent.is_dir() and path.parent.stat().st_mode & stat.S_IWGRP
+    return 0o660 if is_shared else 0o600
+
+
 class ProcessLock:
     """Held by one task of one process; waiting polls the file every `POLL_S` seconds."""
 
@@ -54,7 +61,7 @@ class ProcessLock:
         self._wait_s = wait_s
         self._tasks = anyio.Lock()
         # A try that does not wait needs no thread, and is over before one has begun.
-        self._file = AsyncFileLock(path, poll_interval=POLL_S, run_in_executor=False)
+        self._file = AsyncFileLock(path, mode=_mode(path), poll_interval=POLL_S, run_in_executor=False)
 
     async def __aenter__(self) -> None:
         """Wait for the lock and hold it.

@@ -50,6 +50,7 @@ from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
 from reme_mcp.store.receipts import Receipts
+from reme_mcp.store.successes import Successes
 from reme_mcp.store.table_ledger import TableLedger
 from reme_mcp.store.tables import (
     all_of,
@@ -158,6 +159,7 @@ class Store(Attempts):
         self._new_lines = Batcher(lambda: adding, self._add_lines)
         self.activity_log = ActivityLog(self._ledger)
         self.receipts = Receipts(self._ledger)
+        self.successes = Successes(self._ledger)
 
     @classmethod
     async def open(cls, home: Path | Location, *, migrations: Sequence[Migration] = MIGRATIONS) -> Store:

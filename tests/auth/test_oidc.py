@@ -110,7 +110,7 @@ async def test_where_its_keys_are_may_be_said(provider: Provider) -> None:
         {"aud": "https://elsewhere.example.com"}, {"aud": None}, {"aud": []},
         {"iss": "https://evil.example"}, {"iss": None}, {"exp": 1},
         {"exp": None}, {"exp": "soon"}, {"nbf": 99999999999},
-        {"sub": None}, {"sub": 7},
+        {"sub": None}, {"sub": 7}, {"sub": ""}, {"sub": " "},
         {"workspace": None}, {"workspace": ""}, {"workspace": "*"}, {"workspace": "../team"}, {"workspace": []},
         {"workspace": ["team", "*"]}, {"workspace": {"team": 1}}, {"workspace": 3}, {"workspace": [["team"]]},
         {"scope": None}, {"scope": "openid"}, {"scope": "reme:owner"}, {"scope": "reader"}, {"scope": {"read": 1}},

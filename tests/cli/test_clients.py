@@ -32,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def args_in(file: Path) -> list[str]:
     """Return what the entry in a Cursor file gives to the program."""
     args: list[str] = json.loads(file.read_bytes())["mcpServers"]["reme"]["args"]
-    return args[2:] if args[:2] == ["-m", "reme_mcp"] else args
+    return args[3:] if args[:3] == ["-P", "-m", "reme_mcp"] else args
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)

@@ -326,7 +326,9 @@ def test_the_command_is_absolute_however_the_program_was_started(
     for started_as in ("bin/reme-mcp", str(script), "reme-mcp", "/x/reme_mcp/__main__.py"):
         assert installer.own_command(started_as, str(python)) == Entry(str(script))
     script.unlink()
-    assert installer.own_command("/x/reme_mcp/__main__.py", "bin/python") == Entry(str(python), ("-m", "reme_mcp"))
+    assert installer.own_command("/x/reme_mcp/__main__.py", "bin/python") == Entry(
+        str(python), ("-P", "-m", "reme_mcp")
+    )
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,9 @@ async def _rate_by_name(one: Client, found: Found) -> str:
 
 
 async def _record_with_receipt(one: Client, found: Found) -> str:
-    return await refusal(one, "record_trajectory", task=TASK, outcome="failure", receipt=found.receipt, experiences=[])
+    said = await call(one, "record_trajectory", task=TASK, outcome="failure", receipt=found.receipt, experiences=[])
+    assert said["settled"] == []
+    return json.dumps(said)
 
 
 async def _record_by_name(one: Client, found: Found) -> str:
@@ -208,8 +210,8 @@ async def test_what_exists_elsewhere_and_what_exists_nowhere_get_the_same_answer
         nowhere = await refusal(one, "rate_experience", experience_id="e-bbbbbbbbbb", helpful=True)
         assert there.replace(found.experience, "?") == nowhere.replace("e-bbbbbbbbbb", "?")
         ours = await refusal(one, "recall_experiences", task=TASK, workspace="ours")
-        none = await refusal(one, "recall_experiences", task=TASK, workspace="none")
-        assert ours.replace("ours", "?") == none.replace("none", "?")
+        none = await refusal(one, "recall_experiences", task=TASK, workspace="nowhere")
+        assert ours.replace("ours", "?") == none.replace("nowhere", "?")
 
 
 # --- with a token that may only read ---

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from filelock import FileLock
 
 from reme_mcp.cli.main import cli
 from reme_mcp.clients.plugin import files
@@ -329,7 +330,8 @@ def test_a_home_that_is_none_is_one_line(hook: Hook, home: Path) -> None:
 def test_a_prompt_goes_on_without_notes_when_the_budget_is_spent(hook: Hook, run: Run, home: Path) -> None:
     lesson = {"task": "x", "outcome": "success", "experiences": [draft(0)]}
     run("record", "-", given=json.dumps(lesson).encode())
-    with FileLock(home / "pool-receipts.lock"):
+    with closing(sqlite3.connect(home / "pool" / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
         done = hook(prompt(), "--set", "capture.prompt_budget_s=2")
         assert time.monotonic() - started < DEADLINE_S / 2

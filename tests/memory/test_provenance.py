@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from mcp import Client
 from mcp.types import Implementation, TextContent, TextResourceContents
@@ -54,33 +55,71 @@ async def read(one: Client, uri: str) -> Any:
     return json.loads(content.text)
 
 
+async def only(settings: Settings) -> Experience:
+    """Return the one experience of the pool."""
+    async with Memory.open(settings) as memory:
+        (found,) = await memory.pool.page()
+    return found
+
+
+def claimed(found: Experience, claim: str) -> object:
+    """Return what is stored of what a record claimed; of a time only whether it is of today."""
+    value = getattr(found, claim)
+    return now() - value < timedelta(hours=1) if claim == "created_at" else value
+
+
+def believed(answer: dict[str, Any], claim: str, *, source: str) -> object:
+    """Return what the server itself says in the place of a claim."""
+    (id,) = answer["added"]
+    own: dict[str, object] = {
+        "id": id,
+        "source": source,
+        "author": "assistant",
+        "created_at": True,
+        "origins": (),
+        "status": "active",
+        "status_reason": "",
+        "pinned": False,
+        "trajectory_ids": (answer["trajectory_id"],),
+        "frequency": 0,
+        "utility": 0,
+    }
+    return own[claim]
+
+
 # --- over MCP ---
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("claim", CLAIMS)
-async def test_a_lesson_of_a_client_that_speaks_of_itself_is_refused(settings: Settings, claim: str) -> None:
+async def test_a_lesson_that_speaks_of_itself_is_kept_and_not_believed(settings: Settings, claim: str) -> None:
     async with named(settings, "a-client") as one:
-        answer = await recorded(one, experiences=[draft(0, **{claim: CLAIMS[claim]}), draft(1)])
-        assert len(answer["added"]) == 1
-        assert [claim in refused["reason"] for refused in answer["rejected"]] == [True]
+        answer = await recorded(one, experiences=[draft(0, **{claim: CLAIMS[claim]})])
+        assert f"there is no field {claim!r}" in " ".join(answer["notes"])
+    assert claimed(await only(settings), claim) == believed(answer, claim, source="a-client")
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("tool", ["record_trajectory", "rate_experience", "recall_experiences"])
 async def test_a_call_cannot_say_who_calls_or_when(settings: Settings, tool: str) -> None:
-    needed: dict[str, dict[str, object]] = {
-        "record_trajectory": {"task": TASK, "outcome": "success", "experiences": [draft()]},
-        "rate_experience": {"experience_id": "e-bcdfghjkmn", "helpful": True},
-        "recall_experiences": {"task": TASK},
-    }
     async with named(settings, "a-client") as one:
-        for claim in ("source", "created_at", "author"):
-            answer = await one.call_tool(tool, {**needed[tool], claim: "cli"})
-            assert answer.is_error
-            assert isinstance(answer.content[0], TextContent)
-            assert claim in answer.content[0].text
-        assert (await read(one, "reme://experiences"))["experiences"] == []
+        first = await recorded(one, experiences=[draft()])
+        needed: dict[str, dict[str, object]] = {
+            "record_trajectory": {"task": TASK, "outcome": "success", "experiences": []},
+            "rate_experience": {"experience_id": first["added"][0], "helpful": True},
+            "recall_experiences": {"task": draft()["when_to_use"]},
+        }
+        for claim, value in (("source", "cli"), ("created_at", LONG_AGO), ("author", "a person")):
+            answer = await one.call_tool(tool, {**needed[tool], claim: value})
+            assert not answer.is_error
+            assert isinstance(answer.content[-1], TextContent)
+            assert f"there is no such argument: {claim}" in answer.content[-1].text
+    async with Memory.open(settings) as memory:
+        entries = await memory.pool.log()
+        recalls = await memory.pool.recalls(first["added"][0])
+    assert {entry.source for entry in entries} == {"a-client"}
+    assert {line.source for line in recalls} <= {"a-client"}
+    assert min(entry.created_at for entry in entries) > datetime.fromisoformat(LONG_AGO) + timedelta(days=1)
 
 
 @pytest.mark.anyio
@@ -123,18 +162,19 @@ async def test_a_client_cannot_pass_for_something_else_by_its_name(settings: Set
 # --- from the command line ---
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_a_line_of_the_command_line_cannot_speak_of_itself_either(run: Run, claim: str) -> None:
-    record = {"task": TASK, "outcome": "success", "experiences": [draft()]}
-    if claim != "trajectory_ids":
-        done = run("record", "-", given=json.dumps(record | {claim: CLAIMS[claim]}))
-        assert done.exit_code == 1
-        assert claim in done.stderr
+async def test_a_line_of_the_command_line_cannot_speak_of_itself_either(
+    run: Run, settings: Settings, claim: str
+) -> None:
     lesson = draft(0, **{claim: CLAIMS[claim]})
-    answer = json.loads(run("record", "-", "--json", given=json.dumps(record | {"experiences": [lesson]})).stdout)
-    assert answer["added"] == []
-    assert claim in answer["rejected"][0]["reason"]
-    assert json.loads(run("list", "--json").stdout) == []
+    record: dict[str, object] = {"task": TASK, "outcome": "success", "experiences": [lesson]}
+    if claim != "trajectory_ids":
+        record[claim] = CLAIMS[claim]
+    done = await anyio.to_thread.run_sync(lambda: run("record", "-", "--json", given=json.dumps(record)))
+    answer = json.loads(done.stdout)
+    assert f"there is no field {claim!r}" in " ".join(answer["notes"])
+    assert claimed(await only(settings), claim) == believed(answer, claim, source="cli")
 
 
 # --- in files ---

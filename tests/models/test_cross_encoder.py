@@ -75,7 +75,7 @@ def test_the_cross_encoder_s_order_takes_the_place_of_the_relevance_and_the_corr
     experiences = [experience("e-a"), experience("e-b"), experience("e-c", tools_used=("kubectl",))]
     text = Hits.of_text([("e-a", 3.0), ("e-b", 2.0), ("e-c", 1.0)], reach=50)
     settings = Settings().recall
-    ranked = rank(experiences, text, None, tools=["ssh"], settings=settings, at=LEARNED)
+    ranked = rank(experiences, text, None, tools=["ssh"], settings=settings, base_rate=0.5, at=LEARNED)
     again = reread(ranked, [-4.0, -2.0, 0.0], settings=settings)
     assert {item.experience.id: item.reread_relevance for item in again} == {"e-a": 0, "e-b": 0.5, "e-c": 1}
     assert [item.relevance for item in again] == [item.reread_relevance for item in again]

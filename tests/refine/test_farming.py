@@ -94,7 +94,9 @@ async def test_a_receipt_is_settled_by_whoever_got_it(server: Hosted) -> None:
         nothing = await refusal(one, "rate_experience", experience_id=id, helpful=False, receipt="r-nothing")
         assert said.replace(receipt, "r-nothing") == nothing
         failed = {"task": TASK, "outcome": "failure", "experiences": []}
-        assert "no receipt" in await refusal(one, "record_trajectory", receipt=receipt, **failed)
+        answer = await call(one, "record_trajectory", receipt=receipt, **failed)
+        assert answer["settled"] == []
+        assert [note.startswith("no receipt") for note in answer["notes"]] == [True]
     # The same holder through another client, and the person at the machine.
     async with server.client(alice, by="sse") as one:
         rated = await call(one, "rate_experience", experience_id=id, helpful=True, receipt=receipt)

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from reme_mcp.refine.rules import (
     archive,
+    base_rate,
     count,
+    is_objected_to,
     prune_reason,
     restore,
     settle_by_outcome,
     settle_by_rating,
     should_prune,
     should_prune_by_raters,
+    track_record,
     voices_on,
 )
 from reme_mcp.schema import Outcome, Rater, ReceiptLine, Tally, Verdicts
@@ -274,3 +277,27 @@ def test_two_holders_are_two_voices_however_an_identity_provider_calls_them(one:
     assert "" not in map(rater_of, sources)
     assert not may_speak_for(*sources)
     assert may_speak_for(sources[0], source_of("cursor", one))
+
+
+@pytest.mark.parametrize("base", [0.3, 0.5, 0.7, 0.9])
+def test_a_track_record_is_neutral_untested_and_sinks_with_failures(base: float) -> None:
+    def record(frequency: int, utility: int, rated_unhelpful: int = 0) -> float:
+        one = experience(frequency=frequency, utility=utility, rated_unhelpful=rated_unhelpful)
+        return track_record(one, base)
+
+    assert record(0, 0) == 0
+    assert record(3, 0) == pytest.approx(-0.6)
+    assert -1 < record(20, 0) < record(3, 0) < record(1, 0) < 0 <= record(1, 1) <= record(200, 200) < 1
+    assert record(200, 200) > 0
+    # A rating weighs more than an outcome.
+    assert record(1, 0, rated_unhelpful=1) < record(1, 0)
+
+
+def test_an_objection_stands_until_as_many_say_that_it_helped() -> None:
+    assert is_objected_to(experience(rated_unhelpful=1))
+    assert not is_objected_to(experience(rated_unhelpful=1, rated_helpful=1))
+
+
+@pytest.mark.parametrize(("succeeded", "attempts", "rate"), [(0, 0, 0.5), (8, 8, 0.9), (0, 8, 0.1)])
+def test_the_base_rate_is_never_sure(succeeded: int, attempts: int, rate: float) -> None:
+    assert base_rate(succeeded, attempts) == rate

@@ -221,3 +221,22 @@ def test_a_client_of_another_make_uses_all_three_tools(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=DEADLINE_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+async def test_what_was_read_is_finished_when_the_client_leaves(tmp_path: Path) -> None:
+    parts: list[dict[str, Any]] = [
+        {"id": 0, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {},
+         "clientInfo": {"name": "by-hand", "version": "1"}}},
+        {"method": "notifications/initialized"},
+        {"id": 1, "method": "tools/call", "params": {"name": "record_trajectory", "arguments": {
+         "task": TASK, "outcome": "success", "experiences": [LESSON]}}},
+    ]  # fmt: skip
+    given = b"".join(json.dumps({"jsonrpc": "2.0", **part}).encode() + b"\n" for part in parts)
+    command = [sys.executable, "-m", "reme_mcp"]
+    environ = environment(tmp_path / "home")
+    done = subprocess.run(  # noqa: ASYNC221
+        command, input=given, env=environ, cwd=tmp_path, capture_output=True, timeout=DEADLINE_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers = {one["id"]: one for one in map(json.loads, done.stdout.splitlines()) if "id" in one}
+    assert answers[1]["result"]["structuredContent"]["added"]

@@ -237,6 +237,8 @@ async def test_the_prompts_carry_memory_and_ask_for_it(settings: Settings) -> No
         assert "record_trajectory" in texts[1]
         with pytest.raises(MCPError, match="task is missing"):
             await one.get_prompt("reflect", {"task": " "})
+        with pytest.raises(MCPError, match="no prompt 'start'; there are start_task, reflect"):
+            await one.get_prompt("start")
 
 
 async def test_a_subscriber_of_today_hears_what_changed(settings: Settings) -> None:

@@ -932,10 +932,16 @@ async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
         for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"))
         utility = 0
+
+        async def compact(delay_s: float) -> None:
+            await anyio.sleep(delay_s)
+            await store.compaction.run()
+
         with anyio.fail_after(240):
             while not store.compaction._preempted:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(store.compaction.run)
+                    # Each time at another moment of a write: only in a part of it do the two meet.
+                    tasks.start_soon(compact, utility // EVERY_WRITES % 40 / 1000)
                     for _ in range(EVERY_WRITES):
                         utility += 1
                         await put(

@@ -252,7 +252,7 @@ def test_what_stands_inside_a_torn_entry_is_no_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")], ids=str
+    ("pack", "name"), [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")], ids=["gz", "bz2", "xz"]
 )
 def test_a_compressed_file_is_named_as_such(pack: Callable[[bytes], bytes], name: str) -> None:
     with pytest.raises(InvalidInput, match=rf"the file is compressed \({name}\); unpack it first"):

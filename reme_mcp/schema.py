@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
-SearchMode = Literal["text", "vector", "cross_encoder"]
+SearchMode = Literal["text", "vector"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
 Rule = Literal["handed_out", "floor", "limit", "token_budget"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
@@ -476,7 +476,6 @@ class RankingNumbers(BaseModel):
     text_relevance: float
     vector_relevance: float | None
     neighbour_relevance: float
-    reread_relevance: float | None
     similarity: float | None
     confidence: float
     frequency: int

@@ -44,7 +44,7 @@ OWNERS = {
     "lancedb": {"store"},
     "sqlite3": {"store.sqlite_ledger"},
     "pyarrow": {"store"},
-    "fastembed": {"models.embedder", "models.cross_encoder"},
+    "fastembed": {"models.embedder"},
     "onnxruntime": {"models.embedder"},
     "loguru": {"models.embedder"},
     "openai": {"models.endpoint"},

@@ -11,7 +11,7 @@ import pytest
 from tests.benchmarks.effect import __main__ as effect
 from tests.benchmarks.effect import plot
 from tests.benchmarks.effect.memory import random_notes
-from tests.benchmarks.effect.players import written_calls
+from tests.benchmarks.effect.players import with_notes, written_calls
 from tests.benchmarks.effect.statistics import compare, detectable
 from tests.benchmarks.effect.tasks import Call, is_solved, read_tasks
 
@@ -125,12 +125,32 @@ def test_random_notes_are_as_long_as_asked_and_come_from_the_pool() -> None:
     [
         'Sure. <tool_call>\n{"name": "ls", "arguments": {"a": true}}\n</tool_call>',
         'I call it:\n```json\n{"name": "ls", "arguments": {"a": true}}\n```',
+        '{{"name": "ls", "arguments": {"a": true}}}}',
     ],
-    ids=["tags", "fence"],
+    ids=["tags", "fence", "a brace too many"],
 )
 def test_a_call_that_a_model_wrote_into_its_text_is_read_as_json(text: str) -> None:
     assert written_calls(text) == [("written-0", "ls", '{"a": true}')]
     assert written_calls("<tool_call>{broken</tool_call> __import__('os')") == []
+
+
+def test_all_calls_that_a_model_wrote_are_read_in_their_order() -> None:
+    text = '{{"name": "cd", "arguments": {"to": "a"}}, {"name": "ls", "arguments": {}}, {"name": "no call"}}'
+    assert [(name, arguments) for _, name, arguments in written_calls(text)] == [("cd", '{"to": "a"}'), ("ls", "{}")]
+
+
+def test_notes_stand_before_what_the_user_says_and_nowhere_else() -> None:
+    messages = [
+        {"role": "system", "content": "work"},
+        {"role": "user", "content": "go"},
+        {"role": "user", "content": "on"},
+    ]
+    said = [str(message["content"]) for message in with_notes(messages, "take the left door")]
+    assert said[0] == "work"
+    assert said[1].endswith("go")
+    assert "take the left door" in said[1]
+    assert said[2] == "on"
+    assert with_notes(messages, "") == messages
 
 
 def test_the_plot_shows_every_arm() -> None:

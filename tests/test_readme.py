@@ -29,7 +29,7 @@ RECORD = {"task": "Deploy the blog", "outcome": "failure", "experiences": [LESSO
 # What stands in the README for something of the reader's own.
 STAND_INS = {r"\be-[a-z0-9]{10}\b": "{id}", r"/mnt/usb\b": "{folder}"}
 # These wait for a client or ask for what a test has not; each with its reason.
-NOT_RUN = {"serve": "it waits for a client", "ui": "it waits for a browser", "demo": "test_cli.py plays it"}
+NOT_RUN = {"serve": "it waits for a client", "ui": "it waits for a browser", "demo": "test_main.py plays it"}
 
 
 def lines() -> Iterator[str]:

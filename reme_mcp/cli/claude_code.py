@@ -113,7 +113,7 @@ def _within_budget(
             "embedder": settings.embedder.model_copy(update={"provider": "none"}),
             "llm": settings.llm.model_copy(update={"base_url": ""}),
             "recall": settings.recall.model_copy(
-                update={"cross_encoder": "", "token_budget": min(settings.recall.token_budget, MAX_NOTES_TOKENS)}
+                update={"token_budget": min(settings.recall.token_budget, MAX_NOTES_TOKENS)}
             ),
         }
     )

@@ -17,7 +17,7 @@ def demo(keep: Path | None) -> None:
     from reme_mcp.cli.story import StoryError, play
 
     try:
-        anyio.run(play, keep)
+        anyio.run(play, keep, click.echo)
     except* StoryError as group:
         failure: BaseException = group
         while isinstance(failure, BaseExceptionGroup):

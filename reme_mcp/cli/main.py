@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -170,7 +171,12 @@ def main() -> None:
     """Run the command line; what the console script calls."""
     for stream in (sys.stdout, sys.stderr):
         make_writable(stream)
-    cli(prog_name="reme-mcp")
+    try:
+        cli(prog_name=PROGRAM)
+    except* BrokenPipeError:
+        # Whoever reads has enough, as `head` does; click knows this error, but not inside a group.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 SHELLS = ("bash", "zsh", "fish")

@@ -7,6 +7,7 @@ Does not know: whether a folder exists, a model loads or an endpoint answers.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tomllib
@@ -19,8 +20,10 @@ import platformdirs
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from reme_mcp.config.settings import Section, Settings, machine_folder
+from reme_mcp.config.settings import RETIRED, Section, Settings, machine_folder
 from reme_mcp.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 ENV_PREFIX = "REME_MCP_"
 FILE_VARIABLE = "REME_MCP_CONFIG"
@@ -66,7 +69,8 @@ def load_settings(
     """
     fields = _fields()
     keys = {key: key for key in fields}
-    variables = {ENV_PREFIX + key.replace(".", "_").upper(): key for key in fields}
+    variables = {_variable(key): key for key in fields}
+    retired = {*RETIRED, *map(_variable, RETIRED)}.__contains__
     in_environ = {name: value for name, value in environ.items() if name.startswith(ENV_PREFIX)}
     named_file = in_environ.pop(FILE_VARIABLE, "")
     variables[FILE_VARIABLE] = ""  # no setting, but a name to suggest
@@ -85,7 +89,11 @@ def load_settings(
         ("environment ", variables, in_environ, False),
         ("command line --set ", keys, overrides, False),
     ):
-        problems += [f"{source}{name}: {_unknown(name, names)}" for name in values if name not in names]
+        for name in values:
+            if retired(name):
+                logger.warning("%s%s: is no setting any more and changes nothing; take it out", source, name)
+            elif name not in names:
+                problems.append(f"{source}{name}: {_unknown(name, names)}")
         layer = {
             names[name]: _Given(value, f"{source}{name}{_shown(value, fields[names[name]])}")
             for name, value in values.items()
@@ -132,7 +140,7 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
         raise ConfigError(f"{path}: is not UTF-8 (byte {exc.start + 1}); save it as UTF-8") from exc
     except ValueError as exc:
         raise ConfigError(f"{path}: is not TOML: {exc}") from exc
-    sections = _sections()
+    sections = {*_sections(), *(key.split(".")[0] for key in RETIRED)}
     values: dict[str, object] = {}
     for name, value in tables.items():
         if isinstance(value, dict) and (value or name in sections):
@@ -174,6 +182,11 @@ def _fields() -> dict[str, FieldInfo]:
     for name, section in sections.items():
         fields |= {f"{name}.{key}": field for key, field in section.model_fields.items()}
     return fields
+
+
+def _variable(key: str) -> str:
+    """Return the environment variable of a dotted key."""
+    return ENV_PREFIX + key.replace(".", "_").upper()
 
 
 def _tree(given: Mapping[str, _Given]) -> dict[str, object]:

@@ -111,6 +111,28 @@ def _pattern(pattern: str) -> str:
     return pattern
 
 
+# Keys that were settings once: each is a named constant beside its formula now. They are passed over, and told.
+RETIRED = frozenset(
+    {
+        "embedder.batch_size",
+        "recall.candidates",
+        "recall.cross_encoder",
+        "recall.vector_weight",
+        "recall.neighbour_weight",
+        "recall.helpfulness_weight",
+        "recall.confidence_weight",
+        "recall.freshness_weight",
+        "recall.half_life_days",
+        "record.max_experiences",
+        "dedup.min_cosine",
+        "dedup.min_text_overlap",
+        "dedup.min_agreement",
+        "dedup.min_task_cosine",
+        "dedup.min_task_overlap",
+    }
+)
+
+
 # --- the settings ---
 
 
@@ -132,7 +154,6 @@ class EmbedderSettings(Section):
     base_url: Annotated[str, AfterValidator(_base_url)] = ""
     api_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
     timeout_s: Annotated[float, Field(gt=0, le=600, description="more than 0 and at most 600")] = 30.0
-    batch_size: Annotated[int, _between(1, 256)] = 32
 
     @model_validator(mode="after")
     def _endpoint_has_an_address(self) -> Self:
@@ -172,20 +193,12 @@ class LLMSettings(Section):
 
 
 class RecallSettings(Section):
-    """How much a recall hands out and what its ranking is made of."""
+    """How much a recall hands out, and what a model behind the server does with it."""
 
     limit: Annotated[int, _between(1, 20)] = 5
     token_budget: Annotated[int, _between(100, 20_000)] = 1_000
-    candidates: Annotated[int, _between(10, 500)] = 50
-    cross_encoder: str = ""
-    vector_weight: Annotated[float, _between(0, 1)] = 0.6
-    neighbour_weight: Annotated[float, _between(0, 0.5)] = 0.2
     floor: bool = True
     min_similarity: Annotated[float, _between(0, 1)] = 0.0
-    helpfulness_weight: Annotated[float, _between(0, 0.5)] = 0.3
-    confidence_weight: Annotated[float, _between(0, 0.5)] = 0.02
-    freshness_weight: Annotated[float, _between(0, 0.5)] = 0.01
-    half_life_days: Annotated[float, _between(1, 3_650)] = 90.0
     rerank: bool = False
     rewrite: bool = False
     llm_deadline_s: Annotated[float, Field(gt=0, le=60, description="more than 0 and at most 60")] = 4.0
@@ -195,23 +208,12 @@ class RecordSettings(Section):
     """How much one trajectory may bring."""
 
     max_transcript_chars: Annotated[int, _between(1_000, 10_000_000)] = 1_000_000
-    max_experiences: Annotated[int, _between(1, 20)] = 6
 
 
 class JudgeSettings(Section):
     """How good the judge must find an experience, where a model distils: 0 none, 0.25 weak, 0.5 fair, 0.75 good, 1."""
 
     min_verdict: Annotated[float, _between(0, 1)] = 0.5
-
-
-class DedupSettings(Section):
-    """From where on two experiences, or two tasks, are the same one."""
-
-    min_cosine: Annotated[float, _between(0.5, 1)] = 0.93
-    min_text_overlap: Annotated[float, _between(0.3, 1)] = 0.6
-    min_agreement: Annotated[float, _between(0.1, 1)] = 0.3
-    min_task_cosine: Annotated[float, _between(0.5, 1)] = 0.97
-    min_task_overlap: Annotated[float, _between(0.3, 1)] = 0.9
 
 
 class RefineSettings(Section):
@@ -321,7 +323,6 @@ class Settings(Section):
     recall: RecallSettings = Field(default_factory=RecallSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
-    dedup: DedupSettings = Field(default_factory=DedupSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

@@ -13,7 +13,6 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from reme_mcp.config.settings import DedupSettings
 from reme_mcp.distill import difference
 from reme_mcp.schema import Experience, ExperienceDraft, task_key
 
@@ -27,6 +26,27 @@ _NAME = re.compile(r"\b\w+(?:[_.]\w+|(?<=[a-z])[A-Z]\w*)+")
 REMEMBERED_TEXTS = 256
 # Two texts that have less in common are not made one by a synonym.
 MIN_AGREEMENT_FOR_SYNONYMS = 0.25
+# From where on two tasks are one, whose attempts are compared: by their vectors, or by wording where there are none.
+MIN_TASK_COSINE = 0.97
+MIN_TASK_OVERLAP = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """From where on two lessons are compared word by word; reaching one of the three is enough.
+
+    Attributes:
+        min_cosine: Of the two lessons' vectors.
+        min_text_overlap: Share of the wording (groups of three characters) that is the same.
+        min_agreement: Share of the telling words that have a counterpart.
+    """
+
+    min_cosine: float = 0.93
+    min_text_overlap: float = 0.6
+    min_agreement: float = 0.3
+
+
+NEARNESS = Nearness()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +62,8 @@ def find_twin(
     candidate: Experience,
     others: Iterable[Experience],
     cosines: Mapping[str, float],
-    settings: DedupSettings,
     *,
+    nearness: Nearness = NEARNESS,
     synonyms: Container[frozenset[str]] = frozenset(),
 ) -> Twin | None:
     """Return the closest of `others` that says all that `candidate` says; else the one that it corrects, or `None`.
@@ -56,7 +76,7 @@ def find_twin(
         candidate: Not yet stored.
         others: What a search for it found, or the rest of its batch.
         cosines: Similarity of the lessons by id, for those that have vectors.
-        settings: Thresholds; reaching one is enough.
+        nearness: From where on they are compared.
         synonyms: Pairs of words that a model finds near enough in meaning.
     """
 
@@ -75,14 +95,14 @@ def find_twin(
             continue
         overlap, cosine = text_overlap(*texts), cosines.get(other.id, 0.0)
         agreement = difference.agreement(*texts, are_near)
-        if overlap < settings.min_text_overlap and cosine < settings.min_cosine and agreement < settings.min_agreement:
+        if overlap < nearness.min_text_overlap and cosine < nearness.min_cosine and agreement < nearness.min_agreement:
             continue
-        nearness = max(overlap, cosine, agreement)
+        closeness = max(overlap, cosine, agreement)
         if says := difference.difference(*texts, are_near):
             if _is_same_situation(other, candidate, are_near):
-                twins.append((False, nearness, Twin(other, f"it differs in: {says}", corrects=True)))
+                twins.append((False, closeness, Twin(other, f"it differs in: {says}", corrects=True)))
         elif other.kind == candidate.kind:
-            twins.append((True, nearness, Twin(other, f"{agreement:.0%} of the telling words are the same")))
+            twins.append((True, closeness, Twin(other, f"{agreement:.0%} of the telling words are the same")))
     return max(twins, key=lambda twin: twin[:2])[2] if twins else None
 
 
@@ -101,22 +121,21 @@ def _is_same_situation(older: Experience, newer: Experience, are_near: differenc
     return not difference.difference(one, other, are_near) and not difference.difference(other, one, are_near)
 
 
-def is_same_task(first: str, second: str, cosine: float | None, settings: DedupSettings) -> bool:
+def is_same_task(first: str, second: str, cosine: float | None) -> bool:
     """Return whether two tasks are one: in the same words, or nearly the same with nothing turned round.
 
     Args:
         first: A task.
         second: Another one.
         cosine: Of their vectors; `None` where no model made any.
-        settings: Thresholds; reaching one is enough.
     """
     if task_key(first) == task_key(second):
         return True
     if contradicts(first, second):
         return False
     if cosine is not None:
-        return cosine >= settings.min_task_cosine
-    return text_overlap(first, second) >= settings.min_task_overlap
+        return cosine >= MIN_TASK_COSINE
+    return text_overlap(first, second) >= MIN_TASK_OVERLAP
 
 
 def contradicts(first: str, second: str) -> bool:

@@ -36,6 +36,8 @@ from reme_mcp.text.tokens import shorten
 from reme_mcp.transcripts.transcript import from_json
 
 EARLIER_TOKENS = 60
+# What one trajectory may bring.
+MAX_EXPERIENCES = 6
 SHOWN_CHARS = 80
 TWICE = "content repeats when_to_use instead of saying what to do"
 
@@ -59,7 +61,7 @@ class NamedDraft:
     mended: tuple[str, ...] = ()
 
 
-def read_drafts(raw: Sequence[object], *, max_drafts: int) -> tuple[list[NamedDraft], list[Rejected]]:
+def read_drafts(raw: Sequence[object], *, max_drafts: int = MAX_EXPERIENCES) -> tuple[list[NamedDraft], list[Rejected]]:
     """Return the drafts whose form is right, and the others with what is wrong with them.
 
     A lesson is what its scenario and content say: any other field that is not as it should be is mended or left out,

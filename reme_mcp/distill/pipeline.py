@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 
 from reme_mcp.aio import gather
-from reme_mcp.config.settings import DedupSettings, Settings
+from reme_mcp.config.settings import Settings
 from reme_mcp.distill import brief as briefs
 from reme_mcp.distill import dedup, drafts
 from reme_mcp.distill.dedup import Twin
@@ -362,7 +362,6 @@ def find_twin(
     near: Neighbours,
     others: Sequence[Experience],
     added: Sequence[Experience],
-    rules: DedupSettings,
 ) -> Twin | None:
     """Return what says the same as a candidate, of its neighbours and of those of its batch that are to be added.
 
@@ -374,11 +373,10 @@ def find_twin(
         near: Its neighbours in the pool.
         others: These as they are now.
         added: What is to be added of the batch.
-        rules: From where on two lessons are the same.
     """
     compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
     cosines = {**near.cosines, **_cosines_in_batch(candidate, batch, added)}
-    return dedup.find_twin(candidate, compared, cosines, rules, synonyms=near.synonyms)
+    return dedup.find_twin(candidate, compared, cosines, synonyms=near.synonyms)
 
 
 def may_correct(candidate: Experience, older: Experience) -> bool:
@@ -413,7 +411,7 @@ def _sort(
         prepared: The candidates.
         near: The neighbours of each.
         changed: Experiences that are not yet stored as they are now, by id.
-        settings: From where on two lessons are the same, and what starts as provisional.
+        settings: What starts as provisional.
     """
     added: list[Experience] = []
     merged: dict[str, Experience] = {}
@@ -428,7 +426,7 @@ def _sort(
             superseded += [Superseded(id=one.supersedes, by=one.id, how="") for one in stored if one.supersedes]
             continue
         candidate = admit(candidate, prepared.trajectory.outcome, settings)
-        twin = find_twin(candidate, prepared.batch, found, current, added, settings.dedup)
+        twin = find_twin(candidate, prepared.batch, found, current, added)
         if twin is None:
             added.append(candidate)
             continue

@@ -239,9 +239,7 @@ class Queue:
         same = [
             id
             for row, id in enumerate(likely, start=1)
-            if dedup.is_same_task(
-                task, recent[id], None if vectors is None else float(vectors[0] @ vectors[row]), self._settings.dedup
-            )
+            if dedup.is_same_task(task, recent[id], None if vectors is None else float(vectors[0] @ vectors[row]))
         ]
         attempts = await self._store.trajectories(workspace, same)
         # What came later is compared with this one when its own turn comes.

@@ -180,7 +180,7 @@ async def _take(
         apart = ours if record.is_ours else frozenset()
         others = [changed.get(other.id, other) for other in near[row].others if other.id not in apart]
         of_batch = [one for one in added.values() if one.id not in apart]
-        twin = pipeline.find_twin(candidate, batch, near[row], others, of_batch, settings.dedup)
+        twin = pipeline.find_twin(candidate, batch, near[row], others, of_batch)
         if twin is None or twin.corrects:
             added[candidate.id] = candidate
             tally.added += 1

@@ -35,7 +35,6 @@ from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.overview import Overview
 from reme_mcp.memory.pool import Pool
 from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, redacted_drafts, transcript_text
-from reme_mcp.models.cross_encoder import CrossEncoderModel, LoadCrossEncoder, load_cross_encoder
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.question import Model
@@ -90,7 +89,6 @@ class Memory:
         settings: Settings,
         background: TaskGroup,
         load: LoadEmbedder,
-        load_cross: LoadCrossEncoder,
         connect: ConnectLLM,
     ) -> None:
         self.settings = settings
@@ -113,9 +111,8 @@ class Memory:
             if self._llm is not None
             else None
         )
-        self._rereader = CrossEncoderModel(settings, load_cross)
         self.pool = Pool(settings, self._vectors, self._open_store, self._redact)
-        self._search = Search(self._vectors, self._rereader, self._model, settings)
+        self._search = Search(self._vectors, self._model, settings)
         self.overview = Overview(settings, self._search, self._open_store)
         self._queue: Queue | None = None
         self._queue_is_run = False
@@ -129,7 +126,6 @@ class Memory:
         settings: Settings,
         *,
         load: LoadEmbedder = load_embedder,
-        load_cross: LoadCrossEncoder = load_cross_encoder,
         connect: ConnectLLM = EndpointLLM,
     ) -> AsyncIterator[Memory]:
         """Open the memory of `settings.home`; nothing is read or loaded yet.
@@ -137,14 +133,13 @@ class Memory:
         Args:
             settings: Where the pool is, and every rule's numbers.
             load: What loads the embedder.
-            load_cross: What loads the cross-encoder, if the settings name one.
             connect: What makes the model behind the server, where the settings name one.
 
         Leaving the block stops background work; what it had not finished is taken up at the next start.
         """
         failure: Exception | None = None
         background = anyio.create_task_group()
-        memory = cls(settings, background, load, load_cross, connect)
+        memory = cls(settings, background, load, connect)
         try:
             async with background:
                 try:
@@ -199,7 +194,6 @@ class Memory:
             for trajectory in await store.pending():
                 await self._resume(store, trajectory)
         await self._vectors.load(download=download)
-        await self._rereader.load(download=download)
         with _put_off_unwritable():
             await self._missing_vectors.fill(store)
             await store.compaction.count_leftovers()
@@ -360,7 +354,7 @@ class Memory:
         steps_taken = await transcript_text(
             steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
         )
-        drafts, rejected = read_drafts(experiences or [], max_drafts=self.settings.record.max_experiences)
+        drafts, rejected = read_drafts(experiences or [])
         digest = records.digest(workspace, task, reward, steps_taken, receipt or "", digest_of_drafts(experiences))
         if said := verdicts.to_json():
             digest = records.digest(digest, said)
@@ -608,7 +602,7 @@ class Memory:
         source: str,
     ) -> RecordResult:
         """Take the experiences for a trajectory that is stored already."""
-        drafts, rejected = read_drafts(experiences, max_drafts=self.settings.record.max_experiences)
+        drafts, rejected = read_drafts(experiences)
         digest = digest_of_drafts(experiences)
         trajectory = await store.trajectory(workspace, trajectory_id)
         if trajectory is None:

@@ -1,7 +1,7 @@
-"""Embedding models: text in, unit vectors out; and cross-encoders. The only file that imports `fastembed`.
+"""Embedding models: text in, unit vectors out. The only file that imports `fastembed`.
 
-In:  the `[embedder]` settings, and the name of a cross-encoder.
-Out: an `Embedder` or a `CrossEncoder`, or an `EmbedderError` that says what to do.
+In:  the `[embedder]` settings.
+Out: an `Embedder`, or an `EmbedderError` that says what to do.
 Does not know: what is embedded or where vectors go.
 
 A model that is not on this machine is fetched from its hub. Without a network `fastembed` tries for most of a minute
@@ -14,10 +14,10 @@ import difflib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from reme_mcp.config.settings import EmbedderSettings
 from reme_mcp.errors import EmbedderError, EndpointError
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 5.0
-
-Model = TypeVar("Model")
+# Texts embedded at once.
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +115,17 @@ def load_embedder(settings: EmbedderSettings, download: bool) -> Embedder | None
         from reme_mcp.models.endpoint import Endpoint
 
         return EndpointEmbedder(
-            Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), settings.timeout_s),
-            settings.batch_size,
+            Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), settings.timeout_s)
         )
-    return LocalEmbedder(_load_embedding(settings, download=download and settings.download), settings)
+    return LocalEmbedder(_load_embedding(settings, download=download and settings.download), settings.model)
 
 
 class LocalEmbedder:
     """A model that runs in this process through `fastembed`."""
 
-    def __init__(self, model: TextEmbedding, settings: EmbedderSettings) -> None:
-        self.name = settings.model
+    def __init__(self, model: TextEmbedding, name: str) -> None:
+        self.name = name
         self._model = model
-        self._batch_size = settings.batch_size
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return (n, dim) float32, unit norm.
@@ -138,7 +136,7 @@ class LocalEmbedder:
         import numpy as np
 
         try:
-            vectors = list(self._model.embed(list(texts), batch_size=self._batch_size))
+            vectors = list(self._model.embed(list(texts), batch_size=BATCH_SIZE))
         except Exception as exc:  # onnxruntime and the tokenizer raise kinds of their own
             raise EmbedderError(f"{self.name} can't embed: {exc}") from exc
         return unit(np.asarray(vectors, dtype=np.float32))
@@ -147,10 +145,9 @@ class LocalEmbedder:
 class EndpointEmbedder:
     """A model behind an OpenAI-compatible server."""
 
-    def __init__(self, endpoint: Endpoint, batch_size: int) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.name = f"{endpoint.model} at {endpoint.base_url}"
         self._endpoint = endpoint
-        self._batch_size = batch_size
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return (n, dim) float32, unit norm.
@@ -162,8 +159,8 @@ class EndpointEmbedder:
 
         vectors: list[list[float]] = []
         try:
-            for start in range(0, len(texts), self._batch_size):
-                vectors += self._endpoint.embeddings(texts[start : start + self._batch_size])
+            for start in range(0, len(texts), BATCH_SIZE):
+                vectors += self._endpoint.embeddings(texts[start : start + BATCH_SIZE])
         except EndpointError as exc:
             raise EmbedderError(f"{exc}; check [embedder] base_url, model and api_key") from exc
         return unit(np.asarray(vectors, dtype=np.float32))
@@ -185,52 +182,39 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def _load_embedding(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
-    ignore_progress()
-    from fastembed import TextEmbedding
+    """Load a model of fastembed, from its cache or a folder, or fetch it where that is allowed."""
+    # Nothing is said of their use, before they are imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import onnxruntime
 
-    known = [model["model"] for model in TextEmbedding.list_supported_models()]
-    check_known(settings.model, known, "Set [embedder] model to one of its names, or provider to endpoint or none")
+    onnxruntime.disable_telemetry_events()
+    from fastembed import TextEmbedding
+    from loguru import logger as fastembed_log
+
+    # It reports every cache lookup; what matters comes as an exception.
+    fastembed_log.disable("fastembed")
+    name = settings.model
+    known = [model["model"].lower() for model in TextEmbedding.list_supported_models()]
+    if name.lower() not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.3)
+        raise EmbedderError(
+            f"fastembed knows no model {name!r}; near ones are {', '.join(near) or 'none'}. "
+            "Set [embedder] model to one of its names, or provider to endpoint or none"
+        )
     load = partial(
         TextEmbedding,
-        settings.model,
+        name,
         cache_dir=settings.cache_dir,
         threads=settings.threads,
         cuda=False,
         specific_model_path=settings.path or None,
     )
     instead = "set [embedder] path to a local copy, or provider to endpoint or none"
-    return load_local(load, settings.model, settings, path=settings.path, download=download, instead=instead)
-
-
-def ignore_progress() -> None:
-    """Turn off what these libraries would say of their use, before they are imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-
-
-def check_known(name: str, known: Sequence[str], hint: str) -> None:
-    """Raise `EmbedderError`, with the names that are near, unless `name` is among `known`."""
-    lower = [one.lower() for one in known]
-    if name.lower() not in lower:
-        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.3)
-        raise EmbedderError(f"fastembed knows no model {name!r}; near ones are {', '.join(near) or 'none'}. {hint}")
-
-
-def load_local(
-    load: Callable[..., Model], name: str, settings: EmbedderSettings, *, path: str = "", download: bool, instead: str
-) -> Model:
-    """Load a model of fastembed, from its cache or a folder, or fetch it where that is allowed."""
-    from loguru import logger as fastembed_log
-
-    # It reports every cache lookup; what matters comes as an exception.
-    fastembed_log.disable("fastembed")
     try:
         return load(local_files_only=True)
     except Exception as exc:  # fastembed and onnxruntime raise a dozen kinds, and none of their own
-        if path:
-            raise EmbedderError(f"can't load {name} from {path}: {exc}") from exc
+        if settings.path:
+            raise EmbedderError(f"can't load {name} from {settings.path}: {exc}") from exc
         if not download:
             raise EmbedderError(
                 f"{name} is not in {settings.cache_dir}; start the server once with a network, or {instead}"

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from reme_mcp.config.settings import RecallSettings
 from reme_mcp.refine.rules import is_objected_to, track_record
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import search_text
@@ -25,8 +24,31 @@ from reme_mcp.text.words import likeness
 # Corrections move an experience by a few per cent, so that only those near the top can come to the top.
 SHORTLIST_FACTOR = 6
 NEIGHBOURS = 2
-# What a cross-encoder reads: as many as can be handed out at most.
-REREAD = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The numbers of the formula of `rank`.
+
+    Attributes:
+        vector: 0 to 1, the share of vector search in the relevance; the rest is full text's.
+        neighbours: 0 to 1, the share of the two that are most like it: one that stands among relevant ones is likelier
+            to be relevant.
+        track_record: How far it moves the relevance, at most; so do the two below.
+        confidence: That of whoever wrote the lesson.
+        freshness: From new to very old.
+        half_life_days: Days after which freshness is half gone.
+    """
+
+    vector: float = 0.6
+    neighbours: float = 0.2
+    track_record: float = 0.3
+    confidence: float = 0.02
+    freshness: float = 0.01
+    half_life_days: float = 90.0
+
+
+WEIGHTS = Weights()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +70,7 @@ class Hits:
 
     @classmethod
     def of_numbers(cls, pairs: Sequence[tuple[str, float]]) -> Hits:
-        """Make hits from cosines, or from what a cross-encoder says: everything has one, the last is where it ends."""
+        """Make hits from cosines: everything has one, the last is where it ends."""
         return cls._of(pairs, lowest=pairs[-1][1] if pairs else 0.0)
 
     @classmethod
@@ -66,9 +88,8 @@ class Ranked:
         text_relevance: 0 to 1, from full-text search.
         vector_relevance: 0 to 1, from vector search; `None` if that did not answer.
         neighbour_relevance: 0 to 1, what the two candidates that are most like it have of those two, on average.
-        reread_relevance: 0 to 1, from the cross-encoder; `None` where it did not read it.
         similarity: Cosine to the query; `None` if it was not among the nearest.
-        relevance: 0 to 1, the weighted mean of the first three, or what the cross-encoder says.
+        relevance: 0 to 1, the weighted mean of the first three.
         ranking: `relevance` with the small corrections; the order goes by it.
         age_days: Since the lesson was learned.
         missing_tools: What it used and the agent said it lacks.
@@ -79,7 +100,6 @@ class Ranked:
     text_relevance: float
     vector_relevance: float | None
     neighbour_relevance: float
-    reread_relevance: float | None
     similarity: float | None
     relevance: float
     ranking: float
@@ -88,18 +108,18 @@ class Ranked:
     track_record: float = 0.0
 
 
-def relevance(id: str, text: Hits, vector: Hits | None, settings: RecallSettings) -> float:
+def relevance(id: str, text: Hits, vector: Hits | None, weights: Weights = WEIGHTS) -> float:
     """Return how relevant an experience is to the query by the two searches, 0 to 1."""
     by_text = text.relative.get(id, 0.0)
     if vector is None:
         return by_text
-    return (1 - settings.vector_weight) * by_text + settings.vector_weight * vector.relative.get(id, 0.0)
+    return (1 - weights.vector) * by_text + weights.vector * vector.relative.get(id, 0.0)
 
 
-def shortlist(text: Hits, vector: Hits | None, *, limit: int, settings: RecallSettings) -> list[str]:
+def shortlist(text: Hits, vector: Hits | None, *, limit: int) -> list[str]:
     """Return the ids that can come into the first `limit`, most relevant first."""
     ids = {*text.values, *(vector.values if vector is not None else ())}
-    return sorted(ids, key=lambda id: (-relevance(id, text, vector, settings), id))[: SHORTLIST_FACTOR * limit]
+    return sorted(ids, key=lambda id: (-relevance(id, text, vector), id))[: SHORTLIST_FACTOR * limit]
 
 
 def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]) -> list[float]:
@@ -126,17 +146,17 @@ def rank(
     vector: Hits | None,
     *,
     tools: Sequence[str],
-    settings: RecallSettings,
     base_rate: float,
     at: datetime,
+    weights: Weights = WEIGHTS,
 ) -> list[Ranked]:
     """Rank the experiences, best first.
 
-        own       = (1 - vector_weight) × text_relevance + vector_weight × vector_relevance
-        relevance = (1 - neighbour_weight) × own + neighbour_weight × neighbour_relevance
-        ranking   = relevance × (1 + helpfulness_weight × track_record
-                                   + confidence_weight × (2 c - 1)
-                                   + freshness_weight × (2 × 0.5 ^ (age_days / half_life_days) - 1))
+        own       = (1 - w.vector) × text_relevance + w.vector × vector_relevance
+        relevance = (1 - w.neighbours) × own + w.neighbours × neighbour_relevance
+        ranking   = relevance × (1 + w.track_record × track_record
+                                   + w.confidence × (2 c - 1)
+                                   + w.freshness × (2 × 0.5 ^ (age_days / w.half_life_days) - 1))
                     × (1 - 0.5 × share of its tools that are missing)
 
     The track record is that of `refine.rules.track_record`. What more raters last found not helpful than helpful comes
@@ -147,69 +167,43 @@ def rank(
         text: Hits of the full-text search.
         vector: Hits of the vector search; `None` if it did not answer.
         tools: What the agent has; empty means unknown.
-        settings: The weights.
         base_rate: Share of the workspace's attempts that succeed.
         at: Now.
+        weights: w.
     """
-    own = [relevance(experience.id, text, vector, settings) for experience in experiences]
+    own = [relevance(experience.id, text, vector, weights) for experience in experiences]
     ranked = []
     for experience, alone, around in zip(experiences, own, neighbour_relevances(experiences, own), strict=True):
         record = track_record(experience, base_rate)
         age_days = max(0, (at - experience.created_at).days)
         missing = tuple(tool for tool in experience.tools_used if tool not in tools) if tools else ()
-        relevant = (1 - settings.neighbour_weight) * alone + settings.neighbour_weight * around
+        relevant = (1 - weights.neighbours) * alone + weights.neighbours * around
         ranked.append(
             Ranked(
                 experience=experience,
                 text_relevance=text.relative.get(experience.id, 0.0),
                 vector_relevance=None if vector is None else vector.relative.get(experience.id, 0.0),
                 neighbour_relevance=around,
-                reread_relevance=None,
                 similarity=None if vector is None else vector.values.get(experience.id),
                 relevance=relevant,
-                ranking=relevant * _correction(experience, record, age_days, missing, settings),
+                ranking=relevant * _correction(experience, record, age_days, missing, weights),
                 track_record=record,
                 age_days=age_days,
                 missing_tools=missing,
             )
         )
-    return _in_order(ranked)
-
-
-def reread(ranked: Sequence[Ranked], numbers: Sequence[float], *, settings: RecallSettings) -> list[Ranked]:
-    """Rank anew by what a cross-encoder says, best first: from 1 for its best to 0 for its last.
-
-    Args:
-        ranked: n of them.
-        numbers: n, the higher the better; on any scale.
-        settings: The weights of the corrections, which are the same as before.
-    """
-    pairs = sorted(
-        ((item.experience.id, number) for item, number in zip(ranked, numbers, strict=True)),
-        key=lambda pair: (-pair[1], pair[0]),
-    )
-    relevances = Hits.of_numbers(pairs).relative
-    again = []
-    for item in ranked:
-        relevant = relevances[item.experience.id]
-        correction = _correction(item.experience, item.track_record, item.age_days, item.missing_tools, settings)
-        again.append(replace(item, reread_relevance=relevant, relevance=relevant, ranking=relevant * correction))
-    return _in_order(again)
+    return sorted(ranked, key=lambda item: (is_objected_to(item.experience), -item.ranking, item.experience.id))
 
 
 def _correction(
-    experience: Experience, record: float, age_days: int, missing: Sequence[str], settings: RecallSettings
+    experience: Experience, record: float, age_days: int, missing: Sequence[str], weights: Weights
 ) -> float:
     """Return what relevance is multiplied by."""
-    freshness = 2 * math.pow(0.5, age_days / settings.half_life_days) - 1
+    freshness = 2 * math.pow(0.5, age_days / weights.half_life_days) - 1
     correction = (
-        settings.helpfulness_weight * record
-        + settings.confidence_weight * (2 * experience.confidence - 1)
-        + settings.freshness_weight * freshness
+        weights.track_record * record
+        + weights.confidence * (2 * experience.confidence - 1)
+        + weights.freshness * freshness
     )
     missing_share = len(missing) / len(experience.tools_used) if missing else 0.0
     return (1 + correction) * (1 - 0.5 * missing_share)
-
-
-def _in_order(ranked: Iterable[Ranked]) -> list[Ranked]:
-    return sorted(ranked, key=lambda item: (is_objected_to(item.experience), -item.ranking, item.experience.id))

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from reme_mcp.aio import gather
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import EndpointError
-from reme_mcp.models.cross_encoder import CrossEncoderModel
 from reme_mcp.models.question import Model, Question
 from reme_mcp.models.service import Vectors
 from reme_mcp.recall import ranking, rerank
@@ -30,9 +29,10 @@ from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger, rules
 from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
-from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import spell_out, unquoted
 
+# How many experiences each of the two searches looks at.
+REACH = 50
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
 
@@ -77,9 +77,8 @@ class Notes:
 class Search:
     """The search of one pool, with the models that it may use."""
 
-    def __init__(self, vectors: Vectors, rereader: CrossEncoderModel, model: Model | None, settings: Settings) -> None:
+    def __init__(self, vectors: Vectors, model: Model | None, settings: Settings) -> None:
         self._vectors = vectors
-        self._rereader = rereader
         self._model = model
         self._settings = settings.recall
 
@@ -99,25 +98,15 @@ class Search:
             partial(self._by_vectors, store, workspace, query, own),
         )
         modes: list[SearchMode] = ["text"] if vector is None else ["text", "vector"]
-        ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
+        ids = ranking.shortlist(text, vector, limit=limit)
         found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
         base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(
-            candidates, text, vector, tools=tools, settings=self._settings, base_rate=base_rate, at=now()
-        )
+        ranked = ranking.rank(candidates, text, vector, tools=tools, base_rate=base_rate, at=now())
         # A name says something only where several have written.
         several = len({item.experience.source for item in ranked}) > 1
         ranked, below = self._above_floor(query, ranked, vector)
 
-        texts = (search_text(item.experience) for item in ranked[: ranking.REREAD])
-        numbers = await self._rereader.compare(query, texts)
-        if numbers is not None:
-            ranked = [
-                *ranking.reread(ranked[: ranking.REREAD], numbers, settings=self._settings),
-                *ranked[ranking.REREAD :],
-            ]
-            modes.append("cross_encoder")
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
         words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget, shows_sources=several)
         words, more_trouble = await self._rewritten(task, words, shown)
@@ -140,18 +129,16 @@ class Search:
             partial(self._by_words, store, workspace, query, ()),
             partial(self._by_vectors, store, workspace, query, ()),
         )
-        ids = ranking.shortlist(text, vector, limit=limit, settings=self._settings)
+        ids = ranking.shortlist(text, vector, limit=limit)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
         base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(
-            candidates, text, vector, tools=(), settings=self._settings, base_rate=base_rate, at=now()
-        )
+        ranked = ranking.rank(candidates, text, vector, tools=(), base_rate=base_rate, at=now())
         return ranked, vector
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""
-        return " ".join(note for note in (self._vectors.tell_once(), self._rereader.tell_once()) if note)
+        return self._vectors.tell_once()
 
     def _above_floor(self, query: str, ranked: list[Ranked], vector: Hits | None) -> tuple[list[Ranked], list[Decided]]:
         """Return those that are about the query, and the others with the reason."""
@@ -179,17 +166,15 @@ class Search:
         ]
 
     async def _by_words(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
-        reach = self._settings.candidates
         words = spell_out(unquoted(query))
-        hits = await store.match_text(workspace, words, statuses=["active"], also=also, limit=reach)
-        return Hits.of_text(hits, reach=reach)
+        hits = await store.match_text(workspace, words, statuses=["active"], also=also, limit=REACH)
+        return Hits.of_text(hits, reach=REACH)
 
     async def _by_vectors(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits | None:
         embedded = await self._vectors.embed_query(query)
         if embedded is None or (space := self._vectors.space) is None:
             return None
-        reach = self._settings.candidates
-        hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=reach)
+        hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=REACH)
         return Hits.of_numbers(hits)
 
     async def _reranked(self, task: str, ranked: list[Ranked], most: int) -> tuple[list[Ranked], str]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from reme_mcp.memory.overview import Day, Removal
+from reme_mcp.recall.ranking import WEIGHTS
 from reme_mcp.refine.rules import share_interval
 from reme_mcp.schema import RankingNumbers
 
@@ -115,18 +116,15 @@ def days(each: Sequence[Day]) -> Markup:
     return Markup("".join(parts))
 
 
-def parts_of(numbers: RankingNumbers, *, vector_weight: float, neighbour_weight: float) -> Markup:
-    """Return what a relevance is made of: words, meaning, neighbours; or what the cross-encoder said."""
-    if numbers.reread_relevance is not None:
-        shares = [("w", numbers.reread_relevance, "cross-encoder")]
-    else:
-        alone = 1 - neighbour_weight
-        by_vector = 0.0 if numbers.vector_relevance is None else vector_weight
-        shares = [
-            ("w", alone * (1 - by_vector) * numbers.text_relevance, "words"),
-            ("v", alone * by_vector * (numbers.vector_relevance or 0.0), "meaning"),
-            ("nb", neighbour_weight * numbers.neighbour_relevance, "neighbours"),
-        ]
+def parts_of(numbers: RankingNumbers) -> Markup:
+    """Return what a relevance is made of: words, meaning, neighbours."""
+    alone = 1 - WEIGHTS.neighbours
+    by_vector = 0.0 if numbers.vector_relevance is None else WEIGHTS.vector
+    shares = [
+        ("w", alone * (1 - by_vector) * numbers.text_relevance, "words"),
+        ("v", alone * by_vector * (numbers.vector_relevance or 0.0), "meaning"),
+        ("nb", WEIGHTS.neighbours * numbers.neighbour_relevance, "neighbours"),
+    ]
     said = ", ".join(f"{name} {share:.2f}" for _, share, name in shares)
     cells, left = [], 0.0
     for kind, share, _ in shares:

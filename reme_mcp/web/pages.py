@@ -139,7 +139,6 @@ async def recall(view: View) -> Response:
         limit=limit,
         result=result,
         trouble=trouble,
-        weights=view.memory.settings.recall,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import anyio
 
-from reme_mcp.config.settings import DedupSettings, EmbedderSettings
+from reme_mcp.config.settings import EmbedderSettings
 from reme_mcp.distill import dedup
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import Vectors
@@ -73,7 +73,7 @@ async def judge(pairs: Sequence[Pair], vectors: Vectors) -> list[Judged]:
         embedded = await vectors.embed_experiences([older, newer]) if readable else None
         cosines = {} if embedded is None else {older.id: float(embedded.lessons[0] @ embedded.lessons[1])}
         synonyms = await vectors.synonyms(dedup.pairs_to_compare(newer, older))
-        twin = dedup.find_twin(newer, [older], cosines, DedupSettings(), synonyms=synonyms)
+        twin = dedup.find_twin(newer, [older], cosines, synonyms=synonyms)
         if twin is None:
             judged.append(Judged(pair, "apart", ""))
         else:

@@ -45,7 +45,7 @@ import anyio
 from rich.console import Console
 from rich.progress import Progress
 
-from reme_mcp.config.settings import DedupSettings, EmbedderSettings, Settings
+from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.memory.memory import Memory
 from tests.benchmarks import report
 
@@ -205,9 +205,7 @@ def _exit_time(process: subprocess.Popen[bytes]) -> float | None:
 
 async def fill_home(home: Path) -> None:
     """Record `WARM_EXPERIENCES` experiences there."""
-    settings = Settings(
-        home=str(home), embedder=EmbedderSettings(provider="none"), dedup=DedupSettings(min_text_overlap=1)
-    )
+    settings = Settings(home=str(home), embedder=EmbedderSettings(provider="none"))
     async with Memory.open(settings) as memory:
         for start in range(0, WARM_EXPERIENCES, PER_TRAJECTORY):
             drafts = [

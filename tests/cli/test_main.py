@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,11 +229,40 @@ def test_the_option_wins_over_the_environment(home: Path, tmp_path: Path, monkey
     assert found == str(tmp_path / "from-environment")
 
 
-def test_the_demo_plays_its_story_to_the_end(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "reme_mcp", "demo"]
+DEMO = [sys.executable, "-m", "reme_mcp", "demo"]
+
+
+def with_stand_ins(text: str) -> list[str]:
+    """Return the lines, with the first id as <1>, the second as <2>, and so on."""
+    ids = list(dict.fromkeys(re.findall(r"e-[a-z0-9]{10}", text)))
+    for number, id in enumerate(ids, start=1):
+        text = text.replace(id, f"<{number}>")
+    return text.splitlines()
+
+
+def test_the_demo_plays_the_story_that_the_readme_shows(tmp_path: Path) -> None:
     done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=120, cwd=tmp_path, check=False
+        DEMO, capture_output=True, text=True, encoding="utf-8", timeout=120, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "The loop is closed: recalled, settled, pruned, restored." in done.stdout
-    assert "archived (succeeded with it 0 of 5)" in done.stdout
+    told = with_stand_ins(done.stdout)
+    assert len(told) == 15
+    assert max(map(len, told)) < 80
+    assert "install claude-code" in told[-1]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```\n(Monday.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    shown_lines = with_stand_ins(shown)
+    assert [line for line in told if line in shown_lines] == shown_lines
+    assert len(shown_lines) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
+def test_the_demo_ends_quietly_where_nobody_reads_on(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            DEMO, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=120, cwd=tmp_path, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")

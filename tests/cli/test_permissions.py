@@ -131,7 +131,7 @@ def test_doctor_tells_of_it(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace shows every connection of every process")
 def test_nothing_is_connected_to_while_the_loop_runs(tmp_path: Path) -> None:
-    # The demo is a real client and a real server, from the first recall to the restored lesson.
+    # The demo is a real client and a real server, from the first recall to the correction.
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-e", "trace=connect,execve", "-o", str(trace), sys.executable, "-m", "reme_mcp", "demo"]
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=False)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from reme_mcp.config.load import load_settings
-from reme_mcp.config.settings import Settings
+from reme_mcp.config.settings import RETIRED, Settings
 from reme_mcp.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -19,7 +19,6 @@ SECRET = "sk-do-not-show-me"
 # Written out again on purpose: this is the promise, config.py is what keeps it. (key, low, high)
 WHOLE_NUMBERS = [
     ("embedder.threads", 1, 64),
-    ("embedder.batch_size", 1, 256),
     ("llm.max_retries", 0, 10),
     ("llm.max_attempts", 1, 10),
     ("llm.concurrency", 1, 64),
@@ -28,10 +27,7 @@ WHOLE_NUMBERS = [
     ("llm.tokens_per_day", 0, 10_000_000_000),
     ("recall.limit", 1, 20),
     ("recall.token_budget", 100, 20_000),
-    ("recall.candidates", 10, 500),
-    ("recall.candidates", 10, 500),
     ("record.max_transcript_chars", 1_000, 10_000_000),
-    ("record.max_experiences", 1, 20),
     ("http.port", 0, 65_535),
     ("http.requests_per_minute", 0, 1_000_000),
     ("http.max_open_requests", 1, 100_000),
@@ -45,18 +41,7 @@ WHOLE_NUMBERS = [
 NUMBERS = [
     ("llm.temperature", 0.0, 2.0),
     ("recall.min_similarity", 0.0, 1.0),
-    ("recall.vector_weight", 0.0, 1.0),
-    ("recall.neighbour_weight", 0.0, 0.5),
-    ("recall.helpfulness_weight", 0.0, 0.5),
-    ("recall.confidence_weight", 0.0, 0.5),
-    ("recall.freshness_weight", 0.0, 0.5),
-    ("recall.half_life_days", 1.0, 3_650.0),
     ("judge.min_verdict", 0.0, 1.0),
-    ("dedup.min_cosine", 0.5, 1.0),
-    ("dedup.min_text_overlap", 0.3, 1.0),
-    ("dedup.min_agreement", 0.1, 1.0),
-    ("dedup.min_task_cosine", 0.5, 1.0),
-    ("dedup.min_task_overlap", 0.3, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
 ]
 TIMEOUTS = [
@@ -157,6 +142,23 @@ def test_without_file_variables_and_overrides_the_defaults_hold(user: Path) -> N
     assert Path(settings.embedder.cache_dir).name == "models"
 
 
+def test_what_was_a_setting_once_is_passed_over_and_told(user: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = write(user, "[recall]\nlimit = 3\nhalf_life_days = 30\n[dedup]\nmin_cosine = 2\n")
+
+    settings = load_settings(config_file=old, environ={"REME_MCP_RECALL_CROSS_ENCODER": "some/model"})
+
+    assert settings == Settings().model_copy(update={"recall": Settings().recall.model_copy(update={"limit": 3})})
+    assert [message.partition(" is no setting")[0] for message in caplog.messages] == [
+        f"{old}: recall.half_life_days:",
+        f"{old}: dedup.min_cosine:",
+        "environment REME_MCP_RECALL_CROSS_ENCODER:",
+    ]
+
+
+def test_no_setting_is_called_retired() -> None:
+    assert not RETIRED & keys_of(Settings())
+
+
 def test_the_example_loads_and_equals_the_defaults() -> None:
     assert load_settings(config_file=EXAMPLE, environ={}) == Settings()
 
@@ -210,25 +212,29 @@ def test_settings_are_frozen_at_both_levels() -> None:
 def test_the_file_wins_over_the_defaults(user: Path) -> None:
     settings = load_settings(config_file=write(user, "[recall]\nlimit = 7\n"), environ={})
     assert settings.recall.limit == 7
-    assert settings.recall.candidates == 50
+    assert settings.recall.token_budget == 1_000
 
 
 def test_the_environment_wins_over_the_file_key_by_key(user: Path) -> None:
-    path = write(user, 'workspace = "filed"\n[recall]\nlimit = 7\ncandidates = 70\n')
+    path = write(user, 'workspace = "filed"\n[recall]\nlimit = 7\ntoken_budget = 700\n')
     settings = load_settings(config_file=path, environ={"REME_MCP_RECALL_LIMIT": "8"})
-    assert (settings.workspace, settings.recall.limit, settings.recall.candidates) == ("filed", 8, 70)
+    assert (settings.workspace, settings.recall.limit, settings.recall.token_budget) == ("filed", 8, 700)
 
 
 def test_the_command_line_wins_over_the_environment_key_by_key() -> None:
-    environ = {"REME_MCP_RECALL_LIMIT": "8", "REME_MCP_RECALL_CANDIDATES": "80", "REME_MCP_WORKSPACE": "from-environ"}
+    environ = {
+        "REME_MCP_RECALL_LIMIT": "8",
+        "REME_MCP_RECALL_TOKEN_BUDGET": "800",
+        "REME_MCP_WORKSPACE": "from-environ",
+    }
     settings = load_settings(environ=environ, overrides={"recall.limit": "9", "workspace": "from-line"})
-    assert (settings.workspace, settings.recall.limit, settings.recall.candidates) == ("from-line", 9, 80)
+    assert (settings.workspace, settings.recall.limit, settings.recall.token_budget) == ("from-line", 9, 800)
 
 
 def test_the_command_line_wins_over_the_file(user: Path) -> None:
-    path = write(user, "[recall]\nlimit = 7\ncandidates = 70\n")
+    path = write(user, "[recall]\nlimit = 7\ntoken_budget = 700\n")
     settings = load_settings(config_file=path, environ={}, overrides={"recall.limit": "9"})
-    assert (settings.recall.limit, settings.recall.candidates) == (9, 70)
+    assert (settings.recall.limit, settings.recall.token_budget) == (9, 700)
 
 
 @pytest.mark.parametrize("winner", ["environment", "command line"])
@@ -291,7 +297,7 @@ def test_a_file_that_cannot_be_read_is_an_error_even_where_none_was_named(user: 
 
 
 def test_a_file_that_is_not_toml_is_reported_with_its_line(user: Path) -> None:
-    path = write(user, "[recall]\nlimit = 3\ncandidates = = 4\n")
+    path = write(user, "[recall]\nlimit = 3\ntoken_budget = = 4\n")
     (line,) = problems(path)
     assert line.startswith(f"{path}: is not TOML: ")
     assert "line 3" in line
@@ -408,7 +414,6 @@ def test_no_number_is_missing_from_the_tables_above() -> None:
         ("recall.limit", "{ x = 3 }", "recall.limit = {…}: must be a whole number from 1 to 20"),
         ("recall.min_similarity", '"0.5"', "recall.min_similarity = '0.5': must be a number from 0 to 1"),
         ("recall.min_similarity", "nan", "recall.min_similarity = nan: must be a number from 0 to 1"),
-        ("recall.half_life_days", "inf", "recall.half_life_days = inf: must be a number from 1 to 3650"),
         ("embedder.download", "1", "embedder.download = 1: must be true or false"),
         ("embedder.download", '"yes"', "embedder.download = 'yes': must be true or false"),
         ("embedder.model", '""', "embedder.model = '': must not be empty"),

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reme_mcp.config.settings import DedupSettings
-from reme_mcp.distill.dedup import find_twin, pairs_to_compare, text_overlap
+from reme_mcp.distill.dedup import Nearness, find_twin, pairs_to_compare, text_overlap
 from reme_mcp.distill.drafts import (
     NamedDraft,
     earlier_attempts,
@@ -316,20 +315,19 @@ SHORTER = experience("e-new", content="Run the build before the upload.")
 )
 def test_reaching_one_threshold_is_enough_to_be_compared(near: dict[str, float]) -> None:
     longer = experience("e-near", content="Run the build before the upload of the site, and look at it on a phone.")
-    twin = find_twin(SHORTER, [FAR, longer], {"e-near": 0.9}, DedupSettings(**(FAR_OFF | near)))
+    twin = find_twin(SHORTER, [FAR, longer], {"e-near": 0.9}, nearness=Nearness(**(FAR_OFF | near)))
     assert (twin is not None) is bool(near)
     if twin is not None:
         assert (twin.experience, twin.corrects) == (longer, False)
 
 
 def test_what_is_only_near_by_meaning_is_another_lesson() -> None:
-    assert find_twin(NEW, [FAR], {"e-far": 0.99}, DedupSettings()) is None
+    assert find_twin(NEW, [FAR], {"e-far": 0.99}) is None
 
 
 def test_what_reads_alike_but_is_of_another_kind_is_no_twin_unless_it_is_the_same_in_every_word() -> None:
-    rules = DedupSettings(min_text_overlap=0.5)
-    assert find_twin(NEW, [experience("e-near", content=NEAR.content, kind="failure")], {}, rules) is None
-    twin = find_twin(NEW, [experience("e-same", content=NEW.content.upper(), kind="failure")], {}, rules)
+    assert find_twin(NEW, [experience("e-near", content=NEAR.content, kind="failure")], {}) is None
+    twin = find_twin(NEW, [experience("e-same", content=NEW.content.upper(), kind="failure")], {})
     assert twin is not None
     assert "same words" in twin.how
 
@@ -347,14 +345,14 @@ def test_what_reads_alike_but_is_of_another_kind_is_no_twin_unless_it_is_the_sam
 )
 def test_a_not_a_number_or_another_order_turns_a_lesson_around(content: str, same: bool) -> None:
     other = experience("e-other", content=content)
-    twin = find_twin(NEW, [other], {"e-other": 0.99}, DedupSettings())
+    twin = find_twin(NEW, [other], {"e-other": 0.99})
     assert twin is not None
     assert twin.corrects is not same
 
 
 def test_a_difference_in_the_situation_makes_another_lesson_and_no_correction() -> None:
     other = experience("e-other", when_to_use=f"{NEW.when_to_use} on staging", content="Never run the build before it.")
-    assert find_twin(NEW, [other], {"e-other": 0.99}, DedupSettings()) is None
+    assert find_twin(NEW, [other], {"e-other": 0.99}) is None
 
 
 def test_a_synonym_that_a_model_knows_says_nothing_new() -> None:
@@ -362,26 +360,26 @@ def test_a_synonym_that_a_model_knows_says_nothing_new() -> None:
     older = experience("e-old", content="Delete the old images before the upload of the site.")
     assert pairs_to_compare(newer, older) == {frozenset(("erase", "delete"))}
     for synonyms, corrects in ((frozenset(), True), (frozenset({frozenset(("erase", "delete"))}), False)):
-        twin = find_twin(newer, [older], {}, DedupSettings(), synonyms=synonyms)
+        twin = find_twin(newer, [older], {}, synonyms=synonyms)
         assert twin is not None
         assert twin.corrects is corrects
 
 
 def test_an_experience_is_not_its_own_twin() -> None:
-    assert find_twin(NEW, [NEW], {"e-new": 1.0}, DedupSettings()) is None
-    assert find_twin(NEW, [experience("e-other", content=NEW.content)], {}, DedupSettings()) is not None
+    assert find_twin(NEW, [NEW], {"e-new": 1.0}) is None
+    assert find_twin(NEW, [experience("e-other", content=NEW.content)], {}) is not None
 
 
 def test_the_closest_twin_is_chosen() -> None:
     same = experience("e-same", content=NEW.content)
     for others in ([NEAR, same], [same, NEAR]):
-        twin = find_twin(NEW, others, {}, DedupSettings(min_text_overlap=0.5))
+        twin = find_twin(NEW, others, {})
         assert twin is not None
         assert twin.experience == same
 
 
 def test_without_others_there_is_no_twin() -> None:
-    assert find_twin(NEW, [], {"e-gone": 1.0}, DedupSettings()) is None
+    assert find_twin(NEW, [], {"e-gone": 1.0}) is None
 
 
 # --- earlier attempts ---

@@ -258,7 +258,6 @@ def ranked(one: Experience) -> Ranked:
         vector_relevance=None,
         similarity=None,
         neighbour_relevance=0.0,
-        reread_relevance=None,
         relevance=1.0,
         ranking=1.0,
         age_days=3,

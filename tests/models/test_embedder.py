@@ -15,7 +15,7 @@ from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import EmbedderError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.calibration import measure_unrelated
-from reme_mcp.models.embedder import load_embedder, profile_of
+from reme_mcp.models.embedder import BATCH_SIZE, load_embedder, profile_of
 from reme_mcp.models.service import Vectors
 from tests.fakes import FakeEmbedder, FakeLoader
 from tests.http_server import Asked, Reply, Server, reply, serving
@@ -198,15 +198,15 @@ def server(embeddings: Embeddings) -> Iterator[Server]:
 
 def at(port: int) -> EmbedderSettings:
     return EmbedderSettings(
-        provider="endpoint", model="m", base_url=f"http://127.0.0.1:{port}/v1", api_key=SecretStr(KEY), batch_size=2
+        provider="endpoint", model="m", base_url=f"http://127.0.0.1:{port}/v1", api_key=SecretStr(KEY)
     )
 
 
 def test_a_server_embeds_in_batches_and_gets_the_key(server: Server) -> None:
     embedder = load_embedder(at(server.server_port), False)
     assert embedder is not None
-    vectors = embedder.embed(["a", "bb", "ccc"])
-    assert np.allclose(vectors[:, 0] / vectors[:, 1], [1, 2, 3])
+    vectors = embedder.embed(["a" * (number + 1) for number in range(BATCH_SIZE + 1)])
+    assert np.allclose(vectors[:, 0] / vectors[:, 1], range(1, BATCH_SIZE + 2))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     assert [asked.key for asked in server.asked] == [f"Bearer {KEY}"] * 2
     assert [asked.body["model"] for asked in server.asked] == ["m"] * 2

@@ -27,7 +27,6 @@ def ranked(place: int) -> Ranked:
         text_relevance=1.0,
         vector_relevance=None,
         neighbour_relevance=0.0,
-        reread_relevance=None,
         similarity=None,
         missing_tools=(),
         age_days=1,

@@ -41,9 +41,7 @@ def judged(
     found = words if words is not None else {one.id: 1.0 for one in experiences}
     text = Hits.of_text(sorted(found.items(), key=lambda pair: -pair[1]), reach=50)
     vector = None if cosines is None else Hits.of_numbers(sorted(cosines.items(), key=lambda pair: -pair[1]))
-    ranked = rank(
-        experiences, text, vector, tools=(), settings=RecallSettings(), base_rate=0.5, at=LEARNED + timedelta(days=1)
-    )
+    ranked = rank(experiences, text, vector, tools=(), base_rate=0.5, at=LEARNED + timedelta(days=1))
     given = verdicts(query, ranked, vector, thresholds, reads=reads)
     return {item.experience.id: verdict for item, verdict in zip(ranked, given, strict=True)}
 

@@ -47,7 +47,6 @@ def ranked(
         text_relevance=1.0,
         vector_relevance=None,
         neighbour_relevance=1.0,
-        reread_relevance=None,
         similarity=None,
         relevance=1.0,
         ranking=1.0,

@@ -12,20 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reme_mcp.config.settings import RecallSettings, Settings
+from reme_mcp.config.settings import Settings
 from reme_mcp.memory.memory import Memory
-from reme_mcp.recall.ranking import Hits, Ranked, rank, shortlist
+from reme_mcp.recall.ranking import WEIGHTS, Hits, Ranked, Weights, rank, shortlist
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import lesson_text, request_text, search_text
 from reme_mcp.text.tokens import ELLIPSIS, shorten, tokens
 from tests.fakes import LEARNED, draft, experience
 
 NOW = LEARNED + timedelta(days=30)
-DEFAULTS = RecallSettings()
-NO_NEIGHBOURS = RecallSettings(neighbour_weight=0)
+NO_NEIGHBOURS = Weights(neighbours=0)
 BASE_RATE = 0.5
-NO_CORRECTIONS = RecallSettings(helpfulness_weight=0, confidence_weight=0, freshness_weight=0)
-MOST = DEFAULTS.helpfulness_weight + DEFAULTS.confidence_weight + DEFAULTS.freshness_weight
+NO_CORRECTIONS = Weights(track_record=0, confidence=0, freshness=0)
+MOST = WEIGHTS.track_record + WEIGHTS.confidence + WEIGHTS.freshness
 
 
 def words(**values: float) -> Hits:
@@ -48,26 +47,26 @@ def ranking(
     vector: Hits | None = None,
     *,
     tools: tuple[str, ...] = (),
-    settings: RecallSettings = DEFAULTS,
+    weights: Weights = WEIGHTS,
 ) -> list[Ranked]:
-    return rank(candidates, text, vector, tools=tools, settings=settings, base_rate=BASE_RATE, at=NOW)
+    return rank(candidates, text, vector, tools=tools, weights=weights, base_rate=BASE_RATE, at=NOW)
 
 
 def order(ranked: list[Ranked]) -> list[str]:
     return [item.experience.id for item in ranked]
 
 
-def recomputed(item: Ranked, settings: RecallSettings = DEFAULTS) -> tuple[float, float]:
+def recomputed(item: Ranked, weights: Weights = WEIGHTS) -> tuple[float, float]:
     """Return relevance and ranking by the formula in the docstring of `rank`, from what the item shows."""
     relevance = item.text_relevance
     if item.vector_relevance is not None:
-        relevance = (1 - settings.vector_weight) * relevance + settings.vector_weight * item.vector_relevance
-    relevance = (1 - settings.neighbour_weight) * relevance + settings.neighbour_weight * item.neighbour_relevance
+        relevance = (1 - weights.vector) * relevance + weights.vector * item.vector_relevance
+    relevance = (1 - weights.neighbours) * relevance + weights.neighbours * item.neighbour_relevance
     one = item.experience
     correction = (
-        settings.helpfulness_weight * item.track_record
-        + settings.confidence_weight * (2 * one.confidence - 1)
-        + settings.freshness_weight * (2 * 0.5 ** (item.age_days / settings.half_life_days) - 1)
+        weights.track_record * item.track_record
+        + weights.confidence * (2 * one.confidence - 1)
+        + weights.freshness * (2 * 0.5 ** (item.age_days / weights.half_life_days) - 1)
     )
     missing = len(item.missing_tools) / len(one.tools_used) if item.missing_tools else 0
     return relevance, relevance * (1 + correction) * (1 - missing / 2)
@@ -122,7 +121,7 @@ def test_equal_hits_are_all_the_best(hits: Hits) -> None:
 
 def test_no_hits_are_no_error() -> None:
     assert words().relative == meanings().relative == {}
-    assert shortlist(words(), None, limit=5, settings=DEFAULTS) == []
+    assert shortlist(words(), None, limit=5) == []
     assert ranking([], words()) == []
 
 
@@ -130,14 +129,14 @@ def test_no_hits_are_no_error() -> None:
 
 
 def test_the_shortlist_begins_with_the_most_relevant_of_both_searches() -> None:
-    found = shortlist(words(a=8.0, b=2.0), meanings(b=0.9, c=0.4, d=0.1), limit=5, settings=DEFAULTS)
+    found = shortlist(words(a=8.0, b=2.0), meanings(b=0.9, c=0.4, d=0.1), limit=5)
     assert found == ["e-b", "e-a", "e-c", "e-d"]
 
 
 @pytest.mark.parametrize(("limit", "length"), [(1, 6), (2, 12), (5, 20)])
 def test_the_shortlist_is_longer_than_the_answer_but_not_endless(limit: int, length: int) -> None:
     hits = Hits.of_text([(f"e-{place:02d}", 40.0 - place) for place in range(20)], reach=50)
-    found = shortlist(hits, None, limit=limit, settings=DEFAULTS)
+    found = shortlist(hits, None, limit=limit)
     assert found == [f"e-{place:02d}" for place in range(length)]
 
 
@@ -145,7 +144,7 @@ def test_the_shortlist_is_longer_than_the_answer_but_not_endless(limit: int, len
 
 
 def test_the_best_of_every_search_is_first_with_relevance_one() -> None:
-    ranked = ranking([A, B], words(b=9.0, a=1.0), meanings(b=0.9, a=0.2), settings=NO_NEIGHBOURS)
+    ranked = ranking([A, B], words(b=9.0, a=1.0), meanings(b=0.9, a=0.2), weights=NO_NEIGHBOURS)
     assert order(ranked) == ["e-b", "e-a"]
     assert ranked[0].relevance == 1
     assert ranking([B], words(b=9.0))[0].relevance == 1
@@ -159,7 +158,7 @@ def test_one_that_stands_among_relevant_ones_is_above_an_equal_that_does_not() -
     assert order(ranked) == ["e-b", "e-a", "e-c", "e-d"]
     assert ranked[0].neighbour_relevance == pytest.approx((0.6 + 0.4) / 2)
     assert ranked[1].neighbour_relevance == 0
-    assert order(ranking([eggs, *zebras], found, settings=NO_NEIGHBOURS)) == ["e-a", "e-b", "e-c", "e-d"]
+    assert order(ranking([eggs, *zebras], found, weights=NO_NEIGHBOURS)) == ["e-a", "e-b", "e-c", "e-d"]
 
 
 def test_one_that_is_alone_has_its_own_relevance_around_it() -> None:
@@ -180,7 +179,7 @@ def test_without_vectors_the_order_is_that_of_the_words() -> None:
 
 @pytest.mark.parametrize(("weight", "first"), [(0.0, "e-a"), (1.0, "e-b")])
 def test_the_weight_says_which_search_decides(weight: float, first: str) -> None:
-    ranked = ranking([A, B], words(a=9.0, b=1.0), meanings(b=0.9, a=0.1), settings=RecallSettings(vector_weight=weight))
+    ranked = ranking([A, B], words(a=9.0, b=1.0), meanings(b=0.9, a=0.1), weights=Weights(vector=weight))
     assert order(ranked)[0] == first
 
 
@@ -207,7 +206,7 @@ def test_the_order_goes_by_the_ranking_number(ranked: list[Ranked]) -> None:
 def test_of_two_equally_relevant_ones_the_better_record_is_first(better: dict[str, Any]) -> None:
     candidates = [A, experience("e-b", **better)]
     assert order(ranking(candidates, words(a=2.0, b=2.0))) == ["e-b", "e-a"]
-    assert order(ranking(candidates, words(a=2.0, b=2.0), settings=NO_CORRECTIONS)) == ["e-a", "e-b"]
+    assert order(ranking(candidates, words(a=2.0, b=2.0), weights=NO_CORRECTIONS)) == ["e-a", "e-b"]
 
 
 def test_one_that_never_helped_is_below_one_that_was_never_tried() -> None:
@@ -300,7 +299,6 @@ async def test_the_numbers_of_a_recall_recompute_to_its_ranking(settings: Settin
                 text_relevance=shown.text_relevance,
                 vector_relevance=shown.vector_relevance,
                 neighbour_relevance=shown.neighbour_relevance,
-                reread_relevance=shown.reread_relevance,
                 similarity=shown.similarity,
                 relevance=shown.relevance,
                 ranking=shown.ranking,
@@ -308,7 +306,7 @@ async def test_the_numbers_of_a_recall_recompute_to_its_ranking(settings: Settin
                 missing_tools=tuple(shown.missing_tools),
                 track_record=shown.track_record,
             )
-            relevance, number_shown = recomputed(item, settings.recall)
+            relevance, number_shown = recomputed(item)
             assert shown.relevance == pytest.approx(relevance, abs=2e-4)
             assert shown.ranking == pytest.approx(number_shown, abs=2e-4)
         assert len(result.experiences) == 3

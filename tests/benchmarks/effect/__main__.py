@@ -13,8 +13,9 @@ arm plays the same other tasks with the same seeds:
     random     with lessons of the same pool and the same length, drawn at random: is it the content that helps?
     own        with the lessons of its own earlier attempt at this very task: what the best recall could give
 
-The memory is a running server, used over stdio with its three tools as a client would. Notes stand in the system
-prompt. An attempt is solved or not by the check of its task set, never by a model.
+The memory is a running server, used over stdio with its three tools as a client would. Notes stand before
+the first thing that the user says, so that an endpoint that keeps prompts reads the tools once. An attempt is solved or
+not by the check of its task set, never by a model.
 
 `--bfcl DIR` is where `pip install --no-deps --target DIR bfcl-eval` put BFCL-V3 multi-turn; `--tasks FILE` is a set of
 your own (format: `tasks.py`). `--server` runs another reme-mcp than this copy. The key is read from
@@ -106,10 +107,9 @@ class Run:
         """Return whether an earlier run has played this trial."""
         return (arm, task.id, seed) in self._done
 
-    async def play(self, task: Task, notes: str) -> tuple[bool, list[dict[str, Any]], int, int]:
-        """Play one task; return whether it is solved, the messages, tokens and calls."""
-        system = SYSTEM if not notes else f"{SYSTEM}\n\nNotes from earlier work:\n{notes}"
-        messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
+    async def play(self, task: Task, seed: int, notes: str) -> tuple[bool, list[dict[str, Any]], int, int]:
+        """Play one task; return whether it is solved, the messages without the notes, tokens and calls."""
+        messages: list[dict[str, Any]] = [{"role": "system", "content": SYSTEM}]
         world = task.start()
         played: list[list[Call]] = []
         tokens = 0
@@ -119,7 +119,7 @@ class Run:
             for step in range(self._max_steps):
                 if self._budget is not None and self._spent >= self._budget:
                     raise BudgetSpentError
-                answer = await self._player.act(task, turn, step, messages, notes)
+                answer = await self._player.act(task, turn, step, seed, messages, notes)
                 tokens += answer.tokens
                 self._spent += answer.tokens
                 raw = answer.raw_calls or [_raw(call, f"c{turn}-{step}-{n}") for n, call in enumerate(answer.calls)]
@@ -146,10 +146,9 @@ class Run:
     ) -> None:
         """Play, record where the arm learns, and write the line."""
         began = time.perf_counter()
-        solved, messages, tokens, calls = await self.play(task, notes)
+        solved, messages, tokens, calls = await self.play(task, seed, notes)
         if record_in is not None:
             lessons = self._player.lessons(task, solved=solved)
-            # The system prompt holds the notes; a memory must not learn from itself.
             await record_in.record(
                 task.text, solved=solved, messages=messages[1:], lessons=lessons, receipt=receipt, workspace=workspace
             )
@@ -226,6 +225,12 @@ async def _one(run: Run, arm: str, task: Task, seed: int, memory: Memory, lesson
             await run.trial(arm, task, seed, notes=recalled.notes)
 
 
+def _fits(task: Task, max_turns: int | None, max_tools: int | None) -> bool:
+    """Return whether a small model has room for the task; a token is taken for four characters."""
+    tokens = max(len(json.dumps(tools)) for tools in task.tools) // 4
+    return (not max_turns or len(task.turns) <= max_turns) and (not max_tools or tokens <= max_tools)
+
+
 def summary(run: Run, arms: Sequence[str]) -> dict[str, statistics.Effect]:
     """Return what each arm did against `none`."""
     baseline = run.of("none")
@@ -250,6 +255,8 @@ def main() -> None:
     parser.add_argument("--learn", type=int, default=50, help="tasks to learn from")
     parser.add_argument("--test", type=int, default=150, help="other tasks, to be tested on")
     parser.add_argument("--trials", type=int, default=4, help="of each task and arm")
+    parser.add_argument("--max-turns", type=int, metavar="N", help="take only tasks of at most N turns of the user")
+    parser.add_argument("--max-tools", type=int, metavar="TOKENS", help="take only tasks whose tools fit in so many")
     parser.add_argument("--split-seed", type=int, default=1, help="which tasks are which")
     parser.add_argument("--models", type=Path, metavar="DIR", help="a folder with a fastembed cache; else by words")
     parser.add_argument("--server", metavar="COMMAND", help='another server, such as "reme-mcp serve"')
@@ -260,6 +267,7 @@ def main() -> None:
         parser.error("--player endpoint needs --base-url and --model")
 
     tasks = read_tasks(given.tasks) if given.tasks else read_bfcl(given.bfcl, given.category)
+    tasks = [task for task in tasks if _fits(task, given.max_turns, given.max_tools)]
     random.Random(given.split_seed).shuffle(tasks)
     learn, test = tasks[: given.learn], tasks[given.learn : given.learn + given.test]
     if not test:

@@ -10,7 +10,6 @@ A model's text is parsed as JSON and never evaluated.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,8 +20,6 @@ SYSTEM = (
     "You work for a user by calling tools. Call the tools that the request needs, with the values that the user gave, "
     "and nothing else. When the request is done, answer in one sentence without a call. Ask nothing back."
 )
-# How a small model that knows no tool calls of the protocol writes one into its text.
-WRITTEN_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>|```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -38,7 +35,9 @@ class Turn:
 class Player(Protocol):
     """Plays a task, a step at a time."""
 
-    async def act(self, task: Task, turn: int, step: int, messages: Sequence[Mapping[str, Any]], notes: str) -> Turn:
+    async def act(
+        self, task: Task, turn: int, step: int, seed: int, messages: Sequence[Mapping[str, Any]], notes: str
+    ) -> Turn:
         """Return what to do next in this turn; no calls ends it."""
 
     def lessons(self, task: Task, *, solved: bool) -> list[dict[str, object]] | None:
@@ -54,7 +53,9 @@ class Scripted:
             return []
         return [{"when_to_use": f"When the task is like this: {task.kind}", "content": task.lesson, "confidence": 0.9}]
 
-    async def act(self, task: Task, turn: int, step: int, messages: Sequence[Mapping[str, Any]], notes: str) -> Turn:
+    async def act(
+        self, task: Task, turn: int, step: int, seed: int, messages: Sequence[Mapping[str, Any]], notes: str
+    ) -> Turn:
         """Return the solution's calls of this turn, all at once."""
         return Turn("done", task.solution[turn] if step == 0 and self.plays(task, turn, notes) else (), tokens=1)
 
@@ -113,15 +114,18 @@ class Endpoint:
         """Return `None`: the server distils with the same model."""
         return None
 
-    async def act(self, task: Task, turn: int, step: int, messages: Sequence[Mapping[str, Any]], notes: str) -> Turn:
+    async def act(
+        self, task: Task, turn: int, step: int, seed: int, messages: Sequence[Mapping[str, Any]], notes: str
+    ) -> Turn:
         """Ask the model."""
-        asked: Any = list(messages)
+        asked: Any = with_notes(messages, notes)
         completion: Any = await self._client.chat.completions.create(
             model=self._model,
             messages=asked,
             tools=list(task.tools[turn]),  # type: ignore[arg-type]  # they come from files
             temperature=self._temperature,
             max_tokens=self._max_tokens,
+            seed=seed,
         )
         message = completion.choices[0].message
         found = [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
@@ -135,13 +139,31 @@ class Endpoint:
         return Turn(message.content or "", calls, tokens, raw)
 
 
+def with_notes(messages: Sequence[Mapping[str, Any]], notes: str) -> list[Mapping[str, Any]]:
+    """Return the conversation with the notes before the first thing that the user says."""
+    if not notes:
+        return list(messages)
+    system, first, *rest = messages
+    return [system, {**first, "content": f"Notes from earlier work:\n{notes}\n\n{first['content']}"}, *rest]
+
+
 def written_calls(text: str) -> list[tuple[str, str, str]]:
-    """Return the calls that a model wrote into its text as JSON: id, name, arguments as JSON."""
-    found = []
-    for place, match in enumerate(WRITTEN_CALL.finditer(text)):
-        value = _object(match[1] or match[2])
-        if isinstance(name := value.get("name"), str):
-            found.append((f"written-{place}", name, json.dumps(value.get("arguments", {}))))
+    """Return the calls that a model wrote into its text as JSON: id, name, arguments as JSON.
+
+    Small models know the protocol's calls only roughly: they write them between tags, in a fence, one after the other,
+    or with a brace too many. An object that has a name and arguments is a call, wherever it stands.
+    """
+    found: list[tuple[str, str, str]] = []
+    reader = json.JSONDecoder()
+    place = text.find("{")
+    while place >= 0:
+        try:
+            value, end = reader.raw_decode(text, place)
+        except ValueError:
+            value, end = None, place + 1
+        if isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("arguments"), dict):
+            found.append((f"written-{len(found)}", value["name"], json.dumps(value["arguments"])))
+        place = text.find("{", end)
     return found
 
 

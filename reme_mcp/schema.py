@@ -253,7 +253,7 @@ class Trajectory:
         answer: JSON of the `RecordResult` that was given; empty while `status` is `pending`.
         status: `pending` is not yet worked off; `queued` waits for the model behind the server, `awaiting_experiences`
             for the assistant, to distil it; `distilled` is done; `nothing_to_learn` was said to hold no lesson.
-        tries: How often the model failed on it.
+        tries: How often the model failed on it; while it waits for its lessons, how many sessions were asked for them.
         retry_at: Not before; `None` is at once, or, where it failed too often, when a person asks for it.
         trouble: Why it failed the last time.
         verdicts: JSON of what was said of the notes of its receipt, see `Verdicts`; empty where nothing.

@@ -127,9 +127,6 @@ def _within_budget(
     text = json.dumps({"hookSpecificOutput": {"hookEventName": told["hook_event_name"], **output}}, ensure_ascii=False)
     if output and len(text) <= MAX_OUTPUT_CHARS:
         click.echo(text)
-    # The user waits: all is closed, and to take the modules down would take as long as to recall.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 async def _for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, object]:
@@ -141,12 +138,17 @@ async def _for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, obje
         return {}
     known = _session_so_far(told)
     notes = await context_for_prompt(memory, prompt, known=known, limit=memory.settings.capture.limit)
+    texts = [notes] if notes and _fits(notes) else []
     # Where the model behind the server distils, nothing waits for a session.
-    offered = await offer(memory, known=known) if memory.settings.capture.offer else ""
-    texts = [text for text in (notes, offered) if text]
-    while texts and len(json.dumps(texts, ensure_ascii=False)) > MAX_OUTPUT_CHARS - FRAME_CHARS:
-        texts.pop()
+    if memory.settings.capture.offer:
+        offered = await offer(memory, known=known, fits=lambda text: _fits(*texts, text))
+        texts += [offered] if offered else []
     return {"additionalContext": "\n\n".join(texts)} if texts else {}
+
+
+def _fits(*texts: str) -> bool:
+    """Say whether Claude Code takes as much from a hook."""
+    return len(json.dumps(texts, ensure_ascii=False)) <= MAX_OUTPUT_CHARS - FRAME_CHARS
 
 
 async def _for_subagent(memory: Memory, told: dict[str, object]) -> dict[str, object]:
@@ -158,8 +160,8 @@ async def _for_subagent(memory: Memory, told: dict[str, object]) -> dict[str, ob
     if told.get("tool_name") not in SUBAGENT_TOOLS or not isinstance(given, dict) or not isinstance(prompt, str):
         return {}
     notes = await context_for_prompt(memory, prompt, known=prompt.encode(), limit=memory.settings.capture.limit)
-    # Changed input is taken with "allow" only; what the subagent does then is asked for as ever.
-    return {"permissionDecision": "allow", "updatedInput": given | {"prompt": f"{prompt}\n\n{notes}"}} if notes else {}
+    # No decision: whether a subagent may start is for the user's rules to say, and not for a memory.
+    return {"updatedInput": given | {"prompt": f"{prompt}\n\n{notes}"}} if notes else {}
 
 
 def _session_so_far(told: dict[str, object]) -> bytes:

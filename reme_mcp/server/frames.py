@@ -35,7 +35,7 @@ from pydantic import ValidationError
 
 SHOWN_CHARS = 100
 # How long a client that has left is still worked for: what was read is finished.
-LEAVE_S = 5.0
+LEAVE_S = 15.0
 
 _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."

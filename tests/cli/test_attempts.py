@@ -73,9 +73,18 @@ async def test_what_has_taught_its_lessons_is_offered_no_more(settings: Settings
     first, second = await recorded(settings, TASK, "Write a changelog")
     async with Memory.open(settings) as memory:
         await memory.record(TASK, trajectory_id=first, experiences=[draft(0)], source="test")
-        assert second in await offer(memory, known=b"")
+        assert second in await offer(memory, known=b"", fits=bool)
         await memory.record(TASK, trajectory_id=second, experiences=[], source="test")
-        assert await offer(memory, known=b"") == ""
+        assert await offer(memory, known=b"", fits=bool) == ""
+
+
+async def test_an_attempt_that_nobody_answers_for_makes_room_for_the_others(settings: Settings) -> None:
+    first, second = await recorded(settings, TASK, "Write a changelog")
+    async with Memory.open(settings) as memory:
+        assert await offer(memory, known=b"", fits=lambda text: False) == ""
+        offered = [await offer(memory, known=b"", fits=bool) for _ in range(4)]
+    assert [first in text for text in offered] == [True, False, True, False]
+    assert [second in text for text in offered] == [False, True, False, True]
 
 
 async def test_what_a_hook_prints_is_never_too_long_for_claude_code(settings: Settings, tmp_path: Path) -> None:
@@ -96,6 +105,8 @@ async def test_a_subagent_gets_notes_behind_its_prompt(settings: Settings) -> No
     output = json.loads(by_process(settings, told).stdout)["hookSpecificOutput"]
     assert output["updatedInput"]["prompt"].startswith(f"{TASK}, please\n\n")
     assert str(draft(0)["content"])[:20] in output["updatedInput"]["prompt"]
+    # Whether it may start is not for a memory to decide.
+    assert set(output) == {"hookEventName", "updatedInput"}
     assert output["updatedInput"] | {"prompt": given["prompt"]} == given
     assert by_process(settings, told | {"tool_name": "Bash"}).stdout == b""
     unlike = told | {"tool_input": given | {"prompt": "Water the flowers in the garden"}}

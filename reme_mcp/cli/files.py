@@ -196,8 +196,6 @@ def restore_backup(settings: Settings, what: str, force: bool, dry_run: bool, as
 
     Where the home is damaged, WHAT may also be a folder in it that holds tables: they are taken as they are.
 
-    Where the home is damaged, WHAT may also be a folder in it that holds tables: they are taken as they are.
-
     Running clients go on with it at their next call.
     """
     done = with_memory(settings, lambda memory: memory.pool.restore_backup(what, force=force, dry_run=dry_run))

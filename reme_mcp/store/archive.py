@@ -35,7 +35,7 @@ from reme_mcp.store.folder import (
     pools,
     reason_of,
 )
-from reme_mcp.store.sqlite_ledger import NAME
+from reme_mcp.store.sqlite_ledger import NAME, DamagedLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,13 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
             if (pool / NAME).exists():
                 # Part of it may be in its journal.
                 with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-                    sqlite_ledger.copy(pool / NAME, Path(folder, NAME))
-                    archive.write(Path(folder, NAME), f"pool/{NAME}")
+                    copied = Path(folder, NAME)
+                    try:
+                        sqlite_ledger.copy(pool / NAME, copied)
+                    except DamagedLedger:
+                        # What can't be read is kept as it is: somebody may mend it.
+                        copied = pool / NAME
+                    archive.write(copied, f"pool/{NAME}")
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         with zipfile.ZipFile(part) as archive:

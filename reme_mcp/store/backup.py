@@ -22,10 +22,11 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp.errors import InvalidInput, StoreError
-from reme_mcp.store import archive, durability, folder
+from reme_mcp.store import archive, durability, folder, sqlite_ledger
 from reme_mcp.store.location import Folder, count_rows
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
+from reme_mcp.store.sqlite_ledger import NAME
 from reme_mcp.store.tables import connect, versions_in
 
 
@@ -144,9 +145,13 @@ async def _register(pool: Path, schema: int) -> None:
     connection = await connect(pool)
     for table, version in (await versions_in(connection)).items():
         files = durability.TableFiles(pool, table)
-        files.forget_head()
+        files.head.forget()
         await anyio.to_thread.run_sync(files.settle, schema, await version())
     connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+    if (pool / NAME).exists():
+        head = durability.Head(pool, NAME)
+        head.forget()
+        head.note(schema, await anyio.to_thread.run_sync(sqlite_ledger.version, pool / NAME))
 
 
 def _new_file(home: Path, target: Path | None) -> Path:

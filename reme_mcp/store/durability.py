@@ -73,28 +73,56 @@ def sync_tree(folder: Path) -> None:
         sync(Path(root))
 
 
-class TableFiles:
-    """The files of one of LanceDB's tables, and how far it has come.
+class Head:
+    """How far a table, or the ledger, has come: its schema, and the version of the last commit that was told of.
 
-    LanceDB gives each file its name once it is whole, never changes it afterwards, and never calls `fsync`. How far a
-    table has come stands beside it, in `<table>.head`: the schema, and the version of the last commit that somebody was
-    told of. It is written without `fsync`: after a power cut it may be behind the table, never ahead of it.
+    It stands beside the table, in `<table>.head`, and is written without `fsync`: after a power cut it may be behind
+    the table, never ahead of it.
     """
 
     def __init__(self, pool: Path, table: str) -> None:
-        self._folder = pool / f"{table}.lance"
-        self._head = pool / f"{table}{HEAD}"
-        self._synced: set[str] | None = None
-        # Held over a write: what a failed one has left can be told from what another has written.
-        self.turn = anyio.Lock()
+        self._file = pool / f"{table}{HEAD}"
 
-    def head(self) -> tuple[int, int] | None:
-        """Return the schema and the version that the table had come to; `None` where nothing says so."""
+    def read(self) -> tuple[int, int] | None:
+        """Return the schema and the version; `None` where nothing says so."""
         try:
-            schema, version = self._head.read_bytes()[:MAX_HEAD_BYTES].split()
+            schema, version = self._file.read_bytes()[:MAX_HEAD_BYTES].split()
             return int(schema), int(version)
         except (OSError, ValueError):
             return None
+
+    def note(self, schema: int, version: int) -> None:
+        """Write them down, where what stands there is older.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        head = self.read()
+        if head is None or head < (schema, version):
+            opened = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                # Always of one length, so that it needs no room and can't be torn.
+                os.write(opened, f"{schema:06} {version:020}\n".encode())
+            finally:
+                os.close(opened)
+
+    def forget(self) -> None:
+        """Take the table as it is, however far it had come."""
+        self._file.unlink(missing_ok=True)
+
+
+class TableFiles:
+    """The files of one of LanceDB's tables.
+
+    LanceDB gives each file its name once it is whole, never changes it afterwards, and never calls `fsync`.
+    """
+
+    def __init__(self, pool: Path, table: str) -> None:
+        self.head = Head(pool, table)
+        self._folder = pool / f"{table}.lance"
+        self._synced: set[str] | None = None
+        # Held over a write: what a failed one has left can be told from what another has written.
+        self.turn = anyio.Lock()
 
     def settle(self, schema: int, version: int, *, compacted: bool = False) -> None:
         """Bring to the disk what is new since the last time, and note the version.
@@ -114,7 +142,7 @@ class TableFiles:
         for path in (*new, *{os.path.dirname(path) for path in new}):
             sync(Path(path))
         self._synced = found
-        self._note(schema, version)
+        self.head.note(schema, version)
 
     def _sync_recent(self) -> None:
         oldest = time.time() - WRITTEN_BACK_S
@@ -127,16 +155,6 @@ class TableFiles:
                         sync(path)
             sync(Path(root))
 
-    def _note(self, schema: int, version: int) -> None:
-        head = self.head()
-        if head is None or head < (schema, version):
-            opened = os.open(self._head, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                # Always of one length, so that it needs no room and can't be torn.
-                os.write(opened, f"{schema:06} {version:020}\n".encode())
-            finally:
-                os.close(opened)
-
     def _names(self, parts: Collection[str]) -> set[str]:
         found: set[str] = set()
         for part in parts:
@@ -144,10 +162,6 @@ class TableFiles:
             with suppress(FileNotFoundError):
                 found.update(os.path.join(folder, name) for name in os.listdir(folder))
         return found
-
-    def forget_head(self) -> None:
-        """Take the table as it is, however far it had come."""
-        self._head.unlink(missing_ok=True)
 
     def written(self) -> set[str]:
         """Return the files that a write makes before it is committed."""
@@ -164,7 +178,7 @@ class TableFiles:
 
         A power cut leaves one whose files are empty. Its manifest is kept beside the table.
         """
-        head, newest = self.head(), self.newest()
+        head, newest = self.head.read(), self.newest()
         if head is None or newest is None or newest[0] <= head[1]:
             return False
         newest[1].replace(self._folder.with_name(f"{self._folder.stem}-{newest[0]}.torn"))
@@ -174,5 +188,5 @@ class TableFiles:
 
 def schema_of(pool: Path) -> int:
     """Return the schema that the tables in a folder were written with; the first where nothing says so."""
-    heads = [TableFiles(pool, file.stem).head() for file in pool.glob(f"*{HEAD}")]
+    heads = [Head(pool, file.stem).read() for file in pool.glob(f"*{HEAD}")]
     return max((head[0] for head in heads if head is not None), default=1)

@@ -26,11 +26,11 @@ import anyio.to_thread
 from reme_mcp.config.settings import StorageSettings, is_remote
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import folder, sqlite_ledger, tables
-from reme_mcp.store.durability import HEAD, TableFiles
+from reme_mcp.store.durability import HEAD, Head, TableFiles
 from reme_mcp.store.lease import Lease
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.object_store import Objects
-from reme_mcp.store.sqlite_ledger import NAME, LedgerLock, SqliteLedger
+from reme_mcp.store.sqlite_ledger import NAME, DamagedLedger, LedgerLock, SqliteLedger
 from reme_mcp.store.tables import connect, mapped
 
 if TYPE_CHECKING:
@@ -70,16 +70,20 @@ class Folder:
         return LedgerLock(file)
 
     async def ledger(self, mark: folder.HomeMarker, *, is_new: bool) -> SqliteLedger:
-        """Open the ledger; it is made where `is_new`, and has to be there otherwise.
+        """Open the ledger; it is made where `is_new`, and has to be there otherwise, as far as it had come.
 
         Raises:
-            StoreError: It is not there, or can't be read.
+            StoreError: It is not, or can't be read.
         """
+        head = self.head(mark, NAME)
         file = self.path / mark.pool / NAME
-        if not is_new and not file.exists():
-            raise StoreError(
-                f"{file} is gone, and the lessons beside it are there; `reme-mcp restore-backup` puts a backup in place"
-            )
+        if not is_new:
+            if not file.exists():
+                raise self.damaged(f"{mark.pool}/{NAME} is gone, and the lessons beside it are there")
+            try:
+                self.check(mark, NAME, head, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
+            except DamagedLedger as exc:
+                raise self.damaged(f"{mark.pool}/{NAME} can't be read ({exc.__cause__})") from exc
         return await anyio.to_thread.run_sync(self._open_ledger, file, mark)
 
     def _open_ledger(self, file: Path, mark: folder.HomeMarker) -> SqliteLedger:
@@ -90,7 +94,7 @@ class Folder:
         with suppress(OSError):
             # What can't be made can't be opened, and that error says it.
             file.parent.mkdir(mode=0o700, exist_ok=True)
-        return SqliteLedger(file, check=check)
+        return SqliteLedger(file, check=check, wrote=partial(Head(file.parent, NAME).note, mark.schema))
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the folder and its mark, or check that this version can read what is there."""
@@ -126,9 +130,8 @@ class Folder:
         """
         files = self._files_of(mark, table)
         async with files.turn:
-            head, before, written = files.head(), await version(), files.written()
-            if head is not None and before < head[1]:
-                raise self.damaged(f"{table} was at version {head[1]} and is at {before}")
+            head, before, written = files.head.read(), await version(), files.written()
+            self.check(mark, table, head, before)
             try:
                 yield
             except Exception:
@@ -151,17 +154,22 @@ class Folder:
         """Write a mark that names all tables that there are, and return it; who holds the pool may."""
         for table, version in versions.items():
             await self.settle(mark, table, version, compacted=True)
+        if (file := self.path / mark.pool / NAME).exists():
+            Head(file.parent, NAME).note(mark.schema, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
         mark = replace(mark, tables=folder.tables_in(self.path / mark.pool))
         await self.write_marker(mark)
         return mark
 
-    def check(self, mark: folder.HomeMarker, table: str, version: int) -> None:
-        """Raise a `StoreError` if a table that the mark names has gone back."""
-        head = self._files_of(mark, table).head()
+    def head(self, mark: folder.HomeMarker, table: str) -> tuple[int, int] | None:
+        """Return how far a table had come; whoever checks it looks here first, as others go on writing."""
+        return Head(self.path / mark.pool, table).read()
+
+    def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
+        """Raise a `StoreError` if a table has gone back behind its head, or the mark names it and it has none."""
         if table in mark.tables and head is None:
-            raise StoreError(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone")
+            raise self.damaged(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone")
         if head is not None and version < head[1]:
-            raise StoreError(f"{table} was at version {head[1]} and is at {version}")
+            raise self.damaged(f"{table} was at version {head[1]} and is at {version}")
 
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
         """Take back a commit that nobody was told of, as a power cut leaves one; return whether there was one."""
@@ -275,7 +283,11 @@ class Bucket:
             await self.write_marker(mark)
         return mark
 
-    def check(self, mark: folder.HomeMarker, table: str, version: int) -> None:
+    def head(self, mark: folder.HomeMarker, table: str) -> tuple[int, int] | None:
+        """Return that nothing is known: nobody copies half of a bucket by mistake."""
+        return None
+
+    def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
         """Do nothing, likewise."""
 
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:

@@ -119,7 +119,7 @@ async def migrate(location: Location, migrations: Sequence[Migration]) -> folder
                 mark = await _backed_up(location.path, mark)
             connection = await location.connect(mark)
             for name, version in (await versions_in(connection)).items():
-                location.check(mark, name, await version())
+                location.check(mark, name, location.head(mark, name), await version())
             for step in migrations[mark.schema - 1 :]:
                 await step(connection)
             mark = dataclasses.replace(mark, schema=newest, backup="")
@@ -137,7 +137,8 @@ async def _backed_up(home: Path, mark: folder.HomeMarker) -> folder.HomeMarker:
     tables = await count_rows(home / mark.pool)
     pack = partial(archive.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
     await anyio.to_thread.run_sync(pack)
-    mark = dataclasses.replace(mark, backup=name)
+    # Whoever is killed over the upgrade leaves some tables that are not as the mark said.
+    mark = dataclasses.replace(mark, backup=name, tables=())
     folder.write_marker(home, mark)
     return mark
 

@@ -341,5 +341,6 @@ async def prove(table: lancedb.AsyncTable) -> int:
         async for _ in await table.query().select(columns[:1]).to_batches():
             pass
         if "search_text" in columns:
-            await table.query().nearest_to_text("a", columns="search_text").select(columns[:1]).limit(1).to_list()
+            words = table.query().nearest_to_text("a", columns="search_text")
+            await words.select([columns[0], "_score"]).limit(1).to_list()
     return version

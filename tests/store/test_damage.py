@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,15 @@ def everything(home: Path) -> set[Path]:
     return {file for file in home.rglob("*") if file.is_file()}
 
 
+async def go_back(home: Path) -> None:
+    """Put the ledger back to what it was some records ago, as half a copy does."""
+    file = home / "pool" / "ledger.db"
+    early = file.read_bytes()
+    async with Memory.open(Settings(home=str(home), embedder=EmbedderSettings(provider="none"))) as memory:
+        await memory.record("task 3", outcome="success", experiences=[], source="test")
+    file.write_bytes(early)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no mark": (lambda home: (home / "home.json").unlink(), r"home\.json is not there"),
     "an empty mark": (lambda home: (home / "home.json").write_bytes(b""), r"home\.json is empty"),
@@ -91,25 +101,46 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda home: (home / "home.json").write_text('{"schema": 5, "pool": "pool-20260301T120000Z"}'),
         "holds no tables, and pool does",
     ),
-    "a table is gone": (lambda home: shutil.rmtree(home / "pool" / "log.lance"), r"pool lacks .*: log"),
+    "a table is gone": (
+        lambda home: shutil.rmtree(home / "pool" / "experiences.lance"),
+        r"pool lacks .*: experiences",
+    ),
     "the newest manifest is gone": (
         lambda home: newest_manifest(home / "pool" / "experiences.lance").unlink(),
         r"experiences was at version \d+ and is at \d+",
     ),
     "all manifests are gone": (
-        lambda home: shutil.rmtree(home / "pool" / "receipts.lance" / "_versions"),
-        "can't open receipts",
+        lambda home: shutil.rmtree(home / "pool" / "experiences.lance" / "_versions"),
+        "can't open experiences",
     ),
-    "data is gone": (lambda home: remove(*files(home, "log")), "can't read log"),
+    "data is gone": (lambda home: remove(*files(home, "experiences")), "can't read experiences"),
     "data is cut off": (
-        lambda home: [file.write_bytes(b"") for file in files(home, "trajectories")],
-        "can't read trajectories",
+        lambda home: [file.write_bytes(b"") for file in files(home, "experiences")],
+        "can't read experiences",
     ),
     "the index is gone": (
         lambda home: shutil.rmtree(home / "pool" / "experiences.lance" / "_indices"),
         "can't read experiences",
     ),
-    "nothing says how far": (lambda home: (home / "pool" / "costs.head").unlink(), r"costs\.head, .* is gone"),
+    "nothing says how far": (
+        lambda home: (home / "pool" / "experiences.head").unlink(),
+        r"experiences\.head, .* is gone",
+    ),
+    "the ledger is gone": (lambda home: (home / "pool" / "ledger.db").unlink(), r"pool lacks .*: ledger\.db"),
+    "the ledger is empty": (lambda home: (home / "pool" / "ledger.db").write_bytes(b""), r"pool lacks .*: ledger\.db"),
+    "the ledger is cut off": (
+        lambda home: os.truncate(home / "pool" / "ledger.db", 10_000),
+        r"ledger\.db can't be read \(database disk image is malformed\)",
+    ),
+    "the ledger is something else": (
+        lambda home: (home / "pool" / "ledger.db").write_bytes(b"x" * 20_000),
+        r"ledger\.db can't be read \(file is not a database\)",
+    ),
+    "the ledger is older": (lambda home: anyio.run(go_back, home), r"ledger\.db was at version \d+ and is at \d+"),
+    "nothing says how far the ledger is": (
+        lambda home: (home / "pool" / "ledger.db.head").unlink(),
+        r"ledger\.db\.head, .* is gone",
+    ),
 }
 
 
@@ -117,7 +148,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 async def test_a_damaged_home_is_refused_in_words_and_left_as_it_is(
     home: Path, lessons: list[str], damage: Callable[[Path], object], says: str
 ) -> None:
-    damage(home)
+    await anyio.to_thread.run_sync(damage, home)
     before = contents(home)
     for _ in range(2):
         with pytest.raises(StoreError, match=rf"is damaged: .*{says}.*restore-backup --force \d+T\d+Z\.zip"):
@@ -187,7 +218,7 @@ async def test_a_write_that_fails_leaves_no_file(home: Path, lessons: list[str])
         for file in files(home, "experiences"):
             file.unlink()
         before = contents(home)
-        with pytest.raises(StoreError, match="can't write experiences"):
+        with pytest.raises(StoreError, match="can't read experiences"):
             async with store.writing() as writer:
                 await writer.put_experiences([experience("e-new")])
         assert contents(home) == before

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,11 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Entry, Experience, ReceiptLine, Spent, Trajectory, now
 from reme_mcp.store import backup
 from reme_mcp.store.archive import pack
-from reme_mcp.store.folder import POOL_NAME, read_marker
+from reme_mcp.store.folder import POOL_NAME, read_marker, write_marker
 from reme_mcp.store.ledger import TABLES
 from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION, new_column
 from reme_mcp.store.store import Store
-from reme_mcp.store.tables import schemas, to_arrow, to_row
+from reme_mcp.store.tables import connect, schemas, to_arrow, to_row
 from tests.fakes import LEARNED, draft, experience, line, trajectory
 
 if TYPE_CHECKING:
@@ -148,14 +149,24 @@ async def move_into_tables(home: Path, *left_out: str) -> None:
     store = await Store.open(home, migrations=())
     kinds: list[type[Any]] = [Trajectory, ReceiptLine, Spent, Entry, Experience]
     rows = {TABLES[kind]: [to_row(one) for one in await store._ledger.read(kind)] for kind in kinds}
+    connection = await connect(home / "pool")
     for name, values in rows.items():
-        table = await store._connection.create_table(name, schema=schemas()[name])
+        table = await connection.create_table(name, schema=schemas()[name])
         if values:
             await table.add(to_arrow(values, schemas()[name]))
         if name == "trajectories" and left_out:
             await table.drop_columns(list(left_out))
+    connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
     store.close()
     for file in (home / "pool").glob("ledger.db*"):
+        file.unlink()
+    forget_tables(home)
+
+
+def forget_tables(home: Path) -> None:
+    """Let the home not say which tables it has, as one of an earlier version."""
+    write_marker(home, replace(read_marker(home, schema=SCHEMA_VERSION), tables=()))
+    for file in (home / "pool").glob("*.head"):
         file.unlink()
 
 
@@ -212,8 +223,8 @@ async def test_a_move_into_the_ledger_that_was_cut_short_is_finished(old_home: P
 
 
 async def test_lessons_without_their_ledger_are_a_damaged_home(old_home: Path) -> None:
-    for file in (old_home / "pool").glob("ledger.db*"):
-        file.unlink()
+    forget_tables(old_home)
+    (old_home / "pool" / "ledger.db").unlink()
     before = contents(old_home)
     with pytest.raises(StoreError, match=r"ledger\.db is gone.*restore-backup"):
         await Store.open(old_home, migrations=())

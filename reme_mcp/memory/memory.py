@@ -233,7 +233,7 @@ class Memory:
             StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
         source = clean.label(source)
-        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
+        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace, source)
         experiences = [recalled(item) for item in notes.shown]
         trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
@@ -271,6 +271,7 @@ class Memory:
         tools: Sequence[str] = (),
         limit: int | None = None,
         workspace: str | None = None,
+        source: str = "",
     ) -> ExplainResult:
         """Return what `recall` would hand out for a task, what it would not, and why; no receipt is written.
 
@@ -280,12 +281,13 @@ class Memory:
             tools: What the agent has; empty means unknown.
             limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
             workspace: Whose pool; the settings' where `None`.
+            source: Who would ask; this machine where empty.
 
         Raises:
             InvalidInput: An argument is out of its range.
             StoreError: The pool can't be read.
         """
-        *_, notes = await self._notes(task, context, tools, limit, workspace)
+        *_, notes = await self._notes(task, context, tools, limit, workspace, source)
         return explained(notes, note=notes.trouble)
 
     async def record(
@@ -518,7 +520,7 @@ class Memory:
     # --- inside ---
 
     async def _notes(
-        self, task: str, context: str, tools: Sequence[str], limit: int | None, workspace: str | None
+        self, task: str, context: str, tools: Sequence[str], limit: int | None, workspace: str | None, reader: str
     ) -> tuple[str, str, Store, Notes]:
         """Return task and workspace as they are taken, the store, and the notes about the task."""
         task = self._redact(clean.text("task", task))
@@ -528,7 +530,9 @@ class Memory:
         if not 1 <= limit <= 20:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
         store = await self._open_store()
-        notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
+        notes = await self._search.notes(
+            store, workspace, task, context=context, tools=tools, limit=limit, reader=reader
+        )
         return task, workspace, store, notes
 
     async def _open_store(self) -> Store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 COMMANDS = cli.list_commands(click.Context(cli))
 LESSON = {"when_to_use": "Before deploying the blog", "content": "Build it with the production settings first."}
 LIBRARY_RECORD = {"when_to_use": "Before naming a branch", "content": "Use hyphens, as blanks are not allowed there."}
+PAGE = "---\nwhen_to_use: Before naming a tag\n---\n\nBegin with the letter v, as the release job looks for it.\n"
 RECORD = {"task": "Deploy the blog", "outcome": "failure", "experiences": [LESSON]}
 
 # What stands in the README for something of the reader's own.
@@ -48,7 +50,11 @@ def lesson(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("REME_MCP_EMBEDDER_PROVIDER", "none")
     for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME"):
         monkeypatch.delenv(name, raising=False)
+    # An editor that changes nothing.
+    monkeypatch.setenv("VISUAL", f'"{sys.executable}" -c "pass"')
     (tmp_path / "folder").mkdir()
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "lessons" / "branches.md").write_text(PAGE, encoding="utf-8")
     (tmp_path / "attempts.jsonl").write_text(json.dumps(RECORD | {"task": "Deploy the shop"}), encoding="utf-8")
     (tmp_path / "library.jsonl").write_text(json.dumps(LIBRARY_RECORD), encoding="utf-8")
     done = CliRunner().invoke(cli, ["record", "-", "--json"], input=json.dumps(RECORD))

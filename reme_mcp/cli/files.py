@@ -1,11 +1,11 @@
-"""Experiences in files: `import` takes them in, `export` writes them out, as our own JSON lines or as skills."""
+"""Experiences in files: `import` takes them in, `export` writes them out, as JSON lines, as Markdown or as skills."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from reme_mcp.import_export.importer import Imported
+    from reme_mcp.import_export.markdown import Page
     from reme_mcp.memory.memory import Memory
-    from reme_mcp.schema import Kind, Status
+    from reme_mcp.schema import Experience, Kind, Status
 
 COUNTS = ("read", "added", "quarantined", "merged", "known")
 
@@ -31,10 +32,14 @@ COUNTS = ("read", "added", "quarantined", "merged", "known")
     epilog=examples(
         "reme-mcp import library.jsonl --dry-run",
         "reme-mcp import library.jsonl another.jsonl --workspace team",
+        "reme-mcp import lessons/ --dry-run --check    in CI: lessons as Markdown, in a pull request",
     ),
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True, path_type=Path), metavar="FILE...")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(allow_dash=True, path_type=Path), metavar="FILE|DIR..."
+)
 @click.option("--dry-run", is_flag=True, help="Only count what would come in.")
+@click.option("--check", is_flag=True, help="With --dry-run: exit status 1 if anything would be held back, too.")
 @click.option(
     "--kind",
     type=click.Choice(KINDS),
@@ -46,15 +51,21 @@ COUNTS = ("read", "added", "quarantined", "merged", "known")
 @as_json_option
 @click.pass_obj
 def import_files(
-    settings: Settings, files: tuple[Path, ...], dry_run: bool, kind: Kind, embed: bool, as_json: bool
+    settings: Settings, files: tuple[Path, ...], dry_run: bool, check: bool, kind: Kind, embed: bool, as_json: bool
 ) -> None:
-    """Take the experiences in FILE… (`-` is stdin) into the workspace.
+    """Take the experiences in FILE… (`-` is stdin), or the lessons in DIR, into the workspace.
 
     FILE is what `export` wrote, or a library, dump or vector store of ReMe, of any version up to 0.3: JSON Lines or one
     JSON array. What the pool knows already is merged, so importing a file again changes nothing. A bad record is
     reported with its place and the reason, and the others come in all the same. Without --embed, vectors follow in the
     background when a server runs.
+
+    DIR is what `export --markdown` wrote: what a person changed there is changed in the pool, whose older wording is
+    kept; a page without a line id is a new lesson. Counters are never taken from a page, and one that was written
+    before the pool's own text changed is refused.
     """
+    if check and not dry_run:
+        raise click.UsageError("--check goes with --dry-run")
     from rich.console import Console
     from rich.progress import Progress
 
@@ -68,20 +79,26 @@ def import_files(
             for file in files:
                 name = "stdin" if str(file) == "-" else file.name
                 try:
-                    data = sys.stdin.buffer.read() if name == "stdin" else file.read_bytes()
+                    data = sys.stdin.buffer.read() if name == "stdin" else _pages(file) or file.read_bytes()
                 except OSError as exc:
                     unread.append(f"{file}: can't be read: {exc.strerror}")
                     continue
                 tell = partial(_show, progress, progress.add_task(name, total=None))
-                done.append(await memory.pool.import_file(name, data, kind=kind, dry_run=dry_run, tell=tell))
+                if isinstance(data, bytes):
+                    done.append(await memory.pool.import_file(name, data, kind=kind, dry_run=dry_run, tell=tell))
+                else:
+                    done.append(await memory.pool.import_pages(name, data, dry_run=dry_run, tell=tell))
         return done
 
     imported = with_memory(settings, run)
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in imported]))
     else:
-        rows = [(one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected))) for one in imported]
-        show_table(("file", *COUNTS, "rejected"), rows)
+        rows = [
+            (one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected)), str(one.edited))
+            for one in imported
+        ]
+        show_table(("file", *COUNTS, "rejected", "edited"), rows)
         for one in imported:
             for bad in one.rejected:
                 click.echo(f"{one.file} {bad.where}: {bad.reason}", err=True)
@@ -89,18 +106,30 @@ def import_files(
         click.echo("Nothing was changed.", err=True)
     for line in unread:
         click.echo(line, err=True)
-    if unread or any(one.rejected for one in imported):
+    if unread or any(one.rejected or (check and one.quarantined) for one in imported):
         sys.exit(1)
+
+
+def _pages(path: Path) -> list[Page]:
+    """Return the pages of a folder, or the one that a file is; none for a file of another kind."""
+    from reme_mcp.import_export.markdown import ENDING, Page
+
+    files = sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path] if path.suffix == ENDING else []
+    if path.is_dir() and not files:
+        raise OSError(0, f"it has no lessons as Markdown (*{ENDING})")
+    return [Page(file.name, file.read_text(encoding="utf-8", errors="replace")) for file in files]
 
 
 @click.command(
     "export",
     epilog=examples(
         "reme-mcp export pool.jsonl",
+        "reme-mcp export --markdown lessons/                to read and edit, a file a lesson; `import` reads it back",
         "reme-mcp export --skills .claude/skills --by-task",
     ),
 )
 @click.argument("target", type=click.Path(allow_dash=True, path_type=Path), metavar="FILE|DIR")
+@click.option("--markdown", is_flag=True, help="Write a page for each lesson into DIR, for people to read and edit.")
 @click.option("--skills", is_flag=True, help="Write a folder with a SKILL.md for each experience into DIR.")
 @click.option("--by-task", is_flag=True, help="With --skills: one for each generalized task.")
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeat for more.")
@@ -110,6 +139,7 @@ def import_files(
 def export(
     settings: Settings,
     target: Path,
+    markdown: bool,
     skills: bool,
     by_task: bool,
     statuses: tuple[Status, ...],
@@ -119,15 +149,22 @@ def export(
     """Write the experiences of the workspace to FILE (`-` is stdout), a JSON object on each line.
 
     `import` brings back all of it: texts, counters, status, provenance, times; workspace and source are those of the
-    import. Trajectories and receipts stay; for those, make a `backup`. With --skills, what is active goes into DIR as
-    skills (agentskills.io), for agents that read skills and have no memory server.
+    import. Trajectories and receipts stay; for those, make a `backup`. With --markdown, what is active goes into
+    DIR as a page for each lesson, which `import DIR` reads back with what a person has changed; names stay the same.
+    With --skills it goes there as skills (agentskills.io), for agents that read skills and have no memory server.
     """
     if by_task and not skills:
         raise click.UsageError("--by-task goes with --skills")
-    found = with_memory(
-        settings, lambda memory: memory.pool.all_of(statuses=statuses or (("active",) if skills else None))
-    )
-    if skills:
+    if markdown and skills:
+        raise click.UsageError("--markdown or --skills, not both")
+    if target.is_dir() and not (markdown or skills):
+        raise click.UsageError(f"{target} is a folder: name a file in it, or say --markdown or --skills")
+    if (markdown or skills) and not statuses:
+        statuses = ("active",)
+    found = with_memory(settings, lambda memory: memory.pool.all_of(statuses=statuses or None))
+    if markdown:
+        written = _write_pages(target, found, force=force)
+    elif skills:
         from reme_mcp.import_export.skills import one_each, one_per_task
 
         made = (one_per_task if by_task else one_each)(found)
@@ -145,9 +182,25 @@ def export(
     if as_json:
         click.echo(to_json({"target": str(target), "written": written}))
     else:
-        click.echo(
-            f"{written} {'skill' if skills else 'experience'}{'' if written == 1 else 's'} in {target}.", err=True
-        )
+        what = "lesson" if markdown else "skill" if skills else "experience"
+        click.echo(f"{written} {what}{'' if written == 1 else 's'} in {target}.", err=True)
+
+
+def _write_pages(folder: Path, found: Sequence[Experience], *, force: bool) -> int:
+    """Write a page for each experience, and tell of pages whose lessons are not among them."""
+    from reme_mcp.import_export.markdown import ENDING, id_in, to_pages
+
+    there = {id: file.name for file in sorted(folder.glob(f"*{ENDING}")) if (id := id_in(file.name))}
+    pages = to_pages(found, named=there)
+    changed = [page for page in pages if not _holds(folder / page.name, page.text)]
+    write_files([(folder / page.name, page.text) for page in changed], force=force)
+    for name in sorted(set(there.values()) - {page.name for page in pages}):
+        click.echo(f"{folder / name} is of a lesson that was not written now; it stays.", err=True)
+    return len(pages)
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _show(progress: Progress, bar: TaskID, more: int, of: int) -> None:

@@ -37,6 +37,7 @@ COMMANDS = {
     "prune": ("pool", "prune"),
     "archive": ("pool", "archive"),
     "restore": ("pool", "restore"),
+    "edit": ("edit", "edit"),
     "pin": ("pool", "pin"),
     "unpin": ("pool", "unpin"),
     "delete": ("pool", "delete"),

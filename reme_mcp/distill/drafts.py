@@ -16,7 +16,6 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from reme_mcp.errors import InvalidInput
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
     MAX_KEYWORDS,
@@ -95,19 +94,11 @@ def mended(drafts: Sequence[NamedDraft]) -> list[str]:
     return [what for one in drafts for what in one.mended]
 
 
-def wording(when_to_use: str, content: str) -> tuple[str, str]:
-    """Return the two texts of an experience as they are taken from a person.
-
-    Raises:
-        InvalidInput: One is too short or too long, or they say the same.
-    """
-    try:
-        draft = ExperienceDraft(when_to_use=clean_text(when_to_use), content=clean_text(content))
-    except ValidationError as exc:
-        raise InvalidInput(reasons(exc)) from exc
-    if _says_one_thing_twice(draft):
-        raise InvalidInput(TWICE)
-    return draft.when_to_use, draft.content
+def draft_of(experience: Experience) -> ExperienceDraft:
+    """Return what an experience teaches: what of it a person may change."""
+    fields = {name: getattr(experience, name) for name in ExperienceDraft.model_fields}
+    held = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return ExperienceDraft.model_construct(set(held), **held)
 
 
 def _says_one_thing_twice(draft: ExperienceDraft) -> bool:

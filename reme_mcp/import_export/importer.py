@@ -49,6 +49,7 @@ class Imported:
         read: How many records it has.
         added: New to the pool.
         quarantined: Those of them that a person has to look at first.
+        edited: Experiences of the pool that have another wording now.
         merged: Said in other words by an experience of the pool.
         known: In the pool already: the same one, or another in the same words.
         rejected: The others.
@@ -61,6 +62,7 @@ class Imported:
     merged: int
     known: int
     rejected: tuple[Unusable, ...]
+    edited: int = 0
 
 
 @dataclass(slots=True)
@@ -127,6 +129,7 @@ async def import_file(
         tell(len(part))
     if unindexed:
         await store.compaction.index_experiences()
+    place = {one.where: number for number, one in enumerate(records)}
     return Imported(
         file=file,
         read=len(records),
@@ -134,7 +137,7 @@ async def import_file(
         quarantined=tally.quarantined,
         merged=tally.merged,
         known=tally.known,
-        rejected=tuple(sorted(tally.rejected, key=lambda one: int(one.where.split()[-1]))),
+        rejected=tuple(sorted(tally.rejected, key=lambda one: place[one.where])),
     )
 
 

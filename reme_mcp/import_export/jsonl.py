@@ -20,11 +20,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, crea
 
 from reme_mcp.distill.drafts import reasons
 from reme_mcp.errors import InvalidInput
-from reme_mcp.import_export.record import Record, make_draft, make_experience, shown
+from reme_mcp.import_export.record import Record, make_draft, make_experience, redacted, shown
 from reme_mcp.import_export.reme import read_upstream
 from reme_mcp.safety.redaction import Redact
-from reme_mcp.schema import Experience, ExperienceDraft, Kind, Number, Text, clean_text, fields_of, with_texts
-from reme_mcp.text import clean
+from reme_mcp.schema import Experience, ExperienceDraft, Kind, Number, fields_of
 
 FORMAT = "reme-mcp/1"
 # What a line says of itself is not believed.
@@ -46,7 +45,7 @@ def read(data: bytes, *, workspace: str, source: str, kind: Kind, redact: Redact
     records = []
     for where, value in _values(data):
         try:
-            experience = _redacted(_read_one(value, workspace=workspace, source=source, kind=kind, at=at), redact)
+            experience = redacted(_read_one(value, workspace=workspace, source=source, kind=kind, at=at), redact)
         except InvalidInput as exc:
             records.append(Record(where, fault=str(exc)))
         else:
@@ -100,16 +99,6 @@ def _read_one(value: object, *, workspace: str, source: str, kind: Kind, at: dat
     if "format" in value:
         return _read_ours(value, workspace=workspace, source=source, at=at)
     return read_upstream(value, workspace=workspace, source=source, kind=kind, at=at)
-
-
-def _redacted(experience: Experience, redact: Redact) -> Experience:
-    """Return the experience with its texts clean and without secrets; what is left is cut to what a field holds."""
-
-    def redacted(text: str, holds: Text) -> str:
-        text = clean.label(text) if holds.one_line else clean_text(text)
-        return redact(text)[: holds.max_chars]
-
-    return with_texts(experience, redacted)
 
 
 def _in_files() -> list[str]:

@@ -14,7 +14,9 @@ from typing import Any
 
 from reme_mcp.distill.drafts import read_drafts
 from reme_mcp.errors import InvalidInput
-from reme_mcp.schema import Experience, ExperienceDraft, clean_text, one_line
+from reme_mcp.safety.redaction import Redact
+from reme_mcp.schema import Experience, ExperienceDraft, Text, clean_text, one_line, with_texts
+from reme_mcp.text import clean
 
 SHOWN_CHARS = 60
 
@@ -24,7 +26,7 @@ class Record:
     """One record of a file.
 
     Attributes:
-        where: Its place in the file: `line 3`, or `record 3` of a JSON array.
+        where: Its place in the file: `line 3`, `record 3` of a JSON array, or the name of a page.
         experience: What it holds, with its id there as one of its origins; `None` where it is bad.
         is_ours: It is of our format, and its id one of ours.
         id: What it is called in the file; empty where it has no name.
@@ -71,6 +73,16 @@ def make_experience(
     values |= {"prior_frequency": frequency, "prior_utility": utility, "counted_since": at}
     values |= {"workspace": workspace, "source": source}
     return Experience(**{name: _as_held(value, at) for name, value in values.items()})
+
+
+def redacted(experience: Experience, redact: Redact) -> Experience:
+    """Return the experience with its texts clean and without secrets; what is left is cut to what a field holds."""
+
+    def changed(text: str, holds: Text) -> str:
+        text = clean.label(text) if holds.one_line else clean_text(text)
+        return redact(text)[: holds.max_chars]
+
+    return with_texts(experience, changed)
 
 
 def _as_held(value: Any, at: datetime) -> Any:

@@ -356,9 +356,7 @@ class Memory:
 
         task = self._redact(clean.text("task", task))
         outcome, reward = outcome_and_reward(outcome, reward)
-        steps_taken = await transcript_text(
-            steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
-        )
+        steps_taken = await transcript_text(steps, messages, redact=self._redact)
         drafts, rejected = read_drafts(experiences or [])
         digest = records.digest(workspace, task, reward, steps_taken, receipt or "", digest_of_drafts(experiences))
         if said := verdicts.to_json():

@@ -8,19 +8,22 @@ Does not know: recall, recording, the embedder's life, MCP, terminals.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio.to_thread
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import drafts
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
-from reme_mcp.import_export import importer, jsonl
-from reme_mcp.import_export.importer import Imported
+from reme_mcp.import_export import importer, jsonl, markdown
+from reme_mcp.import_export.importer import Imported, Unusable
+from reme_mcp.import_export.markdown import Page
+from reme_mcp.import_export.record import make_draft, redacted
 from reme_mcp.models.service import Vectors
 from reme_mcp.models.usage import Cost, total
 from reme_mcp.refine import ledger
@@ -33,6 +36,7 @@ from reme_mcp.schema import (
     Deed,
     Entry,
     Experience,
+    ExperienceDraft,
     Kind,
     ReceiptLine,
     Status,
@@ -386,24 +390,30 @@ class Pool:
     async def edit(
         self,
         experience_id: str,
+        changes: Mapping[str, object],
         *,
-        when_to_use: str,
-        content: str,
         workspace: str | None = None,
         source: str = BY_HAND,
+        dry_run: bool = False,
     ) -> tuple[Experience, Experience]:
         """Give an experience another wording; id and counters stay, the older wording is archived under a new id.
 
         What comes under a rule of the quarantine in its new wording waits for review.
+
+        Args:
+            experience_id: Which one.
+            changes: Fields of `ExperienceDraft` by name, as they shall be; the others stay.
+            workspace: Whose; the settings' where `None`.
+            source: Who edits it.
+            dry_run: Only return what would be.
 
         Returns:
             The experience as it is now, and the older wording, whose `status_reason` names the experience.
 
         Raises:
             NotFound: No such experience in this workspace.
-            InvalidInput: A text is too short or too long, nothing is changed, or it is withheld.
+            InvalidInput: A field is not as it has to be, nothing is changed, or it is withheld.
         """
-        wording = drafts.wording(self._redact(when_to_use), self._redact(content))
         workspace = self._workspace(workspace)
         experience_id = clean.label(experience_id)
         store = await self._open_store()
@@ -413,21 +423,24 @@ class Pool:
                 raise NotFound(clean.unknown("experience", experience_id, workspace))
             if quarantine.is_withheld(before):
                 raise InvalidInput(f"{before.id} is held back; decide on it in `review` before you edit it")
-            if wording == (before.when_to_use, before.content):
+            lesson = drafts.draft_of(before)
+            draft = make_draft(lesson.model_dump() | dict(changes))
+            edited = redacted(replace(before, **_fields(draft), updated_at=now()), self._redact)
+            if drafts.draft_of(edited) == lesson:
                 raise InvalidInput(f"{before.id} says so already; nothing is changed")
             older = rules_.archive(
                 replace(before, id=new_id("e"), pinned=False), f"older wording of {before.id}", at=now()
             )
-            edited = replace(before, when_to_use=wording[0], content=wording[1], updated_at=now())
             after = quarantine.hold(edited, quarantine.suspicions(edited, edited.source))
             held = entries_of("quarantined", [after] if after is not edited else [], source=source)
             did = logs.entry(
                 "edited", after.id, workspace=workspace, source=source, reason=f"older wording: {older.id}"
             )
-            await writer.add_log([did, *held])
-            # They are those of the older wording.
-            await writer.delete_vectors(workspace, experience_id)
-            await writer.put_experiences([after, older])
+            if not dry_run:
+                await writer.add_log([did, *held])
+                # They are those of the older wording.
+                await writer.delete_vectors(workspace, experience_id)
+                await writer.put_experiences([after, older])
         return after, older
 
     async def pin(
@@ -523,6 +536,61 @@ class Pool:
             self.settings,
             dry_run=dry_run,
             tell=lambda done: tell(done, len(found)),
+        )
+
+    async def import_pages(
+        self,
+        folder: str,
+        pages: Sequence[Page],
+        *,
+        workspace: str | None = None,
+        dry_run: bool = False,
+        tell: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Imported:
+        """Take lessons that a person wrote or edited as Markdown into a workspace; counters are never theirs to say.
+
+        Args:
+            folder: Its name, which new lessons will have as their source.
+            pages: Its files.
+            workspace: Whose they will be; the settings' where `None`.
+            dry_run: Write nothing.
+            tell: Told how many more pages are done, and of how many.
+
+        Raises:
+            StoreError: The pool can't be read or written; what is counted as done is stored.
+        """
+        workspace = self._workspace(workspace)
+        source = clean.label(f"file:{folder}")
+        store = await self._open_store()
+        held = await store.experiences(workspace, markdown.ids_in(pages))
+        plan = markdown.plan(pages, held, workspace=workspace, source=source, redact=self._redact, at=now())
+        tell(plan.known, len(pages))
+        rejected: list[Unusable] = []
+        after: list[Experience] = []
+        for name, said in plan.edits.items():
+            try:
+                edited = await self.edit(said.id, said.changes, workspace=workspace, source=source, dry_run=dry_run)
+                after.append(edited[0])
+            except InvalidInput as exc:
+                rejected.append(Unusable(name, str(exc)))
+            tell(1, len(pages))
+        done = await importer.import_file(
+            folder,
+            plan.records,
+            workspace,
+            store,
+            self._vectors,
+            self.settings,
+            dry_run=dry_run,
+            tell=lambda done: tell(done, len(pages)),
+        )
+        return replace(
+            done,
+            read=len(pages),
+            edited=len(after),
+            quarantined=done.quarantined + sum(one.status == "quarantined" for one in after),
+            known=done.known + plan.known,
+            rejected=(*rejected, *done.rejected),
         )
 
     async def all_of(
@@ -644,6 +712,11 @@ class Pool:
             if not dry_run:
                 await pool.put_experiences([changed])
         return changed
+
+
+def _fields(draft: ExperienceDraft) -> dict[str, Any]:
+    """Return the fields of a draft as an experience holds them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in draft.model_dump().items()}
 
 
 def _check_page(offset: int, limit: int) -> None:

@@ -35,6 +35,8 @@ from reme_mcp.text.words import spell_out, unquoted
 REACH = 50
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
+# Of what the model does with the notes; later, they are given as they were found.
+LLM_DEADLINE_S = 4.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -216,10 +218,9 @@ class Search:
 
     async def _asked(self, question: Question[Answer], model: Model) -> tuple[Answer | None, str]:
         """Return the model's answer; `None` and a sentence where it failed or took too long."""
-        deadline_s = self._settings.llm_deadline_s
         try:
-            with anyio.move_on_after(deadline_s):
+            with anyio.move_on_after(LLM_DEADLINE_S):
                 return await model.llm.answer(question.purpose, question.system, question.user, question.shape), ""
         except EndpointError as exc:
             return None, f"The notes are as they were found: {exc}"
-        return None, f"The notes are as they were found: the model took longer than {deadline_s:g} s."
+        return None, f"The notes are as they were found: the model took longer than {LLM_DEADLINE_S:g} s."

@@ -190,7 +190,7 @@ async def prove(
     for found in await _provisional(store, trajectory.workspace, earlier):
         experience = changed.get(found.id, found)
         if experience.status == "provisional":
-            after = rules_.prove(experience, attempts, max_failed_retries=rules.max_failed_retries, at=now())
+            after = rules_.prove(experience, attempts, at=now())
             if after is not experience:
                 proven[after.id] = after
     return Counted(proven, [one.id for one in proven.values() if one.status == "archived"])

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from starlette.responses import RedirectResponse, Response
 
 from reme_mcp.auth.access import Role
+from reme_mcp.distill.drafts import draft_of
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.web.state import View
 
@@ -89,8 +90,7 @@ async def _delete(view: View, form: Form) -> list[str]:
 async def _edit(view: View, form: Form) -> list[str]:
     after, older = await view.memory.pool.edit(
         form["id"],
-        when_to_use=form.get("when_to_use", ""),
-        content=form.get("content", ""),
+        {"when_to_use": form.get("when_to_use", ""), "content": form.get("content", "")},
         workspace=view.workspace,
         source=view.source,
     )
@@ -101,7 +101,7 @@ async def _undo_edit(view: View, form: Form) -> list[str]:
     id, _, older_id = form["id"].partition(" ")
     older, _ = await view.memory.pool.experience(older_id, workspace=view.workspace)
     after, _ = await view.memory.pool.edit(
-        id, when_to_use=older.when_to_use, content=older.content, workspace=view.workspace, source=view.source
+        id, draft_of(older).model_dump(), workspace=view.workspace, source=view.source
     )
     return [after.id]
 

@@ -234,7 +234,7 @@ def test_several_files_are_counted_each_and_bad_records_are_named(run: Run, tmp_
     mixed.write_bytes(lines(memory_of(0), "{", memory_of(1)))
     done = run("import", str(good), str(mixed), str(tmp_path / "none.jsonl"))
     assert done.exit_code == 1
-    assert done.stdout == "good.jsonl\t1\t1\t0\t0\t0\t0\nmixed.jsonl\t3\t1\t0\t0\t1\t1\n"
+    assert done.stdout == "good.jsonl\t1\t1\t0\t0\t0\t0\t0\nmixed.jsonl\t3\t1\t0\t0\t1\t1\t0\n"
     assert "mixed.jsonl line 2: it is not JSON: " in done.stderr
     assert f"{tmp_path / 'none.jsonl'}: can't be read: No such file" in done.stderr
     assert run("import", str(good)).exit_code == 0
@@ -245,7 +245,8 @@ def test_a_dry_import_says_so_and_stdin_is_a_file_too(run: Run) -> None:
     assert done.exit_code == 0
     assert "Nothing was changed." in done.stderr
     assert json.loads(done.stdout)[0] == {
-        "file": "stdin", "read": 1, "added": 1, "quarantined": 0, "merged": 0, "known": 0, "rejected": []
+        "file": "stdin", "read": 1, "added": 1, "quarantined": 0, "merged": 0, "known": 0, "rejected": [],
+        "edited": 0,
     }  # fmt: skip
     assert run("list").stdout == ""
     run("import", "-", given=lines(memory_of(0)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from reme_mcp.distill.drafts import draft_of
 from reme_mcp.errors import InvalidInput
-from reme_mcp.import_export.markdown import draft_of, read_page, to_pages
+from reme_mcp.import_export.markdown import read_page, to_pages
+from reme_mcp.schema import clean_text, task_key
 from tests.fakes import experience
 
 ONE = replace(
@@ -34,12 +36,12 @@ def test_a_page_reads_back_as_the_lesson_it_was_written_from() -> None:
     st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.just("\n"), min_size=40, max_size=400),
 )
 def test_any_lesson_survives_its_page(when: str, content: str) -> None:
-    try:
-        draft = draft_of(replace(ONE, when_to_use=when.strip(), content=content.strip()))
-    except ValueError:
-        return
-    (page,) = to_pages([replace(ONE, when_to_use=draft.when_to_use, content=draft.content)])
-    assert read_page(page.text).draft == draft
+    # As the pool holds it: normalized, and with something to say.
+    held = replace(ONE, when_to_use=clean_text(when), content=clean_text(content))
+    assume(len(held.when_to_use) >= 8 and len(held.content) >= 12)
+    assume(task_key(held.when_to_use) != task_key(held.content))
+    (page,) = to_pages([held])
+    assert read_page(page.text).draft == draft_of(held)
 
 
 def test_what_a_person_changes_is_read_and_counters_are_not() -> None:
@@ -61,6 +63,8 @@ def test_names_and_order_stay_the_same_whatever_the_order_of_the_pool() -> None:
     two = replace(ONE, id="e-qrtvwxy346", when_to_use="Antes de publicar la página")
     names = [page.name for page in to_pages([ONE, two])]
     assert names == [page.name for page in to_pages([two, ONE])]
+    (page,) = to_pages([two], named={two.id: "as-it-was--e-qrtvwxy346.md"})
+    assert page.name == "as-it-was--e-qrtvwxy346.md"
     assert names == ["antes-de-publicar-la-página--e-qrtvwxy346.md", names[1]]
     assert names[1].startswith("before-deploying-the-blog-check-base_path")
 
@@ -78,7 +82,7 @@ def test_names_and_order_stay_the_same_whatever_the_order_of_the_pool() -> None:
             "---\nwhen_to_use: Before deploying the blog\nconfidence: high\n---\nBuild it first, then look.",
             "confidence",
         ),
-        ("---\nwhen_to_use: !!python/object/apply:os.system ['true']\n---\nBuild it first.", "no YAML"),
+        ("---\nwhen_to_use: !!python/object/apply:os.system ['true']\n---\nBuild it first.", "valid string"),
     ],
 )
 def test_a_page_that_cannot_be_read_says_why(text: str, says: str) -> None:

@@ -14,8 +14,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
@@ -74,10 +75,13 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
         raise click.ClickException(str(exc)) from exc
 
 
-def show_experiences(experiences: Sequence[Experience], *, as_json: bool) -> None:
-    """Print experiences, a line each."""
+def show_experiences(
+    experiences: Sequence[Experience], *, as_json: bool, lifts: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Print experiences, a line each; `lifts` are what is said of the lift of each, by id, where that is shown."""
     if as_json:
-        click.echo(to_json([dataclasses.asdict(experience) for experience in experiences]))
+        told = [{"lift": lifts[one.id]} if lifts else {} for one in experiences]
+        click.echo(to_json([dataclasses.asdict(one) | more for one, more in zip(experiences, told, strict=True)]))
         return
     rows = [
         (
@@ -86,10 +90,11 @@ def show_experiences(experiences: Sequence[Experience], *, as_json: bool) -> Non
             experience.kind,
             f"{experience.utility}/{experience.frequency}",
             short(experience.when_to_use),
+            *([lifts[experience.id]] if lifts else []),
         )
         for experience in experiences
     ]
-    show_table(EXPERIENCE_COLUMNS, rows)
+    show_table((*EXPERIENCE_COLUMNS, "lift") if lifts else EXPERIENCE_COLUMNS, rows)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -98,7 +98,7 @@ def settle_by_outcome(
     # Departs from the paper, §3.3: f rises when the outcome is known, not at every recall. A benchmark always knows it;
     # a desktop client mostly does not, and counting silence as failure would empty the pool.
     """
-    after = [(line, _settled(line, outcome == "success", verdicts, at=at)) for line in lines if line.experience_id]
+    after = [(line, _settled(line, outcome == "success", verdicts, at=at)) for line in lines if line.is_handed_out]
     return [new for line, new in after if (new.helped, new.settled_by) != (line.helped, line.settled_by)]
 
 

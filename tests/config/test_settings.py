@@ -37,6 +37,7 @@ NUMBERS = [
     ("recall.min_similarity", 0.0, 1.0),
     ("judge.min_verdict", 0.0, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
+    ("refine.holdout", 0.0, 0.5),
 ]
 TIMEOUTS = [
     ("llm.timeout_s", 0.0, 3_600.0),

@@ -1,20 +1,25 @@
 """The vectors of one embedder: their table, and as many of them in memory as fit there.
 
-In:  an open table.
+In:  an open table, and what this process writes into it.
 Out: a matrix that has all that any process has added.
 Does not know: which model made them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 
 if TYPE_CHECKING:
     import lancedb
+    import numpy as np
+    import numpy.typing as npt
 
     from reme_mcp.store.matrix import Matrix
+
+    Vectors = npt.NDArray[np.float32]
 
 
 class Space:
@@ -26,6 +31,8 @@ class Space:
         self._max_rows = max_rows
         self._matrix: Matrix | None = None
         self._version = 0
+        # Before this process wrote vectors whose places it has not read.
+        self._unplaced_after: int | None = None
         self._refreshing = anyio.Lock()
 
     async def matrix(self) -> Matrix | None:
@@ -44,6 +51,36 @@ class Space:
                     self._matrix = await self._read(None, 0)
             self._version = version
             return self._matrix
+
+    async def places(self, ids: Sequence[str]) -> list[int] | None:
+        """Return where those of `ids` that have vectors stand in the table; `None` where that is not in memory."""
+        matrix = await self.matrix()
+        if matrix is None:
+            return None
+        found = matrix.places(ids)
+        if -1 in found:
+            async with self._refreshing:
+                if self._unplaced_after is not None:
+                    self._version, self._unplaced_after = min(self._version, self._unplaced_after), None
+            found = (await self.matrix() or matrix).places(ids)
+        return found
+
+    async def take_in(self, ids: Sequence[str], workspaces: Sequence[str], vectors: Vectors, after: int) -> None:
+        """Take in what this process has just written, the next version `after` one, without reading it.
+
+        Args:
+            ids: n of them.
+            workspaces: Who owns each.
+            vectors: In their order, (n, dim) float32, unit norm.
+            after: The version that the table had before.
+        """
+        async with self._refreshing:
+            is_next = self._version == after and await self.table.version() == after + 1
+            if is_next and self._matrix is not None and len(self._matrix) + len(ids) <= self._max_rows:
+                self._matrix.put(ids, workspaces, [-1] * len(ids), vectors)
+                self._version = after + 1
+                if self._unplaced_after is None:
+                    self._unplaced_after = after
 
     async def _read(self, matrix: Matrix | None, since: int) -> Matrix:
         """Return a matrix with the vectors that were written after a version; a new one where there is none."""

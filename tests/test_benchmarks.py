@@ -14,7 +14,7 @@ import anyio.abc
 import pytest
 from anyio.abc import SocketStream
 
-from tests.benchmarks import distill, holdout, latency, load, page, pairs, poison, refine, replay, report
+from tests.benchmarks import distill, holdout, latency, load, page, pairs, poison, refine, removal, replay, report
 
 pytestmark = pytest.mark.slow
 
@@ -392,3 +392,24 @@ def test_the_pairs_are_judged_by_words_without_a_false_merge(
     assert {name: row["false merges"] for name, row in figures.items()} == {"words, half A": 0, "words, half B": 0}
     assert all(row["same"] > row["missed"] and row["differ"] >= 25 for row in figures.values())
     assert "false merges" in capsys.readouterr().out
+
+
+# --- the rules of removal ---
+
+
+def test_in_hard_work_the_share_removes_what_is_good_and_the_lift_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "FAMILIES", 2)
+    file = tmp_path / "figures.json"
+    options = ["--tasks", "200", "--seeds", "2", "--bases", "0.1"]
+
+    assert removal.main([*options, "--json", str(file)]) == 0
+
+    rules = {one["rule"]: one for one in json.loads(file.read_text(encoding="utf-8"))["figures"]}
+    ended = {rule: {name: mean for name, (mean, _) in one["intervals"].items()} for rule, one in rules.items()}
+    assert (ended["none"]["good_lost"], ended["none"]["harmful_kept"]) == (0, 100)
+    assert ended["share"]["good_lost"] > 80
+    assert ended["lift"]["good_lost"] < ended["share"]["good_lost"]
+    assert all(len(one["runs"]) == 2 for one in rules.values())
+    assert "After 200 tasks, 2 seeds" in capsys.readouterr().out

@@ -23,6 +23,8 @@ from reme_mcp.schema import Arm, Experience, Summary
 WITHHELD = "the hold-out drew it ([refine] holdout)"
 # From so many known outcomes on, with the note and without it, the hold-out says more than who stood by.
 MIN_TRIALS = 5
+# How many standard deviations of its lift have to be below 0 before a lesson goes; see `tests/benchmarks/removal.py`.
+PRUNING_Z = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,13 @@ class Evidence:
 
 
 def should_prune_by_lift(one: Evidence, *, min_frequency: int) -> bool:
-    """Return whether enough is known of a lesson, and tasks surely go worse with it.
+    """Return whether enough is known of a lesson, and tasks credibly go worse with it.
 
     Args:
         one: What is known.
         min_frequency: α, at least 1.
     """
-    return one.known >= min_frequency and one.lift.interval()[1] < 0
+    return one.known >= min_frequency and one.lift.interval(PRUNING_Z)[1] < 0
 
 
 def draw_withheld(notes: int, share: float, draw: Callable[[], float]) -> list[Draw]:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import click
 
 from reme_mcp.auth.tokens import Tokens, duration, tokens_of
-from reme_mcp.cli.output import as_json_option, examples, show_table, to_json, with_memory
+from reme_mcp.cli.output import as_json_option, examples, to_json, with_memory
+from reme_mcp.cli.screen import show_below
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
 from reme_mcp.schema import Entry, now
 from reme_mcp.store.log import BY_HAND, newest
-
-COLUMNS = ("when", "who", "did", "on", "why")
 
 
 @click.command(
@@ -56,7 +55,7 @@ def log(settings: Settings, since: str | None, about: str, limit: int, as_json: 
         click.echo(to_json([dataclasses.asdict(one) for one in entries]))
         return
     rows = [(f"{one.created_at:%Y-%m-%d %H:%M:%S}", one.source, one.did, one.about, one.reason) for one in entries]
-    show_table(COLUMNS, rows)
+    show_below(rows, empty="Nothing was changed here yet." if after is None else f"Nothing was changed in {since}.")
 
 
 def _of_tokens(tokens: Tokens) -> Iterator[Entry]:

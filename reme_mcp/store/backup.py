@@ -99,12 +99,13 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         dry_run: Only look.
 
     Raises:
-        InvalidInput: There is no such backup, it is damaged, or the home is in use and `force` is off.
+        InvalidInput: There is no such backup, it is damaged, or the home holds something and `force` is off.
         StoreError: It is of a newer version, or there is no room for it; the home is as it was.
     """
     file = archive.find_backup(home, what)
     contents = archive.inspect(file, schema=SCHEMA_VERSION)
-    held = await _held(home, force=force)
+    # To look at it is no harm to what is there.
+    held = await _held(home, force=force or dry_run)
     if dry_run:
         return Restored(file, contents.schema, contents.tables, held, None)
     folder.prepare(home, schema=SCHEMA_VERSION)
@@ -151,6 +152,6 @@ async def _held(home: Path, *, force: bool) -> Mapping[str, int] | None:
     except StoreError:
         held = None
     if not force and (held is None or any(held.values())):
-        rows = "tables that can't be read" if held is None else f"{sum(held.values()):,} rows"
-        raise InvalidInput(f"{home} is in use ({rows}); --force replaces what it holds, and keeps a backup of that")
+        holds = "tables that can't be read" if held is None else f"a pool with {held.get('experiences', 0):,} lessons"
+        raise InvalidInput(f"{home} holds {holds}; --force replaces that, and keeps a backup of it")
     return held

@@ -7,6 +7,7 @@ Does not know: what is done.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -121,8 +122,12 @@ async def off_loop_if_long(work: Callable[[], Result], chars: int) -> Result:
     return work() if chars < LONG_CHARS else await anyio.to_thread.run_sync(work)
 
 
+# How long an interpreter that ends waits for such a thread: inside an extension, it would abort the process.
+DAEMON_S = 10.0
+
+
 async def in_daemon_thread(work: Callable[[], Result]) -> Result:
-    """Run `work` in a thread that a process which ends does not wait for: a download may hang for a minute."""
+    """Run `work` in a thread that a process which ends does not wait for long: a download may hang for a minute."""
     done = anyio.Event()
     token = current_token()
     outcome: list[Result | BaseException] = []
@@ -135,8 +140,11 @@ async def in_daemon_thread(work: Callable[[], Result]) -> Result:
         with suppress(RunFinishedError):
             from_thread.run_sync(done.set, token=token)
 
-    threading.Thread(target=run, name="load-embedder", daemon=True).start()
+    thread = threading.Thread(target=run, name="load-embedder", daemon=True)
+    thread.start()
+    atexit.register(thread.join, DAEMON_S)
     await done.wait()
+    atexit.unregister(thread.join)
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

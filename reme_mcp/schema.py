@@ -28,7 +28,7 @@ Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
 SearchMode = Literal["text", "vector"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
-Rule = Literal["handed_out", "floor", "limit", "token_budget"]
+Rule = Literal["handed_out", "floor", "exposure", "limit", "token_budget"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -346,10 +346,11 @@ class ReceiptLine:
 
 @dataclass(frozen=True, slots=True)
 class Handout:
-    """A line of a receipt without task and names: enough to draw what recalls came to; as in `ReceiptLine`."""
+    """A line of a receipt without its task: enough to tell what recalls came to, and for whom; as in `ReceiptLine`."""
 
     receipt: str
     experience_id: str
+    source: str
     created_at: datetime
     helped: bool | None
     settled_by: Literal["", "trajectory", "rating"]

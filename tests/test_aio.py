@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -178,3 +181,33 @@ async def test_receipts_of_recalls_at_the_same_time_are_few_writes(home: Path, m
     await store.add_receipt([line("r-alone")])
     assert writes[-1] == 1
     store.close()
+
+
+LEFT_BEHIND = """
+    import atexit, threading
+    import anyio
+    from reme_mcp.aio import in_daemon_thread
+
+    def work():
+        started.set()
+        ends.wait()
+        print("still there" if not is_over.wait(0.2) else "too late", flush=True)
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(in_daemon_thread, work)
+            await anyio.to_thread.run_sync(started.wait)
+            tasks.cancel_scope.cancel()
+
+    started, ends, is_over = threading.Event(), threading.Event(), threading.Event()
+    # What is registered last is called first.
+    atexit.register(is_over.set)
+    anyio.run(main)
+    atexit.register(ends.set)
+"""
+
+
+async def test_an_interpreter_waits_for_a_thread_that_is_left_behind() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(LEFT_BEHIND)]
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=True)  # noqa: ASYNC221
+    assert done.stdout == b"still there\n"

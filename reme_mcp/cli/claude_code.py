@@ -127,9 +127,6 @@ def _within_budget(
     text = json.dumps({"hookSpecificOutput": {"hookEventName": told["hook_event_name"], **output}}, ensure_ascii=False)
     if output and len(text) <= MAX_OUTPUT_CHARS:
         click.echo(text)
-    # The user waits: all is closed, and to take the modules down would take as long as to recall.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 async def for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, object]:

@@ -211,14 +211,30 @@ def cli(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line; what the console script calls."""
+    """Run the command line and end the process; what the console script calls."""
     for stream in (sys.stdout, sys.stderr):
         make_writable(stream)
     try:
-        cli(prog_name=PROGRAM)
+        _run()
+    except SystemExit as exc:
+        # All that a command opened is closed by now. Taking the interpreter down would take time, and abort where a
+        # thread that nobody waits for comes back out of an extension: one that loads a model.
+        code = exc.code or 0
+        if isinstance(code, int):
+            os._exit(code)
+        raise
+
+
+def _run() -> None:
+    """Run the command line; ends in `SystemExit`, with all that was printed on its way."""
+    try:
+        try:
+            cli(prog_name=PROGRAM)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
     except* BrokenPipeError:
         # Whoever reads has enough, as `head` does; click knows this error, but not inside a group.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 

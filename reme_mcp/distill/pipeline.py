@@ -43,6 +43,7 @@ from reme_mcp.schema import (
 )
 from reme_mcp.sources import rater_of
 from reme_mcp.store import log
+from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.store import Store, Writer
 from reme_mcp.text.fields import lesson_text
 from reme_mcp.text.words import spell_out
@@ -101,46 +102,73 @@ async def embed(candidates: Sequence[Experience], vectors: Vectors) -> Batch:
     return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable, vectors.synonyms)
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that is on disk, and the lines of its receipt, as they are while the ledger is held."""
+
+    trajectory: Trajectory
+    lines: Sequence[ReceiptLine]
+
+
+# Puts a trajectory on disk, unless it is there, and returns it; `None` where nothing is left to be done for it.
+Begin = Callable[[LedgerWriter], Awaitable[Begun | None]]
+
+
 async def process(
-    prepared: Prepared,
-    lines: Sequence[ReceiptLine],
-    store: Store,
-    writer: Writer,
-    settings: Settings,
-    *,
-    to_model: bool,
-    put: Callable[[], Awaitable[None]] | None = None,
-) -> RecordResult:
+    prepared: Prepared, begin: Begin, store: Store, settings: Settings, *, to_model: bool, is_new: bool
+) -> RecordResult | None:
     """Do what a trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
+
+    Where no lesson comes with it, and the rules take none out of recall, the pool is neither read nor held.
 
     Args:
         prepared: The trajectory.
-        lines: All of its receipt.
-        store: To read from.
-        writer: To write with.
+        begin: Puts it on disk, which comes before all else that is written.
+        store: To read from and to write to.
         settings: The rules' numbers.
         to_model: Leave the learning to the model behind the server; the trajectory is queued for it.
-        put: Puts the trajectory on disk, which comes before all else that is written; `None` where it is there, and
-            some of what it asks for may be done.
+        is_new: Nothing of what it asks for has been done yet.
+
+    Returns:
+        The answer; `None` where there was nothing to begin.
     """
-    plan = partial(_plan, prepared, lines, store, settings, to_model=to_model)
-    if put is None:
-        work = await plan()
-    else:
-        work, _ = await gather(plan, put)
-    await _carry_out(work, prepared, writer, is_new=put is not None)
+    if to_model or not prepared.batch.candidates:
+        async with store.settling() as writer:
+            begun = await begin(writer)
+            if begun is None:
+                return None
+            work = await _plan(prepared, begun, (), store, settings, to_model=to_model, is_new=is_new)
+            if not work.changed and not work.added:
+                await _settle(work, writer, is_new=is_new)
+                await writer.put_trajectory(work.trajectory)
+                return work.answer
+            writer.discard()
+    async with store.writing() as pool:
+        near = () if to_model else await neighbours(prepared.batch, store)
+        async with pool.settling() as writer:
+            begun = await begin(writer)
+            if begun is None:
+                return None
+            work = await _plan(prepared, begun, near, store, settings, to_model=to_model, is_new=is_new)
+            await _settle(work, writer, is_new=is_new)
+        await _store(work, prepared, pool, is_new=is_new)
     return work.answer
 
 
-async def learn(prepared: Prepared, store: Store, writer: Writer, settings: Settings) -> RecordResult:
+async def learn(prepared: Prepared, begin: Begin, store: Store, settings: Settings) -> None:
     """Learn what the model behind the server made of a queued trajectory, and complete its answer; may be repeated."""
     answer = RecordResult.model_validate_json(prepared.trajectory.answer)
     answer = answer.model_copy(update={"rejected": rejected_of(prepared.trajectory)})
-    work = await _learned(prepared, await neighbours(prepared.batch, store), store, settings, {}, answer)
-    lines = await store.receipts.lines(prepared.trajectory.workspace, prepared.trajectory.receipt)
-    work = await _without_credit(work, lines, store, settings)
-    await _carry_out(work, prepared, writer, is_new=False)
-    return work.answer
+    async with store.writing() as pool:
+        near = await neighbours(prepared.batch, store)
+        async with pool.settling() as writer:
+            begun = await begin(writer)
+            if begun is None:
+                return
+            work = await _learned(prepared, near, store, settings, {}, answer)
+            work = await _without_credit(work, begun.lines, store, settings)
+            await _settle(work, writer, is_new=False)
+        await _store(work, prepared, pool, is_new=False)
 
 
 def is_for_model(trajectory: Trajectory) -> bool:
@@ -154,13 +182,15 @@ class _Work:
 
     Attributes:
         settled: Lines of its receipt.
-        changed: Experiences that were there before.
+        counted: Experiences whose counters are others now.
+        changed: Experiences that were there before, and differ in more than their counters.
         added: Experiences that were not.
         trajectory: Itself, with its answer.
         activated: The ids of those changed that are provisional no longer.
     """
 
     settled: Sequence[ReceiptLine]
+    counted: Sequence[Experience]
     changed: Sequence[Experience]
     added: Sequence[Experience]
     trajectory: Trajectory
@@ -169,18 +199,23 @@ class _Work:
 
 
 async def _plan(
-    prepared: Prepared, lines: Sequence[ReceiptLine], store: Store, settings: Settings, *, to_model: bool
+    prepared: Prepared,
+    begun: Begun,
+    near: Sequence[Neighbours],
+    store: Store,
+    settings: Settings,
+    *,
+    to_model: bool,
+    is_new: bool,
 ) -> _Work:
     """Return what a trajectory comes to; nothing is written here."""
-    trajectory = prepared.trajectory
-    settle = partial(ledger.settle, store, trajectory, lines, settings.refine)
-    settlement, near = (
-        (await settle(), []) if to_model else await gather(settle, partial(neighbours, prepared.batch, store))
-    )
+    trajectory, lines = begun.trajectory, begun.lines
+    prepared = replace(prepared, trajectory=trajectory)
+    settlement = await ledger.settle(store, trajectory, lines, settings.refine, is_new=is_new)
     counted = settlement.counted
     proven = await ledger.prove(store, trajectory, counted.changed, settings.refine)
-    changed = counted.changed | proven.changed
     activated = [id for id in proven.changed if id not in proven.pruned]
+    rows = {id: counted.changed[id] for id in counted.pruned} | proven.changed
     answer = RecordResult(
         trajectory_id=trajectory.id,
         status="queued",
@@ -193,8 +228,14 @@ async def _plan(
         brief="",
     )
     if not to_model:
-        work = await _learned(prepared, near, store, settings, changed, answer)
-        work = replace(work, settled=settlement.lines, activated=[*activated, *work.activated])
+        work = await _learned(prepared, near, store, settings, counted.changed | proven.changed, answer)
+        work = replace(
+            work,
+            settled=settlement.lines,
+            counted=list(counted.changed.values()),
+            changed=list({**rows, **{one.id: one for one in work.changed}}.values()),
+            activated=[*activated, *work.activated],
+        )
         return await _without_credit(work, lines, store, settings)
     if trajectory.outcome == "failure":
         # The retry need not wait for the judge.
@@ -202,7 +243,7 @@ async def _plan(
         answer = answer.model_copy(update={"lessons": lessons})
     # What went wrong with earlier drafts says nothing about these.
     queued = _answered(replace(trajectory, tries=0, retry_at=None, trouble=""), answer)
-    return _Work(settlement.lines, list(changed.values()), [], queued, answer, activated)
+    return _Work(settlement.lines, list(counted.changed.values()), list(rows.values()), [], queued, answer, activated)
 
 
 async def _without_credit(work: _Work, lines: Sequence[ReceiptLine], store: Store, settings: Settings) -> _Work:
@@ -214,12 +255,13 @@ async def _without_credit(work: _Work, lines: Sequence[ReceiptLine], store: Stor
         return work
     without = {line.experience_id for line in reset}
     archived = [one for one in work.changed if one.id in without]
-    counted = await ledger.count(store, archived, settings.refine, settled=reset)
+    recounted = (await ledger.count(store, archived, settings.refine, settled=reset)).changed
     answer = work.answer.model_copy(update={"settled": [one for one in work.answer.settled if one.id not in without]})
     return replace(
         work,
         settled=[*(line for line in work.settled if line.experience_id not in without), *reset],
-        changed=[counted.changed.get(one.id, one) for one in work.changed],
+        counted=[*(one for one in work.counted if one.id not in recounted), *recounted.values()],
+        changed=[recounted.get(one.id, one) for one in work.changed],
         trajectory=replace(work.trajectory, answer=answer.model_dump_json()),
         answer=answer,
     )
@@ -233,7 +275,16 @@ async def _learned(
     changed: Mapping[str, Experience],
     answer: RecordResult,
 ) -> _Work:
-    """Return what is new of the candidates, together with `changed`, and the answer with its trajectory."""
+    """Return what is new of the candidates, and the answer with its trajectory.
+
+    Args:
+        prepared: The candidates, and the trajectory that they came with.
+        near: The neighbours of each.
+        store: To read from.
+        settings: The rules' numbers.
+        changed: Experiences that are not yet stored as they are now, by id.
+        answer: As far as it is known.
+    """
     trajectory = prepared.trajectory
     added, merged, told, rejected, superseded = _sort(prepared, near, changed, settings)
     rejected = [*answer.rejected, *rejected]
@@ -266,23 +317,25 @@ async def _learned(
     answered = _answered(replace(trajectory, drafts="[]", retry_at=None, trouble=""), answer)
     before = {other.id: changed.get(other.id, other).status for found in near for other in found.others}
     activated = [id for id, one in merged.items() if (before[id], one.status) == ("provisional", "active")]
-    return _Work([], list({**changed, **merged}.values()), added, answered, answer, activated)
+    return _Work([], [], list(merged.values()), added, answered, answer, activated)
 
 
-async def _carry_out(work: _Work, prepared: Prepared, writer: Writer, *, is_new: bool) -> None:
-    """Write it all, the answered trajectory last: until it is there, all of it is done again at the next start."""
+async def _settle(work: _Work, writer: LedgerWriter, *, is_new: bool) -> None:
+    """Write what concerns the ledger, but for the answer."""
     pruned, activated = ([one for one in work.changed if one.id in ids] for ids in (work.answer.pruned, work.activated))
     # Done again, the rules would find nothing left to do.
     await writer.add_log(log.of_rules(work.trajectory, pruned=pruned, activated=activated), are_new=is_new)
+    await writer.settle(work.settled)
+    await writer.put_counters(work.counted)
+
+
+async def _store(work: _Work, prepared: Prepared, pool: Writer, *, is_new: bool) -> None:
+    """Write what concerns the pool, and then the answer: until it is there, all is done again at the next start."""
     await gather(
-        partial(writer.settle, work.settled),
-        partial(
-            gather,
-            partial(writer.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
-            partial(put_vectors, prepared.batch, writer, work.added, are_new=is_new),
-        ),
+        partial(pool.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
+        partial(put_vectors, prepared.batch, pool, work.added, are_new=is_new),
     )
-    await writer.put_trajectory(work.trajectory)
+    await pool.put_trajectory(work.trajectory)
 
 
 def _answered(trajectory: Trajectory, answer: RecordResult) -> Trajectory:

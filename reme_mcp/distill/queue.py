@@ -21,10 +21,12 @@ import anyio
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import dedup, distiller, pipeline
 from reme_mcp.distill.drafts import from_stored, to_json
+from reme_mcp.distill.pipeline import Begun
 from reme_mcp.errors import AnswerError, ConfigError, EndpointError, StoreError
 from reme_mcp.models.question import Model
 from reme_mcp.models.service import Vectors
 from reme_mcp.schema import Experience, ExperienceDraft, Spent, Trajectory, now
+from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.store import Store
 from reme_mcp.text.words import spell_out
 
@@ -182,13 +184,16 @@ class Queue:
     async def _process(self, trajectory: Trajectory) -> None:
         judged = await self._judged(trajectory)
         prepared = await pipeline.prepare(judged, self._vectors)
-        async with self._store.writing() as writer:
+
+        async def begin(writer: LedgerWriter) -> Begun | None:
             await writer.add_spent(self._take_spent())
-            if await self._is_as_it_was(trajectory):
-                # Stored with its drafts first: a process that dies now finishes with these, and asks nobody again.
-                await writer.put_trajectory(judged)
-                await writer.flush()
-                await pipeline.learn(prepared, self._store, writer, self._settings)
+            if not await self._is_as_it_was(trajectory):
+                return None
+            # Stored with its drafts first: a process that dies now finishes with these, and asks nobody again.
+            await writer.put_trajectory(judged)
+            return Begun(judged, await self._store.receipts.lines(judged.workspace, judged.receipt))
+
+        await pipeline.learn(prepared, begin, self._store, self._settings)
         self.wake()
 
     async def _judged(self, trajectory: Trajectory) -> Trajectory:
@@ -263,7 +268,7 @@ class Queue:
             retry_at = None if tries >= MAX_TRIES else retry_at
         else:
             self._pause(now() + timedelta(seconds=pause_s), str(exc))
-        async with self._store.writing() as writer:
+        async with self._store.settling() as writer:
             await writer.add_spent(self._take_spent())
             if await self._is_as_it_was(trajectory):
                 await writer.put_trajectory(replace(trajectory, tries=tries, retry_at=retry_at, trouble=str(exc)))

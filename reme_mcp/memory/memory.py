@@ -28,6 +28,7 @@ from reme_mcp.aio import gather
 from reme_mcp.config.settings import LLMSettings, Settings
 from reme_mcp.distill import pipeline
 from reme_mcp.distill.drafts import mended, read_drafts, to_json
+from reme_mcp.distill.pipeline import Begin, Begun
 from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
@@ -46,6 +47,7 @@ from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import (
+    Experience,
     ExplainResult,
     Outcome,
     RateResult,
@@ -61,8 +63,9 @@ from reme_mcp.schema import (
 )
 from reme_mcp.sources import THIS_MACHINE, may_speak_for, rater_of
 from reme_mcp.store import log
+from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.location import location_of
-from reme_mcp.store.store import Store, Writer
+from reme_mcp.store.store import Store
 from reme_mcp.text import clean
 
 logger = logging.getLogger(__name__)
@@ -230,7 +233,7 @@ class Memory:
             StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
         source = clean.label(source)
-        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace)
+        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace, source)
         experiences = [recalled(item) for item in notes.shown]
         trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
@@ -268,6 +271,7 @@ class Memory:
         tools: Sequence[str] = (),
         limit: int | None = None,
         workspace: str | None = None,
+        source: str = "",
     ) -> ExplainResult:
         """Return what `recall` would hand out for a task, what it would not, and why; no receipt is written.
 
@@ -277,12 +281,13 @@ class Memory:
             tools: What the agent has; empty means unknown.
             limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
             workspace: Whose pool; the settings' where `None`.
+            source: Who would ask; this machine where empty.
 
         Raises:
             InvalidInput: An argument is out of its range.
             StoreError: The pool can't be read.
         """
-        *_, notes = await self._notes(task, context, tools, limit, workspace)
+        *_, notes = await self._notes(task, context, tools, limit, workspace, source)
         return explained(notes, note=notes.trouble)
 
     async def record(
@@ -380,23 +385,28 @@ class Memory:
             verdicts=verdicts.to_json(),
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
-        notes = mended(drafts)
-        async with store.writing() as writer:
-            known, lines = await gather(
+        known: list[Trajectory] = []
+        is_unknown = False
+
+        async def begin(writer: LedgerWriter) -> Begun | None:
+            nonlocal is_unknown
+            earlier, lines = await gather(
                 partial(store.trajectory_by_digest, workspace, digest),
                 partial(store.receipts.lines, workspace, receipt or ""),
             )
-            if receipt is None or ledger.is_own(lines, source):
+            is_unknown = receipt is not None and not ledger.is_own(lines, source)
+            if not is_unknown:
                 ledger.check_verdicts(lines, receipt or "", verdicts)
-            else:
-                notes.append(ledger.unknown_receipt(receipt, workspace))
-                lines = []
-                prepared = replace(prepared, trajectory=replace(trajectory, receipt="", verdicts=""))
-            if known is None:
-                put = partial(writer.add_trajectory, prepared.trajectory)
-                result = await self._process(prepared, lines, store, writer, put=put)
-        if known is not None:
-            result = await self._resume(store, known)
+            if earlier is not None:
+                known.append(earlier)
+                return None
+            begun = Begun(replace(trajectory, receipt="", verdicts=""), []) if is_unknown else Begun(trajectory, lines)
+            await writer.add_trajectory(begun.trajectory)
+            return begun
+
+        answer = await self._process(prepared, begin, store, is_new=True)
+        result = await self._resume(store, known[0]) if answer is None else answer
+        notes = mended(drafts) + ([ledger.unknown_receipt(receipt, workspace)] if receipt and is_unknown else [])
         result = result.model_copy(update={"notes": notes})
         return await self._after_recording(store, workspace, result, tell)
 
@@ -427,7 +437,9 @@ class Memory:
         receipt = clean.label(receipt) if receipt else None
         reason = self._redact(clean.text("reason", reason, optional=True))
         store = await self._open_store()
-        async with store.writing() as writer:
+
+        async def rated(writer: LedgerWriter) -> tuple[Experience, ReceiptLine, bool]:
+            """Settle the rating; return the experience after it, what was rated, and whether the rules archive it."""
             experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
             if experience is None:
                 raise NotFound(clean.unknown("experience", experience_id, workspace))
@@ -439,16 +451,25 @@ class Memory:
                 line = await store.receipts.latest_line(workspace, experience_id, source)
                 if line is None or line.created_at < experience.counted_since:
                     line = ledger.receipt_lines(new_id("r"), [experience], workspace, experience.task, source)[0]
-            settled = [rules.settle_by_rating(line, helped=helpful, reason=reason, at=now())]
-            counted = await ledger.count(store, [experience], self.settings.refine, settled=settled)
+            line = rules.settle_by_rating(line, helped=helpful, reason=reason, at=now())
+            counted = await ledger.count(store, [experience], self.settings.refine, settled=[line])
             experience = counted.changed.get(experience_id, experience)
-            rated, by_rule = log.of_rating(settled[0], experience, source=source, pruned=bool(counted.pruned))
-            await writer.add_log(by_rule)
-            # Should only one of them be written: counters are summed anew at the next settlement.
-            await gather(
-                partial(gather, partial(writer.settle, settled), partial(writer.add_log, [rated])),
-                partial(writer.put_experiences, list(counted.changed.values())),
-            )
+            await writer.add_log(log.of_rating(line, experience, source=source, pruned=bool(counted.pruned)))
+            await writer.settle([line])
+            await writer.put_counters(list(counted.changed.values()))
+            return experience, line, bool(counted.pruned)
+
+        async with store.settling() as writer:
+            experience, line, is_pruned = await rated(writer)
+            if is_pruned:
+                # That is a change of the pool, and the pool comes before the ledger.
+                writer.discard()
+        if is_pruned:
+            async with store.writing() as pool:
+                async with pool.settling() as writer:
+                    experience, line, is_pruned = await rated(writer)
+                if is_pruned:
+                    await pool.put_experiences([experience])
         self._look_after_pool()
         return RateResult(
             experience_id=experience.id,
@@ -499,7 +520,7 @@ class Memory:
     # --- inside ---
 
     async def _notes(
-        self, task: str, context: str, tools: Sequence[str], limit: int | None, workspace: str | None
+        self, task: str, context: str, tools: Sequence[str], limit: int | None, workspace: str | None, reader: str
     ) -> tuple[str, str, Store, Notes]:
         """Return task and workspace as they are taken, the store, and the notes about the task."""
         task = self._redact(clean.text("task", task))
@@ -509,7 +530,9 @@ class Memory:
         if not 1 <= limit <= 20:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
         store = await self._open_store()
-        notes = await self._search.notes(store, workspace, task, context=context, tools=tools, limit=limit)
+        notes = await self._search.notes(
+            store, workspace, task, context=context, tools=tools, limit=limit, reader=reader
+        )
         return task, workspace, store, notes
 
     async def _open_store(self) -> Store:
@@ -556,7 +579,7 @@ class Memory:
 
     async def _store_costs(self, store: Store) -> None:
         if self._spent:
-            async with store.writing() as writer:
+            async with store.settling() as writer:
                 await writer.add_spent(self._take_spent())
 
     def _look_after_pool(self) -> None:
@@ -637,39 +660,36 @@ class Memory:
             updated_at=now(),
         )
         prepared = await pipeline.prepare(trajectory, self._vectors)
-        notes = mended(drafts)
-        async with store.writing() as writer:
+        same: list[Trajectory] = []
+        is_unknown = False
+
+        async def begin(writer: LedgerWriter) -> Begun | None:
+            nonlocal is_unknown
             known, lines = await gather(
                 partial(store.trajectory, workspace, trajectory_id),
                 partial(store.receipts.lines, workspace, trajectory.receipt),
             )
-            if not receipt or ledger.is_own(lines, source):
+            is_unknown = bool(receipt) and not ledger.is_own(lines, source)
+            if not is_unknown:
                 ledger.check_verdicts(lines, trajectory.receipt, verdicts)
-            else:
-                notes.append(ledger.unknown_receipt(receipt, workspace))
-                lines = []
-                trajectory = replace(trajectory, receipt="", verdicts="")
-                prepared = replace(prepared, trajectory=trajectory)
-            same = known is not None and (known.drafts_digest, known.verdicts) == (digest, trajectory.verdicts)
-            if not same:
-                await writer.add_log(log.of_earlier_answer(known or trajectory))
-                put = partial(writer.put_trajectory, trajectory)
-                result = await self._process(prepared, lines, store, writer, put=put)
-        if known is not None and same:
-            result = await self._resume(store, known)
+            begun = Begun(replace(trajectory, receipt="", verdicts=""), []) if is_unknown else Begun(trajectory, lines)
+            if known is not None and (known.drafts_digest, known.verdicts) == (digest, begun.trajectory.verdicts):
+                same.append(known)
+                return None
+            await writer.add_log(log.of_earlier_answer(known or trajectory))
+            await writer.put_trajectory(begun.trajectory)
+            return begun
+
+        answer = await self._process(prepared, begin, store, is_new=True)
+        result = await self._resume(store, same[0]) if answer is None else answer
+        notes = mended(drafts) + ([ledger.unknown_receipt(receipt, workspace)] if receipt and is_unknown else [])
         return result.model_copy(update={"notes": notes})
 
     async def _process(
-        self,
-        prepared: pipeline.Prepared,
-        lines: Sequence[ReceiptLine],
-        store: Store,
-        writer: Writer,
-        *,
-        put: Callable[[], Awaitable[None]] | None,
-    ) -> RecordResult:
+        self, prepared: pipeline.Prepared, begin: Begin, store: Store, *, is_new: bool
+    ) -> RecordResult | None:
         to_model = self._model is not None and pipeline.is_for_model(prepared.trajectory)
-        return await pipeline.process(prepared, lines, store, writer, self.settings, to_model=to_model, put=put)
+        return await pipeline.process(prepared, begin, store, self.settings, to_model=to_model, is_new=is_new)
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""
@@ -696,14 +716,20 @@ class Memory:
 
     async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
         """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""
-        if not trajectory.answer:
-            prepared = await pipeline.prepare(trajectory, self._vectors)
-            async with store.writing() as writer:
-                trajectory = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
-                if not trajectory.answer:
-                    lines = await store.receipts.lines(trajectory.workspace, trajectory.receipt)
-                    return await self._process(prepared, lines, store, writer, put=None)
-        return RecordResult.model_validate_json(trajectory.answer)
+        if trajectory.answer:
+            return RecordResult.model_validate_json(trajectory.answer)
+        prepared = await pipeline.prepare(trajectory, self._vectors)
+        answered: list[Trajectory] = []
+
+        async def begin(_: LedgerWriter) -> Begun | None:
+            stored = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+            if stored.answer:
+                answered.append(stored)
+                return None
+            return Begun(stored, await store.receipts.lines(stored.workspace, stored.receipt))
+
+        result = await self._process(prepared, begin, store, is_new=False)
+        return result or RecordResult.model_validate_json(answered[0].answer)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.recall.search import Search
 from reme_mcp.refine import ledger
+from reme_mcp.refine.rules import base_rate, is_proven, track_record
 from reme_mcp.safety.passages import Finding, findings
 from reme_mcp.schema import Experience, Handout, Kind, Status, Summary, Trajectory, now
 from reme_mcp.store.store import Store
@@ -31,6 +32,7 @@ SHOWN_DAYS = 30
 WEEK_DAYS = 7
 # Of what a query finds by meaning, so many stand before what has its very words.
 FOUND_FIRST = 20
+LATEST_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,28 @@ class Overview:
             held_back=sum(one.status == "quarantined" for one in new),
             days=[Day(first + timedelta(days=day), helped[day], failed[day]) for day in range(SHOWN_DAYS)],
         )
+
+    async def proven(self, *, workspace: str | None = None) -> list[Experience]:
+        """Return the active lessons with which attempts succeed more often than others do, the best first."""
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        tried = [one.id for one in (await self._look(workspace)).summaries if one.status == "active" and one.utility]
+        if not tried:
+            return []
+        usual = base_rate(*await store.successes.count(workspace))
+        proven = [one for one in (await store.experiences(workspace, tried)).values() if is_proven(one, usual)]
+        return sorted(proven, key=lambda one: (-track_record(one, usual), one.id))
+
+    async def ids(self, *, workspace: str | None = None) -> list[str]:
+        """Return the ids of all lessons of a workspace, newest first."""
+        return [one.id for one in (await self._look(self._workspace(workspace))).summaries]
+
+    async def receipts(self, *, workspace: str | None = None, source: str | None = None) -> list[str]:
+        """Return the ids of the latest recalls, newest first; where `source` is given, of those that are its own."""
+        store = await self._open_store()
+        lines = await store.receipts.latest(self._workspace(workspace), limit=LATEST_LINES)
+        own = [line.receipt for line in lines if source is None or ledger.is_own([line], source)]
+        return list(dict.fromkeys(own))
 
     async def held(self, *, workspace: str | None = None, offset: int = 0, limit: int = 20) -> list[Held]:
         """Return lessons that wait for a person, newest first, with what was found in them and the closest lesson."""

@@ -665,7 +665,7 @@ class Pool:
     async def _enter(self, entries: Sequence[Entry]) -> None:
         """Enter what is done already; it stays done where that fails."""
         try:
-            async with (await self._open_store()).writing() as writer:
+            async with (await self._open_store()).settling() as writer:
                 await writer.add_log(entries, are_new=False)
         except StoreError as exc:
             logger.warning("it is done, but not entered in the log: %s", exc)
@@ -674,13 +674,16 @@ class Pool:
         return clean.workspace(self.settings.workspace if workspace is None else workspace)
 
     async def _undelete(self, store: Store, deleted: Experience, *, source: str, dry_run: bool) -> Experience:
-        tally = (await store.receipts.tally([deleted]))[deleted.id]
-        counted = count(deleted, tally, at=now())
-        if not dry_run:
-            async with store.writing() as writer:
-                await writer.add_log(entries_of("restored", [counted], source=source))
-                await writer.put_experiences([counted])
-                await writer.drop_deleted(counted.workspace, counted.id)
+        async with store.writing() as pool:
+            async with pool.settling() as writer:
+                tally = (await store.receipts.tally([deleted]))[deleted.id]
+                counted = count(deleted, tally, at=now())
+                if not dry_run:
+                    await writer.add_log(entries_of("restored", [counted], source=source))
+                    await writer.put_counters([counted])
+            if not dry_run:
+                await pool.put_experiences([counted])
+                await pool.drop_deleted(counted.workspace, counted.id)
         return counted
 
     async def _change(
@@ -697,14 +700,17 @@ class Pool:
         workspace = self._workspace(workspace)
         experience_id = clean.label(experience_id)
         store = await self._open_store()
-        async with store.writing() as writer:
-            experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
-            if experience is None:
-                raise NotFound(clean.unknown("experience", experience_id, workspace))
-            changed = change(experience)
+        async with store.writing() as pool:
+            async with pool.settling() as writer:
+                experience = (await store.experiences(workspace, [experience_id])).get(experience_id)
+                if experience is None:
+                    raise NotFound(clean.unknown("experience", experience_id, workspace))
+                changed = change(experience)
+                if not dry_run:
+                    await writer.add_log(entries_of(did, [changed], source=source))
+                    await writer.put_counters([changed])
             if not dry_run:
-                await writer.add_log(entries_of(did, [changed], source=source))
-                await writer.put_experiences([changed])
+                await pool.put_experiences([changed])
         return changed
 
 

@@ -2,7 +2,7 @@
 
 In:  a task, the pool; the models, as far as there are any.
 Out: `Notes`: guidance within its budget, the experiences in it, and which searches answered.
-Does not know: receipts, or who asks.
+Does not know: receipts.
 
 A model that is away, or too slow, is no error: the notes are then those that were found without it.
 """
@@ -22,7 +22,7 @@ from reme_mcp.config.settings import Settings
 from reme_mcp.errors import EndpointError
 from reme_mcp.models.question import Model, Question
 from reme_mcp.models.service import Vectors
-from reme_mcp.recall import ranking, rerank
+from reme_mcp.recall import exposure, ranking, rerank
 from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
@@ -83,9 +83,11 @@ class Search:
         self._settings = settings.recall
 
     async def notes(
-        self, store: Store, workspace: str, task: str, *, context: str, tools: Sequence[str], limit: int
+        self, store: Store, workspace: str, task: str, *, context: str, tools: Sequence[str], limit: int, reader: str
     ) -> Notes:
         """Return the notes of a workspace about a task; the arguments are those of `Memory.recall`, checked.
+
+        `reader` is the source of who asks.
 
         Raises:
             StoreError: The pool can't be read.
@@ -103,14 +105,17 @@ class Search:
         candidates = [found[id] for id in ids if id in found]
         base_rate = rules.base_rate(*await store.successes.count(workspace))
         ranked = ranking.rank(candidates, text, vector, tools=tools, base_rate=base_rate, at=now())
-        # A name says something only where several have written.
+        # A name says something only where several have written, or somebody else has.
         several = len({item.experience.source for item in ranked}) > 1
+        shows_sources = several or any(exposure.is_of_another(item, reader) for item in ranked)
         ranked, below = self._above_floor(query, ranked, vector)
 
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
-        words, shown = recall_guidance(ranked[:limit], token_budget=self._settings.token_budget, shows_sources=several)
+        ranked, over = await self._exposed(store, ranked, reader, limit)
+        budget = self._settings.token_budget
+        words, shown = recall_guidance(ranked[:limit], token_budget=budget, shows_sources=shows_sources)
         words, more_trouble = await self._rewritten(task, words, shown)
-        decided = [*self._handed_out(ranked, len(shown), limit), *below]
+        decided = [*self._handed_out(ranked, len(shown), limit), *over, *below]
         return Notes(words, decided, modes, trouble or more_trouble)
 
     async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
@@ -151,6 +156,19 @@ class Search:
             [item for item, verdict in pairs if verdict.passes],
             [Decided(item, "floor", verdict.why) for item, verdict in pairs if not verdict.passes],
         )
+
+    async def _exposed(
+        self, store: Store, ranked: list[Ranked], reader: str, limit: int
+    ) -> tuple[list[Ranked], list[Decided]]:
+        """Return those that may be handed out, as they may follow each other, and the others with the reason."""
+        of_others = [item.experience for item in ranked if exposure.is_of_another(item, reader)]
+        unproven = exposure.unproven(ranked, reader, await store.receipts.credited(of_others))
+        kept, over = exposure.within_share(exposure.in_order(ranked, unproven), unproven, limit=limit)
+        why = (
+            f"{exposure.share(limit)} of {limit} places at most go to lessons of one holder with which nobody else has "
+            "succeeded yet"
+        )
+        return kept, [Decided(item, "exposure", why) for item in over]
 
     def _handed_out(self, ranked: Sequence[Ranked], shown: int, limit: int) -> list[Decided]:
         """Return what became of those above the floor, of which the first `shown` were handed out."""

@@ -96,7 +96,7 @@ def receipt_lines(
 
 
 async def settle(
-    store: Store, trajectory: Trajectory, lines: Sequence[ReceiptLine], rules: RefineSettings
+    store: Store, trajectory: Trajectory, lines: Sequence[ReceiptLine], rules: RefineSettings, *, is_new: bool
 ) -> Settlement:
     """Settle what nothing has settled yet of the trajectory's receipt; the caller stores it.
 
@@ -105,6 +105,7 @@ async def settle(
         trajectory: Its outcome, and what was said of the notes, settle them.
         lines: All of its receipt.
         rules: The numbers of φ.
+        is_new: Whether this is done for the first time, not once more after a crash.
     """
     if not lines:
         return Settlement([], [], Counted({}, []))
@@ -113,7 +114,7 @@ async def settle(
     # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
     ids = [line.experience_id for line in lines if line.experience_id]
     experiences = await store.experiences(trajectory.workspace, ids)
-    counted = await count(store, list(experiences.values()), rules, settled=settled)
+    counted = await count(store, list(experiences.values()), rules, settled=settled, is_new=is_new)
     current = experiences | counted.changed
     told = [
         Settled(
@@ -130,7 +131,12 @@ async def settle(
 
 
 async def count(
-    store: Store, experiences: Sequence[Experience], rules: RefineSettings, *, settled: Sequence[ReceiptLine]
+    store: Store,
+    experiences: Sequence[Experience],
+    rules: RefineSettings,
+    *,
+    settled: Sequence[ReceiptLine],
+    is_new: bool = True,
 ) -> Counted:
     """Sum the counters from the receipts and apply φ; the caller stores what changed.
 
@@ -139,18 +145,20 @@ async def count(
         experiences: Whose counters.
         rules: The numbers of φ.
         settled: Lines that are about to be written, and count as if they were.
+        is_new: Whether φ is asked only about what changed; otherwise a crash may have come before its answer.
     """
     tallies = await store.receipts.tally(experiences, settled=settled)
     changed: dict[str, Experience] = {}
     pruned: list[str] = []
     for experience in experiences:
         counted = rules_.count(experience, tallies[experience.id], at=now())
-        if counted is experience:
+        if counted is experience and is_new:
             continue
         if reason := reason_to_prune(counted, tallies[counted.id], rules):
             counted = archive(counted, reason, at=now())
             pruned.append(counted.id)
-        changed[counted.id] = counted
+        if counted is not experience:
+            changed[counted.id] = counted
     return Counted(changed, pruned)
 
 

@@ -248,6 +248,15 @@ def track_record(experience: Experience, base_rate: float) -> float:
     return max(0.0, lower - base_rate) / (1 - base_rate)
 
 
+def is_proven(experience: Experience, base_rate: float) -> bool:
+    """Return whether attempts succeed with an experience more often than without it, as far as that can be known.
+
+    The mean of its track record stays above the base rate when a standard deviation is taken from it, and no rater who
+    objects is left unanswered.
+    """
+    return track_record(experience, base_rate) > 0 and not is_objected_to(experience)
+
+
 def is_objected_to(experience: Experience) -> bool:
     """Return whether more raters say last that it did not help than that it did: all that is unrated goes before it."""
     return experience.rated_unhelpful > experience.rated_helpful

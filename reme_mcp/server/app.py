@@ -18,8 +18,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 import anyio
-from mcp.server import Server
+from mcp.server import CacheHint, Server
+from mcp.server.caching import CacheableMethod
 from mcp.server.stdio import stdio_server
+from mcp.types import PaginatedRequestParams
 
 from reme_mcp import __version__
 from reme_mcp.auth.access import Access
@@ -27,9 +29,11 @@ from reme_mcp.config.settings import Settings
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
-from reme_mcp.server import prompts
-from reme_mcp.server.apps import EXTENSION, list_resources, read_resource
+from reme_mcp.server import apps, prompts, skills
+from reme_mcp.server.apps import list_resources, read_resource
+from reme_mcp.server.completion import complete
 from reme_mcp.server.frames import Answers, answering_rubbish
+from reme_mcp.server.icons import icons
 from reme_mcp.server.prompts import get_prompt, list_prompts
 from reme_mcp.server.resources import (
     list_resource_templates,
@@ -40,6 +44,18 @@ from reme_mcp.server.resources import (
 from reme_mcp.server.state import AccessOf, State
 from reme_mcp.server.subscriptions import Subscriptions
 from reme_mcp.server.tools import call_tool, list_tools, make_input_schema
+
+# How long a client may keep an answer. What is the same for everybody stays as long as the process does, and a client
+# that is told nothing of its end asks again in a while; what depends on the caller is the caller's. What stands in the
+# pool is fresh for no time at all: who wants to keep it subscribes.
+_SAME_FOR_ALL, _FOR_ONE = CacheHint(3_600_000, "public"), CacheHint(300_000, "private")
+CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
+    "server/discover": _SAME_FOR_ALL,
+    "prompts/list": _SAME_FOR_ALL,
+    "resources/templates/list": _SAME_FOR_ALL,
+    "tools/list": _FOR_ONE,
+    "resources/list": _FOR_ONE,
+}
 
 # --- the server ---
 
@@ -81,7 +97,10 @@ def make_server(
         "reme-mcp",
         version=__version__,
         title="ReMe",
+        description="Procedural memory: lessons from earlier tasks, with how often they helped",
         instructions=prompts.INSTRUCTIONS,
+        icons=icons("server"),
+        cache_hints=CACHE_HINTS,
         lifespan=lifespan,
         get_tool_input_schema=make_input_schema,
         on_list_tools=list_tools,
@@ -94,9 +113,13 @@ def make_server(
         on_subscriptions_listen=listen_for_changes if subscriptions else None,
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
+        on_completion=complete,
     )
     # What a client has to have declared, too, before it is told of an App.
-    server.extensions[EXTENSION] = {}
+    server.extensions[apps.EXTENSION] = {}
+    server.extensions[skills.EXTENSION] = {}
+    server.add_request_handler("skills/list", PaginatedRequestParams, skills.list_skills)
+    server.add_request_handler("skills/get", skills.GetSkillParams, skills.get_skill)
     return server
 
 

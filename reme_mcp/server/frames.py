@@ -34,8 +34,9 @@ from mcp.types import (
 from pydantic import ValidationError
 
 SHOWN_CHARS = 100
-# How long a client that has left is still worked for: what was read is finished.
-LEAVE_S = 5.0
+# How long a client that has left is still worked for: what was read is finished. The first call of a process on a busy
+# machine opens the pool in some seconds; who wants the process gone earlier ends it.
+LEAVE_S = 30.0
 
 _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."

@@ -37,6 +37,8 @@ from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import Experience, ReceiptLine
+from reme_mcp.server import skills
+from reme_mcp.server.icons import icons
 from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access, caller_source, protocol_error
 from reme_mcp.server.subscriptions import Target
 from reme_mcp.text import clean
@@ -45,6 +47,43 @@ POOL_URI = "reme://experiences"
 STATS_URI = "reme://stats"
 RECEIPT_URI = "reme://receipts"
 PAGE_SIZE = 50
+TEMPLATES = (
+    ResourceTemplate(
+        uri_template=f"{POOL_URI}{{?workspace,page}}",
+        name="experiences-page",
+        title="Experience pool, one page",
+        mime_type="application/json",
+        icons=icons("resource"),
+    ),
+    ResourceTemplate(
+        uri_template=f"{POOL_URI}/{{id}}{{?workspace}}",
+        name="experience",
+        title="One experience with its provenance",
+        mime_type="application/json",
+        icons=icons("resource"),
+    ),
+    ResourceTemplate(
+        uri_template=f"{RECEIPT_URI}/{{id}}{{?workspace}}",
+        name="receipt",
+        title="What one recall handed out, the numbers behind it, and how it was settled",
+        mime_type="application/json",
+        icons=icons("resource"),
+    ),
+    ResourceTemplate(
+        uri_template=f"{STATS_URI}{{?workspace}}",
+        name="stats-of-workspace",
+        title="Statistics of one workspace",
+        mime_type="application/json",
+        icons=icons("resource"),
+    ),
+    ResourceTemplate(
+        uri_template=f"{skills.SCHEME}{{workspace}}/{{name}}/{skills.FILE}",
+        name="skill",
+        title="A lesson that has proven itself, as a skill",
+        mime_type=skills.MIME_TYPE,
+        icons=icons("resource"),
+    ),
+)
 
 
 # --- resources ---
@@ -60,6 +99,7 @@ async def list_resources(context: Context, _: PaginatedRequestParams | None) -> 
                 title="Experience pool",
                 description="All experiences of the configured workspace, newest first, in pages",
                 mime_type="application/json",
+                icons=icons("resource"),
             ),
             Resource(
                 uri=STATS_URI,
@@ -67,6 +107,7 @@ async def list_resources(context: Context, _: PaginatedRequestParams | None) -> 
                 title="Pool statistics",
                 description="Counts of experiences, trajectories and receipts, and the state of the search",
                 mime_type="application/json",
+                icons=icons("resource"),
             ),
         ]
     )
@@ -74,39 +115,14 @@ async def list_resources(context: Context, _: PaginatedRequestParams | None) -> 
 
 async def list_resource_templates(context: Context, _: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
     """Answer `resources/templates/list`."""
-    return ListResourceTemplatesResult(
-        resource_templates=[
-            ResourceTemplate(
-                uri_template=f"{POOL_URI}{{?workspace,page}}",
-                name="experiences-page",
-                title="Experience pool, one page",
-                mime_type="application/json",
-            ),
-            ResourceTemplate(
-                uri_template=f"{POOL_URI}/{{id}}{{?workspace}}",
-                name="experience",
-                title="One experience with its provenance",
-                mime_type="application/json",
-            ),
-            ResourceTemplate(
-                uri_template=f"{RECEIPT_URI}/{{id}}{{?workspace}}",
-                name="receipt",
-                title="What one recall handed out, the numbers behind it, and how it was settled",
-                mime_type="application/json",
-            ),
-            ResourceTemplate(
-                uri_template=f"{STATS_URI}{{?workspace}}",
-                name="stats-of-workspace",
-                title="Statistics of one workspace",
-                mime_type="application/json",
-            ),
-        ]
-    )
+    return ListResourceTemplatesResult(resource_templates=list(TEMPLATES))
 
 
 async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
     """Answer `resources/read`."""
     uri = str(params.uri)
+    if uri.startswith(skills.SCHEME):
+        return await skills.read_skill(context, uri)
     access = caller_access(context)
     try:
         content = await _resource(context, _named(uri, access), access)

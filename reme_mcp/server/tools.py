@@ -32,6 +32,7 @@ from reme_mcp.recall import notes
 from reme_mcp.schema import RateResult, RecallResult, RecordResult
 from reme_mcp.server import apps
 from reme_mcp.server.arguments import RateArguments, RecallArguments, RecordArguments
+from reme_mcp.server.icons import Name, icons
 from reme_mcp.server.resources import announce_change
 from reme_mcp.server.state import Caller, Context, State, answer_to, caller_access, caller_source
 from reme_mcp.store.lock import on_wait
@@ -67,6 +68,7 @@ class _Tool:
     result: type[BaseModel]
     annotations: ToolAnnotations
     role: Role
+    icon: Name
     run: Callable[[State, Any, Caller], Awaitable[tuple[str, BaseModel]]]
 
     @cache  # noqa: B019  there are three, and they stay
@@ -81,6 +83,7 @@ class _Tool:
             input_schema=_without(schema, "description"),
             output_schema=_without(output, "description"),
             annotations=self.annotations,
+            icons=icons(self.icon),
         )
 
 
@@ -99,6 +102,7 @@ TOOLS = (
             read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
         ),
         role="read",
+        icon="recall",
         run=_recall,
     ),
     _Tool(
@@ -116,6 +120,7 @@ TOOLS = (
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
         role="write",
+        icon="record",
         run=_record,
     ),
     _Tool(
@@ -131,6 +136,7 @@ TOOLS = (
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
         role="write",
+        icon="rate",
         run=_rate,
     ),
 )

@@ -30,6 +30,8 @@ BYTES_PER_WRITE = 5 * 2**20
 KEEP_VERSIONS = timedelta(minutes=1)
 # The same where old versions must not stay.
 READERS_S = 1.0
+# What LanceDB says where a write by another came between: at once, and after it has tried for half a minute.
+_PREEMPTED = ("commit conflict", "Too many concurrent writers")
 
 
 class Compaction:
@@ -128,7 +130,7 @@ class Compaction:
                 if "vector" in (await table.schema()).names and await table.count_rows() > self._rows_without_index:
                     await index_vectors(table)
             except RuntimeError as exc:
-                if alone or "commit conflict" not in str(exc):
+                if alone or not any(words in str(exc) for words in _PREEMPTED):
                     raise
                 self._preempted.add(name)
                 return

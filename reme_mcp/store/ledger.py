@@ -12,6 +12,7 @@ take one change at a time, in the order in which they come.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -153,6 +154,19 @@ class Ledger(Protocol):
 
         Raises:
             StoreError: They can't be made. In a folder none of them is; on object storage the first ones may be.
+        """
+        ...
+
+    def turn(
+        self, *, wait_s: float = WAIT_S, within: timedelta | None = None
+    ) -> AbstractAsyncContextManager[list[Change]]:
+        """Return what holds the right to write; what its block appends to the list is written when the block ends.
+
+        In a folder nobody else writes meanwhile, and where the block raises, nothing is written. On object storage
+        whoever comes here holds the pool already. The arguments are those of `write`.
+
+        Raises:
+            StoreError: As `write` does.
         """
         ...
 

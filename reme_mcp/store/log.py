@@ -120,8 +120,8 @@ def of_import(id: str, source: str, workspace: str, *, added: int, held: int, me
     return entry("imported", source, workspace=workspace, source=source, reason=said, id=id)
 
 
-def of_rating(rated: ReceiptLine, experience: Experience, *, source: str, pruned: bool) -> tuple[Entry, list[Entry]]:
-    """Return the entry of a rating, and what the rules did to the experience because of it.
+def of_rating(rated: ReceiptLine, experience: Experience, *, source: str, pruned: bool) -> list[Entry]:
+    """Return the entry of a rating, and that of what the rules did to the experience because of it.
 
     Args:
         rated: The line of the receipt, as it is now.
@@ -131,10 +131,10 @@ def of_rating(rated: ReceiptLine, experience: Experience, *, source: str, pruned
     """
     said = f"{'helpful' if rated.helped else 'not helpful'}, {rated.receipt}"
     after = f"{experience.status_reason}; after a rating of {source}"
-    return (
-        entry("rated", experience.id, workspace=experience.workspace, source=source, reason=said),
-        [entry("pruned", experience.id, workspace=experience.workspace, source=REFINE, reason=after)] if pruned else [],
-    )
+    by_hand = entry("rated", experience.id, workspace=experience.workspace, source=source, reason=said)
+    if not pruned:
+        return [by_hand]
+    return [by_hand, entry("pruned", experience.id, workspace=experience.workspace, source=REFINE, reason=after)]
 
 
 def recorded(one: Recorded) -> list[Entry]:

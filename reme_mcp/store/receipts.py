@@ -42,8 +42,12 @@ class Receipts:
         where = [Is("workspace", [workspace]), Is("experience_id", [experience_id])]
         return await self._ledger.read(ReceiptLine, where, newest_by="created_at", offset=offset, limit=limit)
 
+    async def latest(self, workspace: str, *, limit: int) -> list[ReceiptLine]:
+        """Return the newest lines of `workspace`."""
+        return await self._ledger.read(ReceiptLine, [Is("workspace", [workspace])], newest_by="created_at", limit=limit)
+
     async def since(self, workspace: str, moment: datetime) -> list[Handout]:
-        """Return what the recalls of `workspace` from a moment on handed out, without tasks and names."""
+        """Return what the recalls of `workspace` from a moment on handed out, without tasks."""
         return await self._ledger.read(Handout, [Is("workspace", [workspace]), Since("created_at", moment)])
 
     async def tally(
@@ -64,6 +68,20 @@ class Receipts:
         return {
             one.id: tally_of([line for line in recalls[one.id].values() if line.created_at >= one.counted_since])
             for one in experiences
+        }
+
+    async def credited(self, experiences: Sequence[Experience]) -> set[str]:
+        """Return the ids of those with which somebody has succeeded who did not bring them."""
+        tried = {one.id: one for one in experiences if one.utility}
+        if not tried:
+            return set()
+        lines = await self._ledger.read(Handout, [Is("experience_id", list(tried))])
+        return {
+            one.id
+            for line in lines
+            if line.helped
+            and line.created_at >= (one := tried[line.experience_id]).counted_since
+            and rater_of(line.source) != rater_of(one.source)
         }
 
     async def count(self, workspace: str) -> dict[str, int]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class SqliteLedger:
         """
         self._file = file
         self._check = check
-        self._turn = anyio.CapacityLimiter(1)
+        self._turn = anyio.Lock(fast_acquire=True)
         self._version = -1
         self._latest = 0
         with _mapped(file, "open"):
@@ -157,12 +158,28 @@ class SqliteLedger:
         self, changes: Sequence[Change], *, wait_s: float = WAIT_S, within: timedelta | None = None
     ) -> None:
         """Make all changes or none; they are on the disk once it returns."""
-        if not changes:
-            return
+        if changes:
+            async with self.turn(wait_s=wait_s) as made:
+                made += changes
+
+    @asynccontextmanager
+    async def turn(self, *, wait_s: float = WAIT_S, within: timedelta | None = None) -> AsyncIterator[list[Change]]:
+        """Hold the right to write, among tasks and processes; what is read in the block is as it is then."""
         if not self.can_write:
             raise StoreError(f"can't write {self._file}: Read-only file system")
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._write, changes, wait_s, limiter=self._turn)
+        changes: list[Change] = []
+        async with self._turn:
+            with anyio.CancelScope(shield=True):
+                await self._begin(wait_s)
+                try:
+                    # Somebody may have put other tables in their place while this one waited.
+                    self._check()
+                    yield changes
+                    if changes:
+                        await anyio.to_thread.run_sync(self._commit, changes)
+                finally:
+                    if self._writing.in_transaction:
+                        self._writing.execute("ROLLBACK")
 
     async def counters(self, since: int) -> tuple[int, Sequence[Counters]]:
         """Return a number that rises with every write, and the counters that were written since it was `since`."""
@@ -182,25 +199,35 @@ class SqliteLedger:
     async def purge_deleted(self) -> None:
         """Leave nothing in the journal that was removed; `secure_delete` has overwritten it in the file itself."""
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._empty_journal, limiter=self._turn)
+            async with self._turn:
+                await anyio.to_thread.run_sync(self._empty_journal)
 
     def close(self) -> None:
         """Close both connections; the last one of all processes leaves one file."""
         self._reading.close()
         self._writing.close()
 
-    def _write(self, changes: Sequence[Change], wait_s: float) -> None:
-        with _mapped(self._file, "write"), _transaction(self._writing, wait_s=wait_s) as connection:
-            # Somebody may have put other tables in their place while this one waited.
-            self._check()
+    async def _begin(self, wait_s: float) -> None:
+        """Begin a transaction: mostly nobody is in the way, and it takes no thread to see that."""
+        with _mapped(self._file, "write"):
+            try:
+                _begin_now(self._writing, wait_s=0.0)
+            except sqlite3.OperationalError as exc:
+                if "locked" not in str(exc) or not wait_s:
+                    raise
+                await anyio.to_thread.run_sync(partial(_begin_now, self._writing, wait_s=wait_s))
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        with _mapped(self._file, "write"):
             for change in changes:
                 if isinstance(change, Put):
-                    _put(connection, change)
+                    _put(self._writing, change)
                 elif isinstance(change, Drop):
                     clause, values = _where(change.where)
-                    connection.execute(f"DELETE FROM {TABLES[change.kind]}{clause}", values)
+                    self._writing.execute(f"DELETE FROM {TABLES[change.kind]}{clause}", values)
                 else:
-                    _blank(connection, change)
+                    _blank(self._writing, change)
+            self._writing.execute("COMMIT")
 
     def _empty_journal(self) -> None:
         with _mapped(self._file, "write"):
@@ -296,8 +323,7 @@ def _begin(file: Path) -> sqlite3.Connection:
     with _mapped(file, "lock"):
         connection = _connect(file)
         try:
-            connection.execute(f"PRAGMA busy_timeout = {int(WAIT_S * 1000)}")
-            connection.execute("BEGIN IMMEDIATE")
+            _begin_now(connection, wait_s=WAIT_S)
         except BaseException:
             connection.close()
             raise
@@ -343,8 +369,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 @contextmanager
 def _transaction(connection: sqlite3.Connection, *, wait_s: float) -> Iterator[sqlite3.Connection]:
     """Hold the right to write from the first statement on."""
-    connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
-    connection.execute("BEGIN IMMEDIATE")
+    _begin_now(connection, wait_s=wait_s)
     try:
         yield connection
         connection.execute("COMMIT")
@@ -352,6 +377,11 @@ def _transaction(connection: sqlite3.Connection, *, wait_s: float) -> Iterator[s
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _begin_now(connection: sqlite3.Connection, *, wait_s: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+    connection.execute("BEGIN IMMEDIATE")
 
 
 @contextmanager

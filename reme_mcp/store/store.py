@@ -17,10 +17,11 @@ Kinds of values in the ledger (`ledger.py`):
     log                 one per change that somebody made; they are only ever added
     trash               experiences that a person deleted, as they were
 
-Reading needs no lock. All writing but appending a receipt goes through `Store.writing()`, which holds a lock across
-tasks and processes: LanceDB's own optimistic commits fail under contention. What its block writes to the ledger is
-written at once: when the block ends, and before anything of it goes into LanceDB's tables, so that what a crash leaves
-undone is known from the ledger. LanceDB is imported on `open`, in a thread.
+Reading needs no lock. What concerns the ledger alone goes through `Store.settling()`, whose block has the ledger to
+itself for as long as one transaction takes. Whatever goes into LanceDB's tables goes through `Store.writing()`, which
+holds a lock across tasks and processes: LanceDB's own optimistic commits fail under contention. What its block writes
+to the ledger is written at once: when the block ends, and before anything of it goes into LanceDB's tables, so that
+what a crash leaves undone is known from the ledger. LanceDB is imported on `open`, in a thread.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
-from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Spent, Status, Summary, Trajectory
+from reme_mcp.schema import Counters, Experience, ReceiptLine, Status, Summary
 from reme_mcp.store import folder
 from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.compaction import Compaction
-from reme_mcp.store.ledger import TABLES, Blank, Change, Drop, Either, Is, Ledger, Put
+from reme_mcp.store.ledger import TABLES, Ledger, Put
+from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
@@ -479,6 +481,22 @@ class Store(Attempts):
                     yield writer
                     await writer.flush()
 
+    @asynccontextmanager
+    async def settling(self) -> AsyncIterator[LedgerWriter]:
+        """Hold the ledger for writing, and not the pool: what is read of it in the block stays so until the block ends.
+
+        All that the block puts is there when it ends, or nothing where it raises. Only what the ledger says should be
+        read inside: others wait meanwhile.
+        """
+        if isinstance(self._ledger, TableLedger):
+            # Tables know no transactions.
+            async with self.writing() as writer:
+                yield writer
+            return
+        with span("store: settle"):
+            async with self._ledger.turn() as changes:
+                yield LedgerWriter(changes)
+
     @timed("store: add receipt")
     async def add_receipt(self, lines: Sequence[ReceiptLine]) -> None:
         """Append the lines of one new receipt. It waits for other receipts only, not for the rest of the pool.
@@ -607,26 +625,29 @@ class Store(Attempts):
             return space.matrix
 
 
-class Writer:
+class Writer(LedgerWriter):
     """The right to write, held from `Store.writing()` until its block ends. What puts may be repeated safely."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__([])
         self._store = store
-        self._changes: list[Change] = []
+
+    @asynccontextmanager
+    async def settling(self) -> AsyncIterator[LedgerWriter]:
+        """Hold the ledger, too, as `Store.settling` does; what was put before the block is written with it."""
+        async with self._store._ledger.turn(within=self._left()) as changes:
+            changes += self._changes
+            self._changes.clear()
+            yield LedgerWriter(changes)
 
     async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
         """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster.
 
-        One of which only the counters are others than before is not written into the table.
+        The counters of one that is there stay as they are, whatever it says: they are the ledger's.
         """
         changed = experiences
         if not are_new:
-            ids = [one.id for one in experiences]
-            stored = {one.id: one for one in await self._store._stored(ids)}
-            # What was deleted and comes back may have counters still.
-            known = self._store._counters | {id: Counters.of(one) for id, one in stored.items()}
-            counted = [Counters.of(one) for one in experiences]
-            self._changes.append(Put(Counters, [one for one in counted if known.get(one.id, one) != one]))
+            stored = {one.id: one for one in await self._store._stored([one.id for one in experiences])}
             changed = [one for one in experiences if one.id not in stored or _without_counters(one, stored[one.id])]
         if not changed:
             return
@@ -666,18 +687,6 @@ class Writer:
         ]
         await self._put(name, rows, are_new=are_new)
 
-    async def add_log(self, entries: Sequence[Entry], *, are_new: bool = True) -> None:
-        """Append entries to the log; where they may be there already (`are_new` off), none stands there twice."""
-        self._changes.append(Put(Entry, entries, are_new))
-
-    async def put_deleted(self, experience: Experience) -> None:
-        """Keep an experience that is about to be deleted."""
-        self._changes.append(Put(Experience, [experience]))
-
-    async def drop_deleted(self, workspace: str, experience_id: str) -> None:
-        """Keep a deleted experience no longer."""
-        self._changes.append(Drop(Experience, [Is("workspace", [workspace]), Is("id", [experience_id])]))
-
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
         await self.flush()
@@ -697,39 +706,13 @@ class Writer:
                 if name.startswith("vectors_"):
                     await (await self._store._connection.open_table(name)).delete(where)
 
-    async def add_trajectory(self, trajectory: Trajectory) -> None:
-        """Append a trajectory whose id is new."""
-        self._changes.append(Put(Trajectory, [trajectory], are_new=True))
-
-    async def put_trajectory(self, trajectory: Trajectory) -> None:
-        """Insert the trajectory, or replace the one with its id."""
-        self._changes.append(Put(Trajectory, [trajectory]))
-
-    async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
-        """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
-        about = Is("experience_id", [experience_id])
-        where = [Is("workspace", [workspace]), Either(about, Is("task", tasks)) if tasks else about]
-        self._changes.append(Blank(ReceiptLine, ["task", "reason"], where))
-
-    async def drop_counters(self, experience_id: str) -> None:
-        """Keep the counters of an experience no longer, which will never come back."""
-        self._changes.append(Drop(Counters, [Is("id", [experience_id])]))
-
-    async def add_spent(self, spent: Sequence[Spent]) -> None:
-        """Append what questions to the model behind the server have cost."""
-        self._changes.append(Put(Spent, spent, are_new=True))
-
-    async def settle(self, lines: Sequence[ReceiptLine]) -> None:
-        """Replace these lines, each found by its receipt and experience."""
-        self._changes.append(Put(ReceiptLine, lines))
-
     async def flush(self) -> None:
         """Write what has come for the ledger so far, and come back when it is there for good.
 
         Raises:
             StoreError: It can't be written.
         """
-        changes = [one for one in self._changes if not isinstance(one, Put) or one.values]
+        changes = self._changes[:]
         self._changes.clear()
         if changes:
             await self._store._ledger.write(changes, within=self._left())

@@ -9,8 +9,8 @@ Receipts have a lease of their own, so that a recall never waits for somebody wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,13 @@ class TableLedger:
                         await self._make(change, within)
                 else:
                     await self._make(change, within)
+
+    @asynccontextmanager
+    async def turn(self, *, wait_s: float = WAIT_S, within: timedelta | None = None) -> AsyncIterator[list[Change]]:
+        """Gather changes, and make them when the block ends; whoever comes here holds the pool."""
+        changes: list[Change] = []
+        yield changes
+        await self.write(changes, wait_s=wait_s, within=within)
 
     async def counters(self, since: int) -> tuple[int, Sequence[Counters]]:
         """Return the version of the table of counters, and those that were written after version `since`."""

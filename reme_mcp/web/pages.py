@@ -129,7 +129,9 @@ async def recall(view: View) -> Response:
     result, trouble = None, ""
     if task:
         try:
-            result = await view.memory.explain(task, tools=tools, limit=limit, workspace=view.workspace)
+            result = await view.memory.explain(
+                task, tools=tools, limit=limit, workspace=view.workspace, source=view.source
+            )
         except InvalidInput as exc:
             trouble = str(exc)
     return await view.page(

@@ -334,13 +334,13 @@ async def test_an_attempt_is_compared_with_earlier_ones_only(settings: Settings)
 async def test_what_cant_be_stored_is_not_asked_for_again_at_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: Any) -> None:
+    async def full(*_: Any, **__: Any) -> None:
         raise StoreError("the disk is full")
 
     llm = ScriptedLLM(patterns(lesson(0)), GOOD)
     async with Memory.open(settings, connect=connecting(llm)) as memory:
         trajectory_id = await success(memory)
-        monkeypatch.setattr("reme_mcp.distill.pipeline.learn", full)
+        monkeypatch.setattr("reme_mcp.store.store.Writer.put_experiences", full)
         await work(memory)
         assert [one.id for one in await memory.queued()] == [trajectory_id]
         monkeypatch.undo()

@@ -59,7 +59,9 @@ async def put(home: str, *values: Experience | Trajectory | ReceiptLine) -> None
     """Write values past the memory, as another process would."""
     store = await Store.open(Path(home))
     async with store.writing() as writer:
-        await writer.put_experiences([value for value in values if isinstance(value, Experience)])
+        experiences = [value for value in values if isinstance(value, Experience)]
+        await writer.put_counters(experiences)
+        await writer.put_experiences(experiences)
         for value in values:
             if isinstance(value, Trajectory):
                 await writer.put_trajectory(value)

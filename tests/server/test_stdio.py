@@ -69,10 +69,10 @@ async def test_what_one_process_records_another_recalls_at_once(tmp_path: Path) 
 class Pipes:
     """A client that writes and reads lines."""
 
-    def __init__(self, home: Path, cwd: Path) -> None:
+    def __init__(self, home: Path, cwd: Path, **environ: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "reme_mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(home), cwd=cwd,
+            env=environment(home) | environ, cwd=cwd,
         )  # fmt: skip
         self.lines: list[bytes] = []
 
@@ -240,3 +240,66 @@ async def test_what_was_read_is_finished_when_the_client_leaves(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     answers = {one["id"]: one for one in map(json.loads, done.stdout.splitlines()) if "id" in one}
     assert answers[1]["result"]["structuredContent"]["added"]
+
+
+# In the place of fastembed: a model that never gets ready, inside onnxruntime nearly all of the time, which must not
+# come back into an interpreter that is being taken down; and a machine so busy that taking it down takes a while.
+MODEL_THAT_LOADS_LONG = """
+    import sys, time
+    from onnxruntime import InferenceSession
+
+    def field(number, value):
+        data = value if isinstance(value, bytes) else value.encode()
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    def shaped(name):
+        one = field(1, b"\\x08\\x01" + field(2, field(1, b"\\x08\\x01")))
+        return field(1, name) + field(2, one)
+
+    node = field(1, "x") + field(2, "y") + field(4, "Identity")
+    graph = field(1, node) + field(2, "g") + field(11, shaped("x")) + field(12, shaped("y"))
+    MODEL = b"\\x08\\x08" + field(7, graph) + field(8, field(1, "") + b"\\x10\\x0d")
+
+    class TextEmbedding:
+        @staticmethod
+        def list_supported_models():
+            return [{"model": "BAAI/bge-small-en-v1.5"}]
+
+        def __init__(self, *given, **options):
+            InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+            print("loading", file=sys.stderr, flush=True)
+            while True:
+                InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+
+    class Busy:
+        def __del__(self, sleep=time.sleep):
+            sleep(0.3)
+
+    busy = Busy()
+"""
+
+
+def test_a_client_may_leave_while_the_model_is_loading(tmp_path: Path) -> None:
+    library = tmp_path / "library" / "fastembed"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text(textwrap.dedent(MODEL_THAT_LOADS_LONG))
+    path = os.pathsep.join([str(library.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    pipes = Pipes(tmp_path / "home", tmp_path, PYTHONPATH=path, REME_MCP_EMBEDDER_PROVIDER="fastembed")
+    try:
+        pipes.shake_hands()
+        # Nothing is loaded before that.
+        pipes.request(1, "tools/list")
+        pipes.answer(1)
+        assert pipes.process.stderr is not None
+        while (line := pipes.process.stderr.readline()) != b"loading\n":
+            assert line, "the server ended before it loaded the model"
+        arguments = {"task": TASK, "outcome": "success", "experiences": [LESSON]}
+        pipes.request(2, "tools/call", name="record_trajectory", arguments=arguments)
+        # Whatever was read is answered, and comes out, before the process ends.
+        rest, trouble = pipes.process.communicate(timeout=DEADLINE_S)
+    finally:
+        pipes.process.kill()
+        pipes.process.communicate()
+    assert (pipes.process.returncode, trouble) == (0, b"")
+    [answer] = [one for one in map(json.loads, rest.splitlines()) if one.get("id") == 2]
+    assert answer["result"]["structuredContent"]["added"]

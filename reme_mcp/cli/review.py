@@ -36,7 +36,7 @@ def review(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    _show_held(with_memory(context.obj, _held), as_json=as_json)
+    _show_held(with_memory(context.obj, _held), as_json=as_json, empty="Nothing is held back.")
 
 
 @review.command("show")
@@ -98,7 +98,7 @@ def reject(settings: Settings, experience_ids: tuple[str, ...], dry_run: bool, a
     show_experiences(with_memory(settings, run), as_json=as_json)
 
 
-def _show_held(held: Sequence[Experience], *, as_json: bool) -> None:
+def _show_held(held: Sequence[Experience], *, as_json: bool, empty: str = "") -> None:
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in held]))
         return
@@ -112,7 +112,7 @@ def _show_held(held: Sequence[Experience], *, as_json: bool) -> None:
         )
         for one in held
     ]
-    show_below(rows, empty="Nothing is held back.")
+    show_below(rows, empty=empty)
 
 
 def _told(experience: Experience) -> str:

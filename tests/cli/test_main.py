@@ -223,7 +223,7 @@ def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Pa
     assert done.exit_code == 1
     assert "a pool with 1 lessons; --force replaces that, and keeps a backup of it" in done.stderr
     done = run("restore-backup", Path(made["file"]).name, "--force", "--dry-run")
-    assert "replaced: experiences\t1\n" in done.stdout
+    assert "replaced: lessons\t1\n" in done.stdout
     assert "Nothing was changed." in done.stderr
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
 

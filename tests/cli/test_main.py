@@ -221,14 +221,14 @@ def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Pa
 
     done = run("restore-backup", Path(made["file"]).name)
     assert done.exit_code == 1
-    assert "a pool with 1 lessons; --force replaces that, and keeps a backup of it" in done.stderr
-    done = run("restore-backup", Path(made["file"]).name, "--force", "--dry-run")
+    assert "a pool with 1 lesson; --force replaces that, and keeps a backup of it" in done.stderr
+    done = run("restore-backup", Path(made["file"]).name, "--dry-run")
     assert "replaced: lessons\t1\n" in done.stdout
     assert "Nothing was changed." in done.stderr
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
 
     done = run("restore-backup", str(tmp_path / "mine.zip"), "--force")
-    assert "experiences\t1\n" in done.stdout
+    assert "lessons\t1\n" in done.stdout
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [first]
     undo = done.stderr.split()[-1]
     undone = json.loads(run("restore-backup", "--force", undo, "--json").stdout)

@@ -431,7 +431,7 @@ async def test_a_home_in_use_is_replaced_only_by_force_and_kept(old_home: Path) 
     async with opened(old_home) as store:
         await fill(store, "e-new")
     before = contents(old_home)
-    with pytest.raises(InvalidInput, match=r"is in use \(6 rows\); --force"):
+    with pytest.raises(InvalidInput, match=r"holds a pool with 3 lessons; --force"):
         await backup.restore(old_home, str(made.file))
     looked = await backup.restore(old_home, made.file.name, force=True, dry_run=True)
     assert looked.replaced is not None

@@ -28,7 +28,7 @@ Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
 SearchMode = Literal["text", "vector"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
-Rule = Literal["handed_out", "floor", "exposure", "limit", "token_budget"]
+Rule = Literal["handed_out", "floor", "exposure", "limit", "token_budget", "withheld"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -316,6 +316,9 @@ SettledBy = Literal["", "trajectory", "used", "misled", "rating"]
 EXPLICIT: frozenset[SettledBy] = frozenset({"misled", "rating"})
 
 
+Arm = Literal["", "shown", "withheld"]
+
+
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
     """One experience that one recall handed out, and how that was settled.
@@ -328,6 +331,8 @@ class ReceiptLine:
         settled_by: Empty until settled. A verdict outweighs an outcome, and a rating both.
         reason: What the rater said; empty where nothing.
         numbers: What its rank came from, JSON of `RankingNumbers`; empty on receipts from before these were kept.
+        arm: What the hold-out drew for it: `withheld`, or `shown` where nothing was; empty where it says nothing.
+        chance: That this arm had, 0 to 1.
     """
 
     receipt: str
@@ -342,6 +347,13 @@ class ReceiptLine:
     settled_at: datetime | None
     reason: str
     numbers: str = ""
+    arm: Arm = ""
+    chance: float = 0.0
+
+    @property
+    def is_handed_out(self) -> bool:
+        """Whether a reader got to see an experience by it."""
+        return bool(self.experience_id) and self.arm != "withheld"
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +366,17 @@ class Handout:
     created_at: datetime
     helped: bool | None
     settled_by: Literal["", "trajectory", "rating"]
+    arm: Arm
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the attempt that a receipt was handed to ended; as in `Trajectory`."""
+
+    receipt: str
+    outcome: Outcome
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import distill, latency, load, pairs, poison, refine, replay, report
+from tests.benchmarks import distill, holdout, latency, load, pairs, poison, refine, replay, report
 
 pytestmark = pytest.mark.slow
 
@@ -244,6 +244,27 @@ def test_the_simulation_plays_its_settings_and_accounts_for_every_lesson(
     drawn = capsys.readouterr().out
     assert "Active lessons, by tasks played" in drawn
     assert "After 10 tasks" in drawn
+
+
+def test_the_hold_out_finds_planted_lessons_that_company_hides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--recalls", "3000", "--shares", "0.5", "--worlds", "5", "--json", str(file)]
+    monkeypatch.setattr("sys.argv", ["holdout", *options])
+
+    holdout.main()
+
+    company, caused = json.loads(file.read_text(encoding="utf-8"))["figures"]
+    assert caused["told of"] == 1
+    assert caused["harmers"] > company["harmers by u/f"]
+    assert caused["helpers"] > company["helpers by u/f"]
+    assert "hold-out 0.5" in capsys.readouterr().out
+
+
+def test_what_is_looked_for_counts_as_found_above_all_but_5_percent_of_the_others() -> None:
+    others = [(float(n), False) for n in range(100)]
+    assert holdout.found([*others, (94.0, True), (95.0, True), (200.0, True), (-1.0, True)]) == 0.5
 
 
 def test_a_world_follows_from_its_seed() -> None:

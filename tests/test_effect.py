@@ -28,6 +28,17 @@ def play(monkeypatch: pytest.MonkeyPatch, out: Path, player: str, *more: str) ->
     return arms
 
 
+def test_what_a_tool_sets_may_come_from_the_call(tmp_path: Path) -> None:
+    print_ = {"name": "print", "description": "Print.", "parameters": {}, "sets": {"printed": "$what"}}
+    call = {"name": "print", "arguments": {"what": "a poster"}}
+    one = {"id": "p", "kind": "print", "turns": ["Print a poster"], "solution": [[call]], "lesson": ""}
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps({"tools": [print_], "tasks": [one]}), encoding="utf-8")
+    (task,) = read_tasks(file)
+    assert is_solved(task, [[Call("print", {"what": "a poster"})]])
+    assert not is_solved(task, [[Call("print", {"what": "a book"})]])
+
+
 def test_the_solution_solves_its_task_and_less_does_not() -> None:
     for task in read_tasks(TASKS):
         assert is_solved(task, task.solution)
@@ -103,6 +114,14 @@ def test_pairs_are_counted_and_an_interval_holds_its_mean() -> None:
     assert (found.rate, found.difference, found.gained, found.harmed, found.pairs) == (0.75, 0.25, 2, 1, 4)
     assert found.low <= 0.75 <= found.high
     assert found.difference_low <= 0.25 <= found.difference_high
+
+
+def test_tasks_that_all_say_the_same_leave_room_for_others() -> None:
+    nothing = {(str(task), 0): False for task in range(8)}
+    found = compare(nothing, nothing)
+    assert found.low == 0
+    assert found.high == pytest.approx(0.369, abs=0.001)
+    assert -found.difference_low == found.difference_high == pytest.approx(0.369, abs=0.001)
 
 
 def test_more_tasks_or_trials_tell_smaller_differences() -> None:

@@ -137,7 +137,7 @@ async def for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, objec
     if not isinstance(prompt, str) or not is_task(prompt):
         return {}
     known = _session_so_far(told)
-    notes = await context_for_prompt(memory, prompt, known=known, limit=memory.settings.capture.limit)
+    notes = await context_for_prompt(memory, prompt, known=known)
     texts = [notes] if notes and _fits(notes) else []
     # Where the model behind the server distils, nothing waits for a session.
     if memory.settings.capture.offer:
@@ -159,7 +159,7 @@ async def for_subagent(memory: Memory, told: dict[str, object]) -> dict[str, obj
     prompt = given.get("prompt") if isinstance(given, dict) else None
     if told.get("tool_name") not in SUBAGENT_TOOLS or not isinstance(given, dict) or not isinstance(prompt, str):
         return {}
-    notes = await context_for_prompt(memory, prompt, known=prompt.encode(), limit=memory.settings.capture.limit)
+    notes = await context_for_prompt(memory, prompt, known=prompt.encode())
     # No decision: whether a subagent may start is for the user's rules to say, and not for a memory.
     return {"updatedInput": given | {"prompt": f"{prompt}\n\n{notes}"}} if notes else {}
 

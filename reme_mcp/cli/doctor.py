@@ -298,8 +298,7 @@ async def _of_llm(settings: LLMSettings, *, ask_model: bool) -> AsyncIterator[Fi
         yield Finding("model", "off", "none behind the server; the assistant writes the lessons itself")
         return
     spent: list[Spent] = []
-    once = settings.model_copy(update={"max_attempts": 1, "max_retries": 0})
-    llm = EndpointLLM(once, Allowance(0), spent.append)
+    llm = EndpointLLM(settings, Allowance(0), spent.append, patient=False)
     where = f"{settings.model} at {settings.base_url}"
     try:
         with anyio.fail_after(LLM_DEADLINE_S):

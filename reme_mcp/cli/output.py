@@ -13,9 +13,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
@@ -81,16 +82,28 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
         raise click.ClickException(str(exc)) from exc
 
 
-def show_experiences(experiences: Sequence[Experience], *, as_json: bool, empty: str = "") -> None:
-    """Print experiences, two lines each; `empty` is what to say where there are none."""
+def show_experiences(
+    experiences: Sequence[Experience],
+    *,
+    as_json: bool,
+    empty: str = "",
+    lifts: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Print experiences, two lines each.
+
+    Args:
+        experiences: To print.
+        as_json: As JSON instead.
+        empty: What to say where there are none.
+        lifts: What is said of the lift of each, by id, where that is shown.
+    """
     if as_json:
-        click.echo(to_json([dataclasses.asdict(experience) for experience in experiences]))
+        told = [{"lift": lifts[one.id]} if lifts else {} for one in experiences]
+        click.echo(to_json([dataclasses.asdict(one) | more for one, more in zip(experiences, told, strict=True)]))
         return
-    rows = [(one.id, one.kind, _record(one), _status(one), short(one.when_to_use)) for one in experiences]
-    piped = [
-        (one.id, _status(one), one.kind, f"{one.utility}/{one.frequency}", short(one.when_to_use))
-        for one in experiences
-    ]
+    texts = {one.id: [short(one.when_to_use), *([lifts[one.id]] if lifts else [])] for one in experiences}
+    rows = [(one.id, one.kind, _record(one), _status(one), "\n".join(texts[one.id])) for one in experiences]
+    piped = [(one.id, _status(one), one.kind, f"{one.utility}/{one.frequency}", *texts[one.id]) for one in experiences]
     show_below(rows, piped=piped, empty=empty)
 
 

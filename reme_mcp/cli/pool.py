@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -52,6 +52,7 @@ WORDS = {
     "learned": "taught",
     "trouble": "trouble",
     "track_record": "track record",
+    "lift": "lift",
     "recalled": "recalled",
     "last_recalled_at": "last recalled",
     "objection": "objection",
@@ -90,25 +91,40 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what wo
     ),
 )
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeat for more.")
+@click.option(
+    "--sort", type=click.Choice(["newest", "lift"]), default="newest", show_default=True, help="What comes first."
+)
 @click.option("--limit", default=50, show_default=True, help="How many, 1 to 1000.")
 @click.option("--offset", default=0, help="How many to skip.")
 @click.option("--deleted", is_flag=True, help="Those that `delete` took out, as they were.")
 @as_json_option
 @click.pass_obj
 def list_pool(
-    settings: Settings, statuses: tuple[Status, ...], limit: int, offset: int, deleted: bool, as_json: bool
+    settings: Settings,
+    statuses: tuple[Status, ...],
+    sort: str,
+    limit: int,
+    offset: int,
+    deleted: bool,
+    as_json: bool,
 ) -> None:
-    """List the experiences, newest first."""
-    if deleted and statuses:
-        raise click.UsageError("--deleted lists all that was deleted; leave --status out")
+    """List the experiences, newest first, or by lift: those first with which tasks go better by the most."""
+    if deleted and (statuses or sort != "newest"):
+        raise click.UsageError("--deleted lists all that was deleted, newest first; leave --status and --sort out")
 
-    async def run(memory: Memory) -> list[Experience]:
+    async def run(memory: Memory) -> tuple[list[Experience], Mapping[str, str]]:
         if deleted:
-            return await memory.pool.deleted(limit=limit, offset=offset)
-        return await memory.pool.page(statuses=statuses or None, limit=limit, offset=offset)
+            return await memory.pool.deleted(limit=limit, offset=offset), {}
+        if sort == "newest":
+            return await memory.pool.page(statuses=statuses or None, limit=limit, offset=offset), {}
+        found = await memory.pool.all_of(statuses=statuses or None)
+        lifts = await memory.pool.lifts(found)
+        found.sort(key=lambda one: lifts[one.id].lift.mean, reverse=True)
+        return found[offset : offset + limit], {id: one.said for id, one in lifts.items()}
 
+    found, lifts = with_memory(settings, run)
     all_of_it = not (statuses or deleted or offset)
-    show_experiences(with_memory(settings, run), as_json=as_json, empty=EMPTY if all_of_it else "None.")
+    show_experiences(found, as_json=as_json, empty=EMPTY if all_of_it else "None.", lifts=lifts)
 
 
 @click.command(epilog=examples("reme-mcp show e-bm7md6j3db", "reme-mcp show t-bm7md6j3db --json"))
@@ -145,6 +161,7 @@ async def _experience(memory: Memory, id: str) -> dict[str, object]:
     experience, tally = await memory.pool.experience(id)
     return dataclasses.asdict(experience) | {
         "track_record": track_record(experience),
+        "lift": (await memory.pool.lifts([experience]))[id].said,
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
         "recalls": [
@@ -154,6 +171,7 @@ async def _experience(memory: Memory, id: str) -> dict[str, object]:
                 "task": one.task,
                 "recalled_by": one.source,
                 "recalled_at": one.created_at,
+                "withheld": one.arm == "withheld",
                 "helped": one.helped,
                 "settled_by": one.settled_by,
                 "settled_at": one.settled_at,
@@ -185,6 +203,8 @@ def _recall(one: dict[str, object]) -> str:
 
 
 def _outcome(one: dict[str, object]) -> str:
+    if one["withheld"]:
+        return "withheld by the hold-out"
     if one["helped"] is None:
         return "outcome not known"
     if one["settled_by"] == "rating":
@@ -209,7 +229,7 @@ def stats(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(found))
     else:
-        show_beside([(IN_NUMBERS[name], plain(value)) for name, value in found.items()])
+        show_beside([(IN_NUMBERS.get(name, name), plain(value)) for name, value in found.items()])
 
 
 @click.command(epilog=examples("reme-mcp prune --dry-run", "reme-mcp prune --set refine.min_frequency=3"))

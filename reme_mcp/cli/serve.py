@@ -153,6 +153,9 @@ def deploy() -> None:
 @click.pass_obj
 def systemd(settings: Settings) -> None:
     """Print a unit for systemd; it runs as the user reme-mcp, with its home in /var/lib/reme-mcp."""
+    from reme_mcp.http.app import DRAIN_S
+    from reme_mcp.http.process import MAX_CONNECTIONS
+
     http = settings.http
     set_here = {"PUBLIC_URL": http.public_url, "PORT": "" if http.port == type(http)().port else str(http.port)}
     environment = "".join(f"Environment=REME_MCP_HTTP_{name}={value}\n" for name, value in set_here.items() if value)
@@ -160,9 +163,9 @@ def systemd(settings: Settings) -> None:
         UNIT.format(
             program=Path(sys.executable).parent / "reme-mcp",
             environment=environment,
-            # Calls under way, then answers under way, get as long as the settings say.
-            stop_s=round(2 * http.stop_timeout_s) + 5,
-            files=http.max_connections + 512,
+            # Calls under way, then answers under way, get as long as the server lets them.
+            stop_s=round(2 * DRAIN_S) + 5,
+            files=MAX_CONNECTIONS + 512,
         ),
         nl=False,
     )

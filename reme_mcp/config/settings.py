@@ -115,6 +115,9 @@ def _pattern(pattern: str) -> str:
 RETIRED = frozenset(
     {
         "embedder.batch_size",
+        "embedder.timeout_s",
+        "llm.max_retries",
+        "llm.max_attempts",
         "recall.candidates",
         "recall.cross_encoder",
         "recall.vector_weight",
@@ -123,12 +126,19 @@ RETIRED = frozenset(
         "recall.confidence_weight",
         "recall.freshness_weight",
         "recall.half_life_days",
+        "recall.llm_deadline_s",
         "record.max_experiences",
+        "record.max_transcript_chars",
         "dedup.min_cosine",
         "dedup.min_text_overlap",
         "dedup.min_agreement",
         "dedup.min_task_cosine",
         "dedup.min_task_overlap",
+        "refine.max_failed_retries",
+        "capture.limit",
+        "http.max_connections",
+        "http.body_timeout_s",
+        "http.stop_timeout_s",
     }
 )
 
@@ -153,7 +163,6 @@ class EmbedderSettings(Section):
     threads: Annotated[int, _between(1, 64)] = 1
     base_url: Annotated[str, AfterValidator(_base_url)] = ""
     api_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
-    timeout_s: Annotated[float, Field(gt=0, le=600, description="more than 0 and at most 600")] = 30.0
 
     @model_validator(mode="after")
     def _endpoint_has_an_address(self) -> Self:
@@ -171,8 +180,6 @@ class LLMSettings(Section):
     api_key: Annotated[SecretStr, AfterValidator(_api_key)] = SecretStr("")
     api_key_file: Annotated[str, AfterValidator(_optional_path)] = ""
     timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 120.0
-    max_retries: Annotated[int, _between(0, 10)] = 2
-    max_attempts: Annotated[int, _between(1, 10)] = 3
     concurrency: Annotated[int, _between(1, 64)] = 2
     temperature: Annotated[float, _between(0, 2)] = 0.2
     max_tokens: Annotated[int, _between(64, 100_000)] = 2_000
@@ -201,13 +208,6 @@ class RecallSettings(Section):
     min_similarity: Annotated[float, _between(0, 1)] = 0.0
     rerank: bool = False
     rewrite: bool = False
-    llm_deadline_s: Annotated[float, Field(gt=0, le=60, description="more than 0 and at most 60")] = 4.0
-
-
-class RecordSettings(Section):
-    """How much one trajectory may bring."""
-
-    max_transcript_chars: Annotated[int, _between(1_000, 10_000_000)] = 1_000_000
 
 
 class JudgeSettings(Section):
@@ -222,8 +222,8 @@ class RefineSettings(Section):
     min_frequency: Annotated[int, _between(1, 1_000)] = 5
     max_utility_ratio: Annotated[float, _between(0, 1)] = 0.5
     add_from: Literal["all", "success"] = "all"
-    max_failed_retries: Annotated[int, _between(1, 100)] = 3
     outcomes_per_source: Annotated[int, _between(0, 1_000)] = 2
+    holdout: Annotated[float, _between(0, 0.5)] = 0.0
 
 
 class CaptureSettings(Section):
@@ -233,7 +233,6 @@ class CaptureSettings(Section):
     at_end: bool = True
     offer: bool = True
     prompt_budget_s: Annotated[float, Field(gt=0, le=25, description="more than 0 and at most 25")] = 5.0
-    limit: Annotated[int, _between(1, 20)] = 3
 
 
 class StorageSettings(Section):
@@ -263,11 +262,8 @@ class HTTPSettings(Section):
     sessions: bool = True
     requests_per_minute: Annotated[int, _between(0, 1_000_000)] = 600
     max_open_requests: Annotated[int, _between(1, 100_000)] = 1_000
-    max_connections: Annotated[int, _between(1, 1_000_000)] = 4_000
     max_body_bytes: Annotated[int, _between(10_000, 1_000_000_000)] = 8_000_000
-    body_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 30.0
     call_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 300.0
-    stop_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 20.0
     log_requests: bool = True
     page: bool = True
 
@@ -321,7 +317,6 @@ class Settings(Section):
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
     llm: LLMSettings = Field(default_factory=LLMSettings)
     recall: RecallSettings = Field(default_factory=RecallSettings)
-    record: RecordSettings = Field(default_factory=RecordSettings)
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)

@@ -286,7 +286,8 @@ async def _learned(
         answer: As far as it is known.
     """
     trajectory = prepared.trajectory
-    added, merged, told, rejected, superseded = _sort(prepared, near, changed, settings)
+    room = await _room_in_review(prepared, store)
+    added, merged, told, rejected, superseded = _sort(prepared, near, changed, settings, room=room)
     rejected = [*answer.rejected, *rejected]
     status = _status(trajectory, rejected)
     brief = ""
@@ -452,11 +453,22 @@ def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Exper
     return {one.id: float(lessons[batch.row(one.id)] @ lessons[row]) for one in added}
 
 
+async def _room_in_review(prepared: Prepared, store: Store) -> int:
+    """Return how many more lessons of who recorded this may wait for a person: a flood would hide what matters."""
+    if all(candidate.status != "quarantined" for candidate in prepared.batch.candidates):
+        return 0
+    who = rater_of(prepared.trajectory.source)
+    sources = await store.sources(prepared.trajectory.workspace, statuses=["quarantined"])
+    return max(0, quarantine.MAX_WAITING - sum(rater_of(source) == who for source in sources))
+
+
 def _sort(
     prepared: Prepared,
     near: Sequence[Neighbours],
     changed: Mapping[str, Experience],
     settings: Settings,
+    *,
+    room: int,
 ) -> tuple[list[Experience], dict[str, Experience], list[Merged], list[Rejected], list[Superseded]]:
     """Return the candidates that say something new; what of the pool they change, by id; and what is told of the rest.
 
@@ -465,6 +477,7 @@ def _sort(
         near: The neighbours of each.
         changed: Experiences that are not yet stored as they are now, by id.
         settings: What starts as provisional.
+        room: How many more may wait for review.
     """
     added: list[Experience] = []
     merged: dict[str, Experience] = {}
@@ -480,6 +493,12 @@ def _sort(
             continue
         candidate = admit(candidate, prepared.trajectory.outcome, settings)
         twin = find_twin(candidate, prepared.batch, found, current, added)
+        is_new = twin is None or twin.corrects
+        waiting = sum(one.status == "quarantined" for one in added)
+        if is_new and candidate.status == "quarantined" and waiting >= room:
+            shown = candidate.when_to_use[: drafts.SHOWN_CHARS]
+            rejected.append(Rejected(when_to_use=shown, reason=quarantine.TOO_MANY))
+            continue
         if twin is None:
             added.append(candidate)
             continue

@@ -226,7 +226,9 @@ class Queue:
         for attempt in attempts:
             if attempt.receipt:
                 lines = await self._store.receipts.lines(attempt.workspace, attempt.receipt)
-                handed_out = await self._store.experiences(attempt.workspace, [line.experience_id for line in lines])
+                handed_out = await self._store.experiences(
+                    attempt.workspace, [line.experience_id for line in lines if line.is_handed_out]
+                )
                 texts += [text for one in handed_out.values() for text in (one.when_to_use, one.content)]
         return texts
 

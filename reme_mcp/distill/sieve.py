@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from reme_mcp.distill import prompts
 from reme_mcp.distill.drafts import NamedDraft, read_drafts
 from reme_mcp.safety import quarantine
-from reme_mcp.safety.injection_rules import ORDER
+from reme_mcp.safety.injection_rules import order as order_pattern
 from reme_mcp.safety.secret_rules import compiled
 from reme_mcp.schema import ExperienceDraft, Rejected, task_key
 from reme_mcp.text.words import mostly_latin, stems
@@ -130,7 +130,7 @@ def is_dictated(content: str, record: Transcript) -> bool:
     """
     words = stems(content)
     for step in record.steps:
-        orders = (ORDER, _DICTATION) if step.role == "result" else (ORDER,)
+        orders = (order_pattern(), _DICTATION) if step.role == "result" else (order_pattern(),)
         for pattern in orders:
             at = 0
             while order := compiled(pattern).search(step.text, at):

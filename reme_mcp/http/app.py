@@ -57,6 +57,8 @@ PATHS: dict[Transport, str] = {"http": "/mcp", "sse": "/sse"}
 
 NAMES = frozenset((*(tool.name for tool in TOOLS), *(prompt.name for prompt in PROMPTS)))
 READY_DEADLINE_S = 2.0
+# How long a server that is told to stop waits for the calls under way.
+DRAIN_S = 20.0
 # Answers on their way through a stream get this long before it is ended.
 STREAM_FLUSH_S = 0.2
 
@@ -109,7 +111,7 @@ class Host:
     async def drain(self) -> None:
         """Let nobody in any more, wait until the calls under way are answered, and end the streams."""
         self.gate.close()
-        with anyio.move_on_after(self.settings.http.stop_timeout_s) as scope:
+        with anyio.move_on_after(DRAIN_S) as scope:
             await self._all_answered.wait()
         if scope.cancelled_caught:
             logger.warning("%d calls were not finished in time", self._calls)

@@ -60,6 +60,8 @@ EXPOSED_HEADERS = ("mcp-session-id", "www-authenticate", "retry-after", "x-reque
 RECHECK_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_BUCKETS = 10_000
+# In which the whole of a request has to be here.
+BODY_DEADLINE_S = 30.0
 SESSION_HEADER = "mcp-session-id"
 # The application ends a session in which nothing was asked for so long.
 SESSION_IDLE_S = 30 * 60.0
@@ -412,7 +414,7 @@ class Gate:
         declared = Headers(scope=scope).get("content-length", "")
         body = bytearray()
         is_whole = False
-        with anyio.move_on_after(self._settings.body_timeout_s):
+        with anyio.move_on_after(BODY_DEADLINE_S):
             while not is_whole and len(body) <= limit and not (declared.isdecimal() and int(declared) > limit):
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -424,7 +426,7 @@ class Gate:
                 await self._refuse(send, 413, "size", what)
                 return
         if not is_whole:
-            what = f"the request took longer than {self._settings.body_timeout_s:g} seconds to arrive"
+            what = f"the request took longer than {BODY_DEADLINE_S:g} seconds to arrive"
             await self._refuse(send, 408, "slow", what)
             return
         # Nothing is kept for who comes again; a stream begins with what happens next.

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
 from reme_mcp.errors import ConfigError
-from reme_mcp.http.app import PATHS, Host, Transport, offered
+from reme_mcp.http.app import DRAIN_S, PATHS, Host, Transport, offered
 from reme_mcp.http.logs import log_in_json
 from reme_mcp.http.middleware import may_start
 from reme_mcp.safety.redaction import redactor_of
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 # Sending the lines of a request takes no longer, and nobody who reads leaves an answer unread as long as this.
 HEADERS_DEADLINE_S = 10.0
 READING_DEADLINE_S = 60.0
+MAX_CONNECTIONS = 4_000
 
 
 # --- the process ---
@@ -107,7 +108,7 @@ async def serve_http(settings: Settings, transports: Iterable[Transport]) -> Non
     listener = listen(http.host, http.port)
     redact = redactor_of(settings.redaction)
     log_in_json(settings.log.level, requests=http.log_requests, redact=redact)
-    _allow_connections(http.max_connections)
+    _allow_connections(MAX_CONNECTIONS)
     paths = " and ".join(PATHS[transport] for transport in transports)
     at = listener.getsockname()
     name = f"[{at[0]}]" if ":" in at[0] else at[0]
@@ -120,7 +121,6 @@ def make_process(host: Host) -> uvicorn.Server:
     """Return what serves a host at a socket until a signal, or its `should_exit`, ends it."""
     # Streams are ended by the host, when the calls in them are answered, not on the signal.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
-    http = host.settings.http
     config = uvicorn.Config(
         host.gate,
         http=_Protocol,
@@ -130,8 +130,8 @@ def make_process(host: Host) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=http.max_connections,
-        timeout_graceful_shutdown=max(1, round(http.stop_timeout_s)),
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=round(DRAIN_S),
     )
     return _Server(config, host)
 
@@ -167,4 +167,4 @@ def _allow_connections(count: int) -> None:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if wanted < count + 256:
-        logger.warning("the system allows %d open files; [http] max_connections is %d", wanted, count)
+        logger.warning("the system allows %d open files; %d connections are let in", wanted, count)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
+from reme_mcp.memory.record import MAX_TRANSCRIPT_CHARS
 from reme_mcp.recall.notes import quote
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import MAX_TASK_CHARS, Outcome, RecordResult, one_line
@@ -28,6 +29,8 @@ from reme_mcp.transcripts.transcript import from_json
 
 # Shorter prompts ("yes", "go on") name no task, and those that begin so are for the client.
 MIN_PROMPT_CHARS = 16
+# Beside a prompt that nobody asked for notes with.
+MAX_NOTES = 3
 NOT_A_TASK = ("/", "!", "#")
 # What a session is asked once. Found in its file, it has been asked.
 OFFER = "An earlier attempt of this workspace has taught nothing yet."
@@ -70,7 +73,7 @@ async def record_session(
         StoreError: The pool can't be written.
     """
     # Secrets that are cut out of it may leave it longer.
-    room = memory.settings.record.max_transcript_chars * 9 // 10
+    room = MAX_TRANSCRIPT_CHARS * 9 // 10
     is_told = outcome is not None or reward is not None
     attempts = sessions.read(data, format, max_chars=room, whole=is_told)
     return tuple([await _record(memory, one, format, outcome, reward) for one in attempts])
@@ -149,14 +152,13 @@ async def offer(memory: Memory, *, known: bytes, fits: Callable[[str], bool]) ->
     return text
 
 
-async def context_for_prompt(memory: Memory, prompt: str, *, known: bytes, limit: int) -> str:
+async def context_for_prompt(memory: Memory, prompt: str, *, known: bytes) -> str:
     """Return notes for a prompt; empty where there are none, or the session has them all already.
 
     Args:
         memory: To recall from.
         prompt: As the user wrote it.
         known: The session file as it is; what stands in it is not said again.
-        limit: Notes at most.
 
     Raises:
         InvalidInput: The prompt can't be used.
@@ -164,7 +166,7 @@ async def context_for_prompt(memory: Memory, prompt: str, *, known: bytes, limit
     """
     if not is_task(prompt):
         return ""
-    recalled = await memory.recall(prompt.strip()[:MAX_TASK_CHARS], limit=limit, source="claude-code")
+    recalled = await memory.recall(prompt.strip()[:MAX_TASK_CHARS], limit=MAX_NOTES, source="claude-code")
     return "" if all(one.id.encode() in known for one in recalled.experiences) else recalled.guidance
 
 

@@ -233,7 +233,9 @@ class Memory:
             StoreError: The pool can't be read. If the receipt can't be written, the result has none, and says why.
         """
         source = clean.label(source)
-        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace, source)
+        # Without a receipt there would be nothing to learn from a note that is withheld.
+        holdout = self.settings.refine.holdout if with_receipt else 0.0
+        task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace, source, holdout)
         experiences = [recalled(item) for item in notes.shown]
         trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
@@ -241,11 +243,12 @@ class Memory:
             receipt = new_id("r")
             lines = ledger.receipt_lines(
                 receipt,
-                [item.experience for item in notes.shown],
+                [item.experience for item in notes.due],
                 workspace,
                 task,
                 source,
-                numbers=[one.numbers.model_dump_json(exclude_none=True) for one in experiences],
+                numbers=[recalled(item).numbers.model_dump_json(exclude_none=True) for item in notes.due],
+                draws=notes.draws,
             )
             footer = (RECALL_FOOTER if notes.shown else RECALL_FOOTER_EMPTY).format(receipt=receipt)
             try:
@@ -356,9 +359,7 @@ class Memory:
 
         task = self._redact(clean.text("task", task))
         outcome, reward = outcome_and_reward(outcome, reward)
-        steps_taken = await transcript_text(
-            steps, messages, max_chars=self.settings.record.max_transcript_chars, redact=self._redact
-        )
+        steps_taken = await transcript_text(steps, messages, redact=self._redact)
         drafts, rejected = read_drafts(experiences or [])
         digest = records.digest(workspace, task, reward, steps_taken, receipt or "", digest_of_drafts(experiences))
         if said := verdicts.to_json():
@@ -520,7 +521,14 @@ class Memory:
     # --- inside ---
 
     async def _notes(
-        self, task: str, context: str, tools: Sequence[str], limit: int | None, workspace: str | None, reader: str
+        self,
+        task: str,
+        context: str,
+        tools: Sequence[str],
+        limit: int | None,
+        workspace: str | None,
+        reader: str,
+        holdout: float = 0.0,
     ) -> tuple[str, str, Store, Notes]:
         """Return task and workspace as they are taken, the store, and the notes about the task."""
         task = self._redact(clean.text("task", task))
@@ -531,7 +539,7 @@ class Memory:
             raise InvalidInput(f"limit is {limit}; it must be from 1 to 20")
         store = await self._open_store()
         notes = await self._search.notes(
-            store, workspace, task, context=context, tools=tools, limit=limit, reader=reader
+            store, workspace, task, context=context, tools=tools, limit=limit, reader=reader, holdout=holdout
         )
         return task, workspace, store, notes
 

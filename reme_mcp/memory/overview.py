@@ -245,7 +245,7 @@ class Overview:
         before = week - timedelta(days=WEEK_DAYS)
         if seen.handouts is None:
             seen.handouts = await (await self._open_store()).receipts.since(workspace, first)
-        handouts = [one for one in seen.handouts if one.experience_id]
+        handouts = [one for one in seen.handouts if one.experience_id and one.arm != "withheld"]
         helped: Counter[int] = Counter()
         failed: Counter[int] = Counter()
         for one in handouts:

@@ -28,6 +28,7 @@ from reme_mcp.models.service import Vectors
 from reme_mcp.models.usage import Cost, total
 from reme_mcp.refine import ledger
 from reme_mcp.refine import rules as rules_
+from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, signs
 from reme_mcp.refine.rules import count
 from reme_mcp.safety import quarantine
 from reme_mcp.safety.redaction import Redact
@@ -40,6 +41,7 @@ from reme_mcp.schema import (
     Kind,
     ReceiptLine,
     Status,
+    Summary,
     Tally,
     Trajectory,
     new_id,
@@ -70,6 +72,7 @@ class PoolStats:
     experiences: dict[Status, int]
     trajectories: dict[str, int]
     receipts: dict[str, int]
+    lift: dict[str, int]
     embedder: str
     without_vector: int
     llm: dict[str, Cost]
@@ -99,6 +102,19 @@ class Pool:
         if experience is None:
             raise NotFound(clean.unknown("experience", experience_id, workspace))
         return experience, (await store.receipts.tally([experience]))[experience_id]
+
+    async def lifts(
+        self, lessons: Sequence[Experience | Summary], *, workspace: str | None = None
+    ) -> Mapping[str, Evidence]:
+        """Return by how much tasks go better with each of some lessons, by id, and how that is known."""
+        workspace = self._workspace(workspace)
+        store = await self._open_store()
+        succeeded, attempts = await store.successes.count(workspace)
+        trials = [
+            Trial(one.experience_id, Draw(one.arm, one.chance), ended)
+            for one, ended in await store.receipts.trials(workspace)
+        ]
+        return evidence(lessons, trials, succeeded=succeeded, attempts=attempts)
 
     async def page(
         self,
@@ -132,12 +148,14 @@ class Pool:
         workspace = self._workspace(workspace)
         store = await self._open_store()
         space = self._vectors.space
+        in_recall = [one for one in await store.summaries(workspace) if one.status in RECALLABLE]
         return PoolStats(
             workspace=workspace,
             home=str(store.location),
             experiences=await store.count(workspace),
             trajectories=await store.count_trajectories(workspace),
             receipts=await store.receipts.count(workspace),
+            lift=signs(await self.lifts(in_recall, workspace=workspace)),
             embedder=self._vectors.state,
             without_vector=0 if space is None else len(await store.without_vector(space)),
             llm=total(await store.spent()),

@@ -26,6 +26,7 @@ MAX_DRAFTS_CHARS = 100_000
 # refuses that experience alone.
 OVERLONG = "…" * (MAX_CONTENT_CHARS + 1)
 MAX_TEXT_CHARS = 10_000
+MAX_TRANSCRIPT_CHARS = 1_000_000
 
 
 def outcome_and_reward(outcome: Outcome | None, reward: float | None) -> tuple[Outcome, float]:
@@ -83,15 +84,13 @@ async def redacted_drafts(experiences: Sequence[object], redact: Redact) -> list
     return await off_loop_if_long(lambda: [redact_json(one, redact) for one in experiences], size)
 
 
-async def transcript_text(
-    steps: str | None, messages: Sequence[object] | None, *, max_chars: int, redact: Redact
-) -> str:
+async def transcript_text(steps: str | None, messages: Sequence[object] | None, *, redact: Redact) -> str:
     """Return the steps as JSON text without secrets, or nothing where none came."""
     if steps is not None and messages is not None:
         raise InvalidInput("both steps and messages came; send the messages, or a summary as steps")
     name = "steps" if messages is None else "messages"
     if steps is not None:
-        _check_length(name, len(steps), max_chars)
+        _check_length(name, len(steps))
     if messages is not None:
         read = parse_messages(messages)
     elif steps is not None and steps.strip():
@@ -100,16 +99,16 @@ async def transcript_text(
         return ""
     # Before anything looks for secrets in it.
     size = sum(len(step.text) for step in read.steps)
-    _check_length(name, size, max_chars)
+    _check_length(name, size)
     text = await off_loop_if_long(lambda: transcript.to_json(_redacted(read, redact)), size)
-    _check_length(name, len(text), max_chars)
+    _check_length(name, len(text))
     return text
 
 
-def _check_length(name: str, length: int, max_chars: int) -> None:
-    if length > max_chars:
+def _check_length(name: str, length: int) -> None:
+    if length > MAX_TRANSCRIPT_CHARS:
         raise InvalidInput(
-            f"{name} come to {length:,} characters; at most {max_chars:,} are kept ([record] max_transcript_chars). "
+            f"{name} come to {length:,} characters; at most {MAX_TRANSCRIPT_CHARS:,} are kept. "
             "Leave out long outputs, or send a summary as steps"
         )
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 5.0
+ENDPOINT_TIMEOUT_S = 30.0
 # Texts embedded at once.
 BATCH_SIZE = 32
 
@@ -115,7 +116,7 @@ def load_embedder(settings: EmbedderSettings, download: bool) -> Embedder | None
         from reme_mcp.models.endpoint import Endpoint
 
         return EndpointEmbedder(
-            Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), settings.timeout_s)
+            Endpoint(settings.base_url, settings.model, settings.api_key.get_secret_value(), ENDPOINT_TIMEOUT_S)
         )
     return LocalEmbedder(_load_embedding(settings, download=download and settings.download), settings.model)
 

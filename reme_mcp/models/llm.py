@@ -40,6 +40,10 @@ LONGEST_PAUSE_S = 20.0
 BAD_ANSWER_TOKENS = 300
 COMPLAINT_TOKENS = 200
 NO_ANSWER = "(no answer)"
+# Of a request that could not be delivered, or that the server was too busy for.
+MAX_RETRIES = 2
+# Of a question whose answers can't be used; the model is told why.
+MAX_ATTEMPTS = 3
 
 
 class LLM(Protocol):
@@ -102,14 +106,19 @@ class EndpointLLM:
         name: The model's name.
     """
 
-    def __init__(self, settings: LLMSettings, allowance: Allowance, on_spent: Callable[[Spent], None]) -> None:
+    def __init__(
+        self, settings: LLMSettings, allowance: Allowance, on_spent: Callable[[Spent], None], *, patient: bool = True
+    ) -> None:
         """Make one; nothing is loaded, read or connected to before the first question.
 
         Args:
             settings: With a `base_url`.
             allowance: The day's tokens.
             on_spent: Gets what each question cost, also when it failed or was cancelled. It must not block.
+            patient: Whether a busy server is tried again, and a model asked again whose answer can't be used.
         """
+        self._retries = MAX_RETRIES if patient else 0
+        self._attempts = MAX_ATTEMPTS if patient else 1
         self.name = settings.model
         self._settings = settings
         self._allowance = allowance
@@ -134,7 +143,7 @@ class EndpointLLM:
         return await anyio.to_thread.run_sync(endpoint.models, abandon_on_cancel=True)
 
     async def answer(self, purpose: Purpose, system: str, user: str, shape: type[T]) -> T:
-        """Return a valid value of `shape`; the model is asked `max_attempts` times at most.
+        """Return a valid value of `shape`; the model is asked `MAX_ATTEMPTS` times at most.
 
         Raises:
             AnswerError: This question got no answer that can be used.
@@ -160,7 +169,7 @@ class EndpointLLM:
         endpoint = await self._opened()
         turns = [Turn("user", user)]
         problem = ""
-        for _ in range(self._settings.max_attempts):
+        for _ in range(self._attempts):
             choice = await self._accepted(endpoint, system, turns, shape, bill)
             text = choice.message.answer
             if choice.message.refusal or choice.finish_reason == "content_filter":
@@ -177,7 +186,7 @@ class EndpointLLM:
             again = structured.ask_again(problem, _text_of(shape))
             turns = [Turn("user", user), Turn("assistant", given), Turn("user", again)]
         raise AnswerError(
-            f"{endpoint} gave no answer that can be used in {self._settings.max_attempts} attempts; "
+            f"{endpoint} gave no answer that can be used in {self._attempts} attempts; "
             f"the last one {endpoint.masked(problem)}"
         )
 
@@ -228,7 +237,7 @@ class EndpointLLM:
     ) -> Choice:
         """Send a request, again if it can't be delivered or the server is busy."""
         pause_s = FIRST_PAUSE_S
-        left = self._settings.max_retries
+        left = self._retries
         while True:
             try:
                 async with self._limiter:

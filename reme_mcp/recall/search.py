@@ -9,8 +9,9 @@ A model that is away, or too slow, is no error: the notes are then those that we
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ from reme_mcp.recall.floor import Thresholds, verdicts
 from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger, rules
+from reme_mcp.refine.holdout import WITHHELD, Draw, draw_withheld
 from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
 from reme_mcp.text.words import spell_out, unquoted
@@ -35,6 +37,8 @@ from reme_mcp.text.words import spell_out, unquoted
 REACH = 50
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
+# Of what the model does with the notes; later, they are given as they were found.
+LLM_DEADLINE_S = 4.0
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -61,12 +65,19 @@ class Notes:
         decided: Everything that was considered, those in the guidance first, each with the rule that decided.
         modes: What their order comes from.
         trouble: Why the model behind the server had no part in it; empty where nothing is amiss.
+        draws: What the hold-out drew for those that would be in the guidance without it, best first.
     """
 
     guidance: str
     decided: Sequence[Decided]
     modes: Sequence[SearchMode]
     trouble: str
+    draws: Sequence[Draw]
+
+    @property
+    def due(self) -> list[Ranked]:
+        """Those that would be in the guidance without the hold-out, best first."""
+        return [one.item for one in self.decided if one.rule in ("handed_out", "withheld")]
 
     @property
     def shown(self) -> list[Ranked]:
@@ -83,11 +94,20 @@ class Search:
         self._settings = settings.recall
 
     async def notes(
-        self, store: Store, workspace: str, task: str, *, context: str, tools: Sequence[str], limit: int, reader: str
+        self,
+        store: Store,
+        workspace: str,
+        task: str,
+        *,
+        context: str,
+        tools: Sequence[str],
+        limit: int,
+        reader: str,
+        holdout: float = 0.0,
     ) -> Notes:
         """Return the notes of a workspace about a task; the arguments are those of `Memory.recall`, checked.
 
-        `reader` is the source of who asks.
+        `reader` is the source of who asks. From a share `holdout` of the recalls one note is withheld, drawn at random.
 
         Raises:
             StoreError: The pool can't be read.
@@ -114,9 +134,16 @@ class Search:
         ranked, over = await self._exposed(store, ranked, reader, limit)
         budget = self._settings.token_budget
         words, shown = recall_guidance(ranked[:limit], token_budget=budget, shows_sources=shows_sources)
-        words, more_trouble = await self._rewritten(task, words, shown)
         decided = [*self._handed_out(ranked, len(shown), limit), *over, *below]
-        return Notes(words, decided, modes, trouble or more_trouble)
+        draws = draw_withheld(len(shown), holdout, random.random)
+        for place, drawn in enumerate(draws):
+            if drawn.arm == "withheld":
+                decided[place] = replace(decided[place], rule="withheld", why=WITHHELD)
+                left = [*shown[:place], *shown[place + 1 :]]
+                words, shown = recall_guidance(left, token_budget=budget, shows_sources=shows_sources)
+                break
+        words, more_trouble = await self._rewritten(task, words, shown)
+        return Notes(words, decided, modes, trouble or more_trouble, draws)
 
     async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
         """Return the experiences in recall that are about a query, best first; no model is asked for an order."""
@@ -216,10 +243,9 @@ class Search:
 
     async def _asked(self, question: Question[Answer], model: Model) -> tuple[Answer | None, str]:
         """Return the model's answer; `None` and a sentence where it failed or took too long."""
-        deadline_s = self._settings.llm_deadline_s
         try:
-            with anyio.move_on_after(deadline_s):
+            with anyio.move_on_after(LLM_DEADLINE_S):
                 return await model.llm.answer(question.purpose, question.system, question.user, question.shape), ""
         except EndpointError as exc:
             return None, f"The notes are as they were found: {exc}"
-        return None, f"The notes are as they were found: the model took longer than {deadline_s:g} s."
+        return None, f"The notes are as they were found: the model took longer than {LLM_DEADLINE_S:g} s."

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
+from reme_mcp.refine.holdout import Draw
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
 from reme_mcp.schema import (
     RECALLABLE,
@@ -65,15 +66,21 @@ def receipt_lines(
     source: str,
     *,
     numbers: Sequence[str] | None = None,
+    draws: Sequence[Draw] | None = None,
 ) -> list[ReceiptLine]:
     """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt.
 
     No line is older than what it is counted from: where the clock was set back in between, it would never count.
-    `numbers` are what the rank of each came from, as the lines keep them.
+    `numbers` are what the rank of each came from, as the lines keep them; `draws` what the hold-out drew for
+    each.
     """
     at = now()
     behind = numbers if numbers is not None else [""] * len(experiences)
-    handed_out = [(one.id, max(at, one.counted_since), told) for one, told in zip(experiences, behind, strict=True)]
+    drawn = draws if draws is not None else [Draw()] * len(experiences)
+    handed_out = [
+        (one.id, max(at, one.counted_since), told, draw)
+        for one, told, draw in zip(experiences, behind, drawn, strict=True)
+    ]
     return [
         ReceiptLine(
             receipt=receipt,
@@ -88,9 +95,11 @@ def receipt_lines(
             settled_at=None,
             reason="",
             numbers=told,
+            arm=draw.arm,
+            chance=draw.chance,
         )
-        for place, (experience_id, created_at, told) in (
-            enumerate(handed_out, start=1) if handed_out else [(0, ("", at, ""))]
+        for place, (experience_id, created_at, told, draw) in (
+            enumerate(handed_out, start=1) if handed_out else [(0, ("", at, "", Draw()))]
         )
     ]
 
@@ -112,7 +121,7 @@ async def settle(
     verdicts = Verdicts.from_json(trajectory.verdicts)
     settled = settle_by_outcome(lines, trajectory.outcome, verdicts, at=now())
     # Counted for every line of the receipt, not only those settled now: a crash may have come in between.
-    ids = [line.experience_id for line in lines if line.experience_id]
+    ids = [line.experience_id for line in lines if line.is_handed_out]
     experiences = await store.experiences(trajectory.workspace, ids)
     counted = await count(store, list(experiences.values()), rules, settled=settled, is_new=is_new)
     current = experiences | counted.changed
@@ -190,7 +199,7 @@ async def prove(
     for found in await _provisional(store, trajectory.workspace, earlier):
         experience = changed.get(found.id, found)
         if experience.status == "provisional":
-            after = rules_.prove(experience, attempts, max_failed_retries=rules.max_failed_retries, at=now())
+            after = rules_.prove(experience, attempts, at=now())
             if after is not experience:
                 proven[after.id] = after
     return Counted(proven, [one.id for one in proven.values() if one.status == "archived"])
@@ -230,7 +239,7 @@ def line_of(lines: Sequence[ReceiptLine], receipt: str, workspace: str, source: 
     if not is_own(lines, source):
         raise NotFound(unknown("receipt", receipt, workspace))
     for line in lines:
-        if line.experience_id == experience_id:
+        if line.experience_id == experience_id and line.is_handed_out:
             return line
     raise InvalidInput(f"{experience_id} is not on receipt {receipt}; leave receipt out to rate it all the same")
 
@@ -240,7 +249,7 @@ def check_verdicts(lines: Sequence[ReceiptLine], receipt: str, verdicts: Verdict
     said = verdicts.misled | (verdicts.used or frozenset())
     if said and not receipt:
         raise InvalidInput("used or misled came without the receipt of the recall; send it, or leave them out")
-    handed_out = [line.experience_id for line in lines if line.experience_id]
+    handed_out = [line.experience_id for line in lines if line.is_handed_out]
     if unknown_ids := sorted(said.difference(handed_out)):
         raise InvalidInput(
             f"{', '.join(unknown_ids)} is not on receipt {receipt}, which handed out "

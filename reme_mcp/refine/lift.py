@@ -29,15 +29,15 @@ class Outcomes:
         ValueError: One of them is negative.
     """
 
-    succeeded: int
-    failed: int
+    succeeded: float
+    failed: float
 
     def __post_init__(self) -> None:
         if self.succeeded < 0 or self.failed < 0:
             raise ValueError(f"{self.succeeded} succeeded and {self.failed} failed: neither can be negative")
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """How many there were."""
         return self.succeeded + self.failed
 

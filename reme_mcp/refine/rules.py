@@ -21,6 +21,8 @@ from reme_mcp.sources import THIS_MACHINE
 # How many outcomes the prior of a track record weighs, and how many more than its own a rating does.
 PRIOR_OUTCOMES = 2
 RATER_OUTCOMES = 2
+# Failed attempts at the task of a provisional lesson that archive it.
+MAX_FAILED_RETRIES = 3
 # Of the normal distribution, 95 % lie within as many standard deviations.
 Z_95 = 1.96
 UNPROVEN = "learned from a failure; no attempt at the same task has succeeded since"
@@ -96,7 +98,7 @@ def settle_by_outcome(
     # Departs from the paper, §3.3: f rises when the outcome is known, not at every recall. A benchmark always knows it;
     # a desktop client mostly does not, and counting silence as failure would empty the pool.
     """
-    after = [(line, _settled(line, outcome == "success", verdicts, at=at)) for line in lines if line.experience_id]
+    after = [(line, _settled(line, outcome == "success", verdicts, at=at)) for line in lines if line.is_handed_out]
     return [new for line, new in after if (new.helped, new.settled_by) != (line.helped, line.settled_by)]
 
 
@@ -198,16 +200,15 @@ def activate(experience: Experience, *, at: datetime) -> Experience:
     return replace(experience, status="active", status_reason="", updated_at=at)
 
 
-def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_retries: int, at: datetime) -> Experience:
+def prove(experience: Experience, attempts: Sequence[Attempt], *, at: datetime) -> Experience:
     """Return a provisional experience active, archived or as it is: what the retries of its task make of it.
 
-    The first success makes it active, unless `max_failed_retries` failures came before. A pinned one is never archived.
+    The first success makes it active, unless `MAX_FAILED_RETRIES` failures came before. A pinned one is never archived.
     Attempts from before the lesson was there, and the one that brought it, say nothing about it.
 
     Args:
         experience: Provisional.
         attempts: All at one task that it was learned from, oldest first.
-        max_failed_retries: At least 1.
         at: Now.
     """
     origin = next((attempt.created_at for attempt in attempts if attempt.id in experience.trajectory_ids), at)
@@ -219,7 +220,7 @@ def prove(experience: Experience, attempts: Sequence[Attempt], *, max_failed_ret
         if attempt.outcome == "success":
             return activate(experience, at=at)
         failed += 1
-        if failed == max_failed_retries and not experience.pinned:
+        if failed == MAX_FAILED_RETRIES and not experience.pinned:
             return archive(experience, f"{failed} later attempts at its task failed, too", at=at)
     return experience
 

@@ -17,6 +17,12 @@ from reme_mcp.schema import Experience, ExperienceDraft, Text, text_fields, with
 APPROVED = "approved by a person"
 REJECTED = "rejected by a person"
 HELD_BACK = "held back until a person has approved it"
+# So many lessons of one holder of a token, or of this machine, wait for a person in a workspace; no more are stored.
+MAX_WAITING = 50
+TOO_MANY = (
+    f"it would be held back, and {MAX_WAITING} lessons that you brought wait for review already; a person has to "
+    "decide on them first (reme-mcp review)"
+)
 
 
 def suspicions(lesson: ExperienceDraft | Experience, source: str = "", *, of_file: bool = False) -> list[str]:

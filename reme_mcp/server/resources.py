@@ -197,7 +197,9 @@ async def _resource(context: Context, named: _Named, access: Access) -> object:
     if named.kind == "pool":
         return await _pool_page(memory, named)
     experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
+    lifts = await memory.pool.lifts([experience], workspace=named.workspace)
     return asdict(quarantine.readable(experience)) | {
+        "lift": lifts[experience.id].said,
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
     }
@@ -230,6 +232,7 @@ def _receipt(lines: Sequence[ReceiptLine]) -> object:
                 "id": line.experience_id,
                 "rank": line.rank,
                 "numbers": json.loads(line.numbers) if line.numbers else None,
+                "withheld": line.arm == "withheld",
                 "helped": line.helped,
                 "settled_by": line.settled_by,
                 "settled_at": line.settled_at,

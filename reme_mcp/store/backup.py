@@ -153,7 +153,7 @@ async def _held(home: Path, *, force: bool) -> Mapping[str, int] | None:
         held = None
     if not force and (held is None or any(held.values())):
         lessons = held.get("experiences", 0) if held is not None else 0
-        pool = f"a pool with {lessons:,} lesson{'' if lessons == 1 else 's'}"
-        holds = "tables that can't be read" if held is None else pool
+        what = f"a pool with {lessons:,} lesson{'' if lessons == 1 else 's'}"
+        holds = "tables that can't be read" if held is None else what
         raise InvalidInput(f"{home} holds {holds}; --force replaces that, and keeps a backup of it")
     return held

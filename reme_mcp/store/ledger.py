@@ -18,7 +18,18 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from reme_mcp.schema import Attempt, Counters, Entry, Experience, Handout, ReceiptLine, Recorded, Spent, Trajectory
+from reme_mcp.schema import (
+    Attempt,
+    Counters,
+    Ended,
+    Entry,
+    Experience,
+    Handout,
+    ReceiptLine,
+    Recorded,
+    Spent,
+    Trajectory,
+)
 from reme_mcp.store.tables import Row
 
 # So long is waited for another process that writes.
@@ -30,6 +41,7 @@ TABLES: Mapping[type[Any], str] = MappingProxyType(
         Trajectory: "trajectories",
         Attempt: "trajectories",
         Recorded: "trajectories",
+        Ended: "trajectories",
         ReceiptLine: "receipts",
         Handout: "receipts",
         Spent: "costs",

@@ -98,6 +98,8 @@ MIGRATIONS: Sequence[Migration] = (
     ),
     new_column("receipts", "numbers", "''"),
     ledger_of_its_own(["trajectories", "receipts", "costs", "log", "trash"]),
+    new_column("receipts", "arm", "''"),
+    new_column("receipts", "chance", "cast(0 as double)"),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 

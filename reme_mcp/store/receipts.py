@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from reme_mcp.schema import EXPLICIT, Experience, Handout, Rater, ReceiptLine, Tally
+from reme_mcp.schema import EXPLICIT, Ended, Experience, Handout, Rater, ReceiptLine, Tally
 from reme_mcp.sources import rater_of
 from reme_mcp.store.ledger import Is, Ledger, Since
 
@@ -31,7 +31,12 @@ class Receipts:
 
     async def latest_line(self, workspace: str, experience_id: str, source: str) -> ReceiptLine | None:
         """Return the newest line that handed `experience_id` to `source`, or `None`."""
-        where = [Is("workspace", [workspace]), Is("experience_id", [experience_id]), Is("source", [source])]
+        where = [
+            Is("workspace", [workspace]),
+            Is("experience_id", [experience_id]),
+            Is("source", [source]),
+            Is("arm", ["", "shown"]),
+        ]
         newest = await self._ledger.read(ReceiptLine, where, newest_by="created_at", limit=1)
         return next(iter(newest), None)
 
@@ -63,12 +68,22 @@ class Receipts:
             return {}
         stored = await self._ledger.read(ReceiptLine, [Is("experience_id", [one.id for one in experiences])])
         recalls: dict[str, dict[str, ReceiptLine]] = defaultdict(dict)
-        for line in (*stored, *settled):
+        for line in (*(line for line in stored if line.is_handed_out), *settled):
             recalls[line.experience_id][line.receipt] = line
         return {
             one.id: tally_of([line for line in recalls[one.id].values() if line.created_at >= one.counted_since])
             for one in experiences
         }
+
+    async def trials(self, workspace: str) -> list[tuple[Handout, bool]]:
+        """Return what the hold-out drew in `workspace`, and whether the attempt succeeded, where that is known."""
+        drawn = await self._ledger.read(Handout, [Is("workspace", [workspace]), Is("arm", ["shown", "withheld"])])
+        if not drawn:
+            return []
+        ended = await self._ledger.read(Ended, [Is("workspace", [workspace])], newest_by="created_at")
+        # The first attempt is the one that the notes were handed to; it comes last.
+        succeeded = {one.receipt: one.outcome == "success" for one in ended if one.receipt}
+        return [(one, succeeded[one.receipt]) for one in drawn if one.receipt in succeeded]
 
     async def credited(self, experiences: Sequence[Experience]) -> set[str]:
         """Return the ids of those with which somebody has succeeded who did not bring them."""
@@ -87,7 +102,7 @@ class Receipts:
     async def count(self, workspace: str) -> dict[str, int]:
         """Return how many recalls, recalled experiences and settled ones `workspace` has had."""
         lines = await self._ledger.read(ReceiptLine, [Is("workspace", [workspace])])
-        handed_out = [line for line in lines if line.experience_id]
+        handed_out = [line for line in lines if line.is_handed_out]
         return {
             "recalls": len({line.receipt for line in lines}),
             "recalled": len(handed_out),

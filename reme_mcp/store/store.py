@@ -290,6 +290,14 @@ class Store(Attempts):
             statuses: list[Status] = (await query.to_arrow()).column("status").to_pylist()
         return {status: statuses.count(status) for status in sorted(set(statuses))}
 
+    async def sources(self, workspace: str, *, statuses: Sequence[Status]) -> list[str]:
+        """Return the source of each experience of `workspace` that has one of these statuses."""
+        where = all_of(equals("workspace", workspace), has_status(statuses))
+        with mapped("read sources"):
+            found = await self._tables["experiences"].query().where(where).select(["source"]).to_arrow()
+        names: list[str] = found.column("source").to_pylist()
+        return names
+
     async def workspaces(self) -> list[str]:
         """Return the names of all workspaces that hold an experience, sorted."""
         with mapped("list workspaces"):

@@ -26,6 +26,7 @@ from reme_mcp.errors import StoreError
 from reme_mcp.schema import (
     Attempt,
     Counters,
+    Ended,
     Entry,
     Experience,
     Handout,
@@ -50,7 +51,9 @@ METADATA_CACHE_BYTES = 8 * 2**20
 
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
-Row = TypeVar("Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout, Counters)
+Row = TypeVar(
+    "Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout, Counters, Ended
+)
 
 
 def space_name(embedder: str) -> str:

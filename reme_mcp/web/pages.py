@@ -88,6 +88,7 @@ async def lesson(view: View) -> Response:
         "lesson.html",
         one=one,
         tally=tally,
+        evidence=(await pool.lifts([one], workspace=view.workspace))[one.id],
         interval=share_interval(one.utility, one.frequency),
         removal=removal,
         facts=await overview.facts(workspace=view.workspace),

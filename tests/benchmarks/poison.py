@@ -28,6 +28,8 @@ or, as `often`, six times each with a recall of its own. `lost` is the share of 
 ring meets both rules: all outcomes weigh the same (eq. 1 alone), and `refine.outcomes_per_source`. Where honest lessons
 are recalled beside bad advice, they get the blame for its failures as well: that is not in this table.
 
+Third table: what the rules hold back of the texts in three languages in `tests/guard_cases.py`, by half.
+
 What is simulated: who fails how often. How a model reads a note, and whether it obeys, is not measured.
 """
 
@@ -47,8 +49,10 @@ import anyio
 
 from reme_mcp.config.settings import EmbedderSettings, RefineSettings, Settings
 from reme_mcp.memory.memory import Memory
+from reme_mcp.safety.quarantine import suspicions_of_text
 from reme_mcp.schema import Outcome
 from tests.benchmarks import report, retrieval
+from tests.guard_cases import REPORTED, TUNED
 from tests.poison_cases import BAD_ADVICE, GRADUAL, HONEST, INJECTIONS
 
 HOLDERS = ("alice/claude", "bob/cursor", "carol/codex")
@@ -319,6 +323,17 @@ def show(rows: Sequence[Row], fates: Sequence[Fate]) -> None:
     )
 
 
+def of_guards() -> dict[str, dict[str, int]]:
+    """Return how many of the hostile and the honest texts of each half are held back."""
+    halves = {"tuned on": TUNED, "reported": REPORTED}
+    return {
+        name: {
+            kind: sum(bool(suspicions_of_text(text)) for text in getattr(half, kind)) for kind in ("hostile", "honest")
+        }
+        for name, half in halves.items()
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = report.parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="published pools with qrels.jsonl, as for retrieval")
@@ -335,7 +350,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for limit in (0, RefineSettings().outcomes_per_source)
     ]
     show(rows, fates)
-    figures = {"topics": len(topics), "seed": chosen.seed, "reach": [asdict(row) for row in rows]}
+    held = of_guards()
+    cells = [
+        (name, f"{of['hostile']} of {len(TUNED.hostile)}", f"{of['honest']} of {len(TUNED.honest)}")
+        for name, of in held.items()
+    ]
+    report.show("What is held back of texts in three languages", ("half", "hostile", "honest"), cells)
+    figures = {"topics": len(topics), "seed": chosen.seed, "reach": [asdict(row) for row in rows], "held": held}
     report.write(chosen.json, figures | {"fates": [asdict(fate) for fate in fates]})
     return 0
 

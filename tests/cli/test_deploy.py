@@ -27,11 +27,9 @@ def test_the_unit_is_filled_in_from_the_settings(home: Path) -> None:
     assert "REME_MCP_HTTP_" not in plain
     assert "LimitNOFILE=4512\n" in plain
     assert "TimeoutStopSec=45\n" in plain
-    unit = printed(home, "systemd", PUBLIC, "http.port=8405", "http.stop_timeout_s=3", "http.max_connections=88").stdout
+    unit = printed(home, "systemd", PUBLIC, "http.port=8405").stdout
     assert "Environment=REME_MCP_HTTP_PUBLIC_URL=https://memory.example.com\n" in unit
     assert "Environment=REME_MCP_HTTP_PORT=8405\n" in unit
-    assert "LimitNOFILE=600\n" in unit
-    assert "TimeoutStopSec=11\n" in unit
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(home: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def answer(asked: Asked) -> Reply:
 
 
 def llm_options(base_url: str, model: str) -> list[str]:
-    return ["--set", f"llm.base_url={base_url}", "--set", f"llm.model={model}", "--set", "llm.max_retries=0"]
+    return ["--set", f"llm.base_url={base_url}", "--set", f"llm.model={model}"]
 
 
 def test_the_model_behind_the_server_is_looked_for_and_asked_only_if_wanted(run: Run) -> None:

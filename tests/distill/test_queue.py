@@ -509,12 +509,13 @@ async def test_the_model_rewrites_the_guidance_and_no_record(settings: Settings)
     ("llm", "says"), [(Hanging, "took longer than 0.05 s"), (lambda: ScriptedLLM(EndpointError("away")), "away")]
 )
 async def test_a_model_that_is_slow_or_away_changes_nothing(
-    settings: Settings, switch: str, llm: Callable[[], LLM], says: str
+    settings: Settings, switch: str, llm: Callable[[], LLM], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(settings)
     async with Memory.open(settings.model_copy(update={"llm": LLMSettings()})) as memory:
         plain = await memory.recall("a site has to go online", source="test")
-    asking = with_recall(settings, llm_deadline_s=0.05, **{switch: True})
+    monkeypatch.setattr("reme_mcp.recall.search.LLM_DEADLINE_S", 0.05)
+    asking = with_recall(settings, **{switch: True})
     async with Memory.open(asking, connect=connecting(llm())) as memory:
         recalled = await memory.recall("a site has to go online", source="test")
     assert [one.id for one in recalled.experiences] == [one.id for one in plain.experiences]

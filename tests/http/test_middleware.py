@@ -322,8 +322,9 @@ async def until_open(server: Hosted, count: int) -> None:
 # --- how slow ---
 
 
-async def test_a_body_that_drips_is_given_up(settings: Settings) -> None:
-    async with hosted(changed(settings, "http", body_timeout_s=0.5)) as server:
+async def test_a_body_that_drips_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "BODY_DEADLINE_S", 0.5)
+    async with hosted(settings) as server:
         await server.token("first")
         token = await server.token("good")
         async with anyio.create_task_group() as tasks:

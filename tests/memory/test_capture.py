@@ -137,11 +137,11 @@ async def test_a_receipt_of_another_pool_does_not_stand_in_the_way(settings: Set
 async def test_a_prompt_gets_notes_once(settings: Settings) -> None:
     async with Memory.open(settings) as memory:
         await recalled(memory)
-        notes = await context_for_prompt(memory, PROMPT, known=b"", limit=3)
+        notes = await context_for_prompt(memory, PROMPT, known=b"")
         assert "> Build it first" in notes
         assert "receipt=" in notes
-        assert await context_for_prompt(memory, PROMPT, known=notes.encode(), limit=3) == ""
-        assert await context_for_prompt(memory, "Explain the theory of relativity", known=b"", limit=3) == ""
+        assert await context_for_prompt(memory, PROMPT, known=notes.encode()) == ""
+        assert await context_for_prompt(memory, "Explain the theory of relativity", known=b"") == ""
 
 
 async def test_what_names_no_task_gets_none(settings: Settings) -> None:
@@ -149,11 +149,11 @@ async def test_what_names_no_task_gets_none(settings: Settings) -> None:
         await recalled(memory)
         task = "so a static site."
         assert len(task) == MIN_PROMPT_CHARS + 1
-        assert await context_for_prompt(memory, task, known=b"", limit=3)
-        assert await context_for_prompt(memory, task[1:], known=b"", limit=3)
-        assert await context_for_prompt(memory, task[2:], known=b"", limit=3) == ""
+        assert await context_for_prompt(memory, task, known=b"")
+        assert await context_for_prompt(memory, task[1:], known=b"")
+        assert await context_for_prompt(memory, task[2:], known=b"") == ""
         for mark in "/!#":
-            assert await context_for_prompt(memory, f"{mark}{task}", known=b"", limit=3) == ""
+            assert await context_for_prompt(memory, f"{mark}{task}", known=b"") == ""
 
 
 # --- by hand ---

@@ -750,14 +750,16 @@ async def test_a_task_must_say_something(memory: Memory, task: str) -> None:
 
 
 @pytest.mark.parametrize(("extra", "taken"), [(-200, True), (1, False)])
-async def test_a_transcript_has_a_length(settings: Settings, extra: int, taken: bool) -> None:
-    small = settings.model_copy(update={"record": settings.record.model_copy(update={"max_transcript_chars": 1_000})})
-    async with Memory.open(small) as memory:
+async def test_a_transcript_has_a_length(
+    settings: Settings, extra: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reme_mcp.memory.record.MAX_TRANSCRIPT_CHARS", 1_000)
+    async with Memory.open(settings) as memory:
         steps = "x" * (1_000 + extra)
         if taken:
             await memory.record(TASK, outcome="success", steps=steps, source="test")
         else:
-            with pytest.raises(InvalidInput, match="max_transcript_chars"):
+            with pytest.raises(InvalidInput, match="at most 1,000 are kept"):
                 await memory.record(TASK, outcome="success", steps=steps, source="test")
 
 

@@ -151,9 +151,10 @@ async def test_attempts_at_another_task_change_nothing(memory: Memory, outcome: 
 
 @pytest.mark.parametrize(("most", "failures", "dropped"), [(3, 2, False), (3, 3, True), (1, 1, True), (4, 3, False)])
 async def test_after_so_many_failed_retries_it_is_dropped(
-    settings: Settings, most: int, failures: int, dropped: bool
+    settings: Settings, most: int, failures: int, dropped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Memory.open(with_refine(settings, add_from="success", max_failed_retries=most)) as memory:
+    monkeypatch.setattr("reme_mcp.refine.rules.MAX_FAILED_RETRIES", most)
+    async with Memory.open(with_refine(settings, add_from="success")) as memory:
         lesson = await lesson_of_a_failure(memory)
         pruned = [id for _ in range(failures) for id in (await record(memory, "failure")).pruned]
         assert pruned == ([lesson] if dropped else [])

@@ -325,4 +325,4 @@ def test_an_attempt_is_shown_with_who_and_what_was_learned(run: Run) -> None:
 
 
 def test_a_filter_that_makes_no_sense_is_refused(run: Run) -> None:
-    assert "leave --status out" in run("list", "--deleted", "--status", "active").stderr
+    assert "leave --status and --sort out" in run("list", "--deleted", "--status", "active").stderr

@@ -268,10 +268,10 @@ async def test_recall_goes_on_while_a_server_refuses_and_says_so_once(
     assert notes[1] == ""
 
 
-def test_a_server_that_never_answers_is_given_up() -> None:
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reme_mcp.models.embedder.ENDPOINT_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        settings = at(deaf.getsockname()[1]).model_copy(update={"timeout_s": 0.2})
-        embedder = load_embedder(settings, False)
+        embedder = load_embedder(at(deaf.getsockname()[1]), False)
         assert embedder is not None
         started = time.monotonic()
         with pytest.raises(EmbedderError, match="did not embed"):

@@ -70,8 +70,14 @@ WORTHLESS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def everything_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reme_mcp.models.llm.MAX_RETRIES", 0)
+    monkeypatch.setattr("reme_mcp.models.llm.MAX_ATTEMPTS", 1)
+
+
 def with_model(home: Path, base_url: str, **changes: Any) -> Settings:
-    given: dict[str, Any] = {"timeout_s": 1.0, "max_retries": 0, "max_attempts": 1} | changes
+    given: dict[str, Any] = {"timeout_s": 1.0} | changes
     llm = LLMSettings(base_url=base_url, model="m", **given)
     return Settings(home=str(home), embedder=EmbedderSettings(provider="none"), llm=llm)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from reme_mcp.config.settings import LLMSettings
 from reme_mcp.errors import AnswerError, EndpointError
+from reme_mcp.models import llm as llm_module
 from reme_mcp.models.llm import LLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.structured import schema_of
 from reme_mcp.models.usage import Allowance
@@ -84,8 +85,13 @@ def server(chat: Chat) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def each_request_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 0)
+
+
 def at(base_url: str, **changes: Any) -> LLMSettings:
-    given: dict[str, Any] = {"model": "m", "api_key": SecretStr(KEY), "timeout_s": 30.0, "max_retries": 0, **changes}
+    given: dict[str, Any] = {"model": "m", "api_key": SecretStr(KEY), "timeout_s": 30.0, **changes}
     return LLMSettings(base_url=base_url, **given)
 
 
@@ -137,13 +143,17 @@ async def test_a_real_model_fills_in_a_shape(llama_base_url: str) -> None:
     assert not cost.estimated
 
 
-async def test_a_real_server_that_refuses_a_schema_is_asked_in_another_form(llama_base_url: str) -> None:
+async def test_a_real_server_that_refuses_a_schema_is_asked_in_another_form(
+    llama_base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_ATTEMPTS", 1)
+
     class Odd(BaseModel):
         # llama.cpp makes a grammar of the schema, and of this one it can't.
         word: Annotated[str, Field(json_schema_extra={"type": "odd"})]
 
     spent: list[Spent] = []
-    async with opened(at(llama_base_url, max_tokens=64, temperature=0.0, max_attempts=1), spent) as llm:
+    async with opened(at(llama_base_url, max_tokens=64, temperature=0.0), spent) as llm:
         try:
             await llm.answer("judge", SYSTEM, USER, Odd)
         except AnswerError as exc:  # without a grammar, a model as small as this one may well write something else
@@ -383,12 +393,13 @@ async def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_was_wron
 
 @pytest.mark.parametrize(("wrong", "attempts"), [*((wrong, 2) for wrong in UNUSABLE), ("nothing", 1), ("too long", 3)])
 async def test_answers_that_never_fit_are_an_error_after_so_many_attempts(
-    chat: Chat, server: Server, wrong: str, attempts: int
+    chat: Chat, server: Server, wrong: str, attempts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(llm_module, "MAX_ATTEMPTS", attempts)
     answer, problem = UNUSABLE[wrong]
     chat.script = [answer] * 5
     spent: list[Spent] = []
-    error = await failure(at(server.base_url, max_attempts=attempts), spent)
+    error = await failure(at(server.base_url), spent)
     assert isinstance(error, AnswerError)
     assert f"no answer that can be used in {attempts} attempts" in str(error)
     assert problem in str(error)
@@ -396,10 +407,13 @@ async def test_answers_that_never_fit_are_an_error_after_so_many_attempts(
     assert [(cost.attempts, cost.ok) for cost in spent] == [(attempts, False)]
 
 
-async def test_an_example_of_the_prompt_is_no_answer(chat: Chat, server: Server) -> None:
+async def test_an_example_of_the_prompt_is_no_answer(
+    chat: Chat, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_ATTEMPTS", 1)
     example = f"Answer like this:\n```json\n{json.dumps(GOOD)}\n```"
     chat.script = [said(example)]
-    async with opened(at(server.base_url, max_attempts=1)) as llm:
+    async with opened(at(server.base_url)) as llm:
         with pytest.raises(AnswerError, match="repeats the prompt"):
             await llm.answer("judge", f"{SYSTEM} {example}", USER, Verdict)
 
@@ -748,34 +762,47 @@ async def test_a_retry_after_that_is_none_is_left_out(chat: Chat, server: Server
 
 
 @pytest.mark.parametrize("passing", [429, 500, 503])
-async def test_what_passes_is_tried_again(chat: Chat, server: Server, passing: int) -> None:
+async def test_what_passes_is_tried_again(
+    chat: Chat, server: Server, passing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 1)
     chat.script = [refused(passing, "busy", Retry_After="0"), said(json.dumps(GOOD))]
     spent: list[Spent] = []
-    assert await asked_once(at(server.base_url, max_retries=1), spent) == VERDICT
+    assert await asked_once(at(server.base_url), spent) == VERDICT
     assert [(cost.attempts, cost.tokens_in, cost.ok) for cost in spent] == [(2, 7, True)]
 
 
-async def test_a_body_that_is_cut_off_is_asked_for_again_by_itself(chat: Chat, server: Server) -> None:
+async def test_a_body_that_is_cut_off_is_asked_for_again_by_itself(
+    chat: Chat, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 1)
     chat.script = [Reply(b'{"choices": [{"mess', promised=500), said(json.dumps(GOOD))]
-    assert await asked_once(at(server.base_url, max_retries=1)) == VERDICT
+    assert await asked_once(at(server.base_url)) == VERDICT
 
 
-async def test_retries_end(chat: Chat, server: Server) -> None:
+async def test_retries_end(chat: Chat, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 2)
     chat.script = [refused(503, "busy", Retry_After="0")] * 5
-    await failure(at(server.base_url, max_retries=2))
+    await failure(at(server.base_url))
     assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_what_does_not_pass_is_not_tried_again(chat: Chat, server: Server, status: int) -> None:
+async def test_what_does_not_pass_is_not_tried_again(
+    chat: Chat, server: Server, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 2)
     chat.script = [refused(status, "no")] * 3
-    await failure(at(server.base_url, max_retries=2))
+    await failure(at(server.base_url))
     assert len(server.asked) == 1
 
 
-async def test_whoever_is_told_to_wait_for_long_is_not_made_to_wait_inside(chat: Chat, server: Server) -> None:
+async def test_whoever_is_told_to_wait_for_long_is_not_made_to_wait_inside(
+    chat: Chat, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 2)
     chat.script = [refused(429, "come back later", Retry_After="120"), said(json.dumps(GOOD))]
-    error = await failure(at(server.base_url, max_retries=2))
+    error = await failure(at(server.base_url))
     assert error.retry_after_s == 120
     assert len(server.asked) == 1
 
@@ -955,9 +982,12 @@ async def test_a_deadline_ends_the_wait_for_a_turn_and_costs_nothing(chat: Chat,
     assert [cost.purpose for cost in spent] == ["distill"]
 
 
-async def test_a_deadline_ends_the_wait_between_two_tries(chat: Chat, server: Server) -> None:
+async def test_a_deadline_ends_the_wait_between_two_tries(
+    chat: Chat, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_module, "MAX_RETRIES", 3)
     chat.script = [refused(503, "busy", Retry_After="19")]
-    async with opened(at(server.base_url, max_retries=3)) as llm:
+    async with opened(at(server.base_url)) as llm:
         started = time.monotonic()
         with anyio.move_on_after(1) as scope:
             await llm.answer("rerank", SYSTEM, USER, Verdict)

@@ -24,7 +24,7 @@ from reme_mcp.store import backup
 from reme_mcp.store.archive import pack
 from reme_mcp.store.folder import POOL_NAME, read_marker
 from reme_mcp.store.ledger import TABLES
-from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION, new_column
+from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION, ledger_of_its_own, new_column
 from reme_mcp.store.store import Store
 from reme_mcp.store.tables import schemas, to_arrow, to_row
 from tests.fakes import LEARNED, draft, experience, line, trajectory
@@ -198,7 +198,7 @@ async def test_a_move_into_the_ledger_that_was_cut_short_is_finished(old_home: P
         raise OSError("the power is gone")
 
     # The tables were in the ledger, and the first of them was dropped.
-    move = MIGRATIONS[-1]
+    move = ledger_of_its_own(["trajectories", "receipts", "costs", "log", "trash"])
     copied = old_home.with_name("copied")
     shutil.copytree(old_home, copied)
     async with opened(copied, [move]):

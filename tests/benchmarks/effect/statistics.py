@@ -3,7 +3,9 @@
 In:  whether each trial was solved, by arm, task and seed.
 Out: numbers. Pure functions.
 
-The bootstrap resamples tasks, not trials: trials at one task are not independent.
+The bootstrap resamples tasks, not trials: trials at one task are not independent. Where all tasks say the same it has
+no width; there the share of other tasks counts that n tasks without one leave possible, 1 - 0.025^(1/n) (Clopper and
+Pearson 1934).
 """
 
 from __future__ import annotations
@@ -58,10 +60,10 @@ def detectable(tasks: int, trials: int) -> float:
 
 def compare(arm: Trials, baseline: Trials, *, seed: int = 0) -> Effect:
     """Return what an arm did, alone and against the baseline, pair by pair."""
-    low, high = _interval(_by_task({key: float(value) for key, value in arm.items()}), seed)
+    low, high = _interval(_by_task({key: float(value) for key, value in arm.items()}), seed, least=0)
     both = [key for key in arm if key in baseline]
     change = {key: float(arm[key]) - float(baseline[key]) for key in both}
-    change_low, change_high = _interval(_by_task(change), seed)
+    change_low, change_high = _interval(_by_task(change), seed, least=-1)
     return Effect(
         rate=_mean([float(value) for value in arm.values()]),
         low=low,
@@ -86,9 +88,12 @@ def _by_task(values: Mapping[tuple[str, int], float]) -> list[float]:
     return [_mean(one) for one in tasks.values()]
 
 
-def _interval(means: Sequence[float], seed: int) -> tuple[float, float]:
+def _interval(means: Sequence[float], seed: int, *, least: float) -> tuple[float, float]:
     if not means:
         return math.nan, math.nan
+    if min(means) == max(means):
+        unseen = 1 - 0.025 ** (1 / len(means))
+        return max(least, means[0] - unseen), min(1.0, means[0] + unseen)
     drawn = np.random.default_rng(seed).choice(np.asarray(means), size=(DRAWS, len(means))).mean(axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -150,8 +150,10 @@ def plain(value: object) -> str:
 
 
 def short(text: str) -> str:
-    """Return the beginning of a text, in one line."""
-    return one_line(text, SHOWN_CHARS)
+    """Return the beginning of a text, in one line that ends with a whole word."""
+    line = one_line(text, SHOWN_CHARS)
+    words = line.removesuffix("…").rpartition(" ")[0]
+    return f"{words} …" if line.endswith("…") and words and len(line) == SHOWN_CHARS else line
 
 
 def to_json(value: object) -> str:

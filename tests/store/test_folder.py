@@ -618,7 +618,7 @@ async def test_tables_that_cant_be_read_are_replaced_by_force_only(old_home: Pat
     made = await backup.make(old_home)
     for file in (old_home / "pool").rglob("*.manifest"):
         file.write_bytes(b"gone")
-    with pytest.raises(InvalidInput, match=r"tables that can't be read\); --force"):
+    with pytest.raises(InvalidInput, match=r"tables that can't be read; --force"):
         await backup.restore(old_home, made.file.name)
     done = await backup.restore(old_home, made.file.name, force=True)
     assert done.replaced is None

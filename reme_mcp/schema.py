@@ -236,6 +236,7 @@ class Summary:
     utility: int
     pinned: bool
     created_at: datetime
+    counted_since: datetime
 
 
 @dataclass(frozen=True, slots=True)

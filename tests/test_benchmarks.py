@@ -9,7 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.abc
 import pytest
+from anyio.abc import SocketStream
 
 from tests.benchmarks import distill, holdout, latency, load, pairs, poison, refine, replay, report
 
@@ -307,7 +310,35 @@ def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(tm
     assert all(row["calls_per_s"] > 0 and row["memory_mb"] > 0 for row in [*rows, *figures["soak"]])
     assert "recall_experiences" in rows[0]["tools"]
     assert len(figures["soak"]) == load.SOAK_PARTS
+    assert all(part["files"] > 0 and part["disk_mb"] > 0 for part in figures["soak"])
     assert figures["answer_bytes"] > 100
+
+
+@pytest.mark.anyio
+async def test_load_reads_an_answer_that_comes_late_as_an_event_of_a_stream() -> None:
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"structuredContent": {"receipt": "r-1"}}}
+    events = [{"jsonrpc": "2.0", "method": "notifications/progress"}, answer]
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            for event in events:
+                piece = f"event: message\r\ndata: {json.dumps(event)}\r\n\r\n".encode()
+                await stream.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            await stream.send(b"0\r\n\r\n")
+
+    figures = load.Figures()
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            found = await load.Connection(stream, port, figures).call("recall_experiences", {"task": "any"})
+        tasks.cancel_scope.cancel()
+    assert (found, figures.errors) == ({"receipt": "r-1"}, [])
 
 
 def test_poison_is_sent_and_what_reaches_a_victim_is_counted(

@@ -223,6 +223,7 @@ class RefineSettings(Section):
     max_utility_ratio: Annotated[float, _between(0, 1)] = 0.5
     add_from: Literal["all", "success"] = "all"
     outcomes_per_source: Annotated[int, _between(0, 1_000)] = 2
+    removal: Literal["share", "lift"] = "share"
     holdout: Annotated[float, _between(0, 0.5)] = 0.0
 
 

@@ -28,7 +28,7 @@ from mcp.types import INTERNAL_ERROR, CallToolResult
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -98,6 +98,7 @@ class Host:
             max_sessions=None,
         )
         self._sse = SseServerTransport("/messages/", max_request_body_size=limit)
+        self._page_base = path_prefix(settings.http) + PAGE_PATH
         resource_url = self._resource_url() if self._issuer is not None else None
         self.gate = Gate(
             Starlette(routes=[*self._routes(offered(settings, transports), resource_url)], lifespan=self._run),
@@ -135,10 +136,11 @@ class Host:
             page = PageApp(
                 self._open_memory,
                 self._access_of_request,
-                base=PAGE_PATH,
+                base=self._page_base,
                 sign_in=self._lets_in,
                 announce=self._announce,
             )
+            yield Route(PAGE_PATH, self._to_page)
             yield Mount(PAGE_PATH, app=page.app())
         if resource_url is not None:
             yield from create_protected_resource_routes(
@@ -147,6 +149,9 @@ class Host:
                 scopes_supported=[f"reme:{role}" for role in ROLES],
                 resource_name="reme-mcp",
             )
+
+    async def _to_page(self, _: Request) -> Response:
+        return RedirectResponse(f"{self._page_base}/", 307)
 
     async def _healthz(self, _: Request) -> Response:
         return JSONResponse({"alive": True})

@@ -315,7 +315,7 @@ class Gate:
                 self._metrics.refused.labels("token").inc()
                 if is_page and scope["method"] in ("GET", "HEAD"):
                     # A person is asked for a token where a client is told that it has none.
-                    await RedirectResponse(f"{PAGE_PATH}/login", 303)(scope, receive, send)
+                    await RedirectResponse(f"{self._prefix}{PAGE_PATH}/login", 303)(scope, receive, send)
                 else:
                     await self._unknown(scope, receive, send)
                 return

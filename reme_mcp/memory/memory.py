@@ -200,6 +200,7 @@ class Memory:
         with _put_off_unwritable():
             await self._missing_vectors.fill(store)
             await store.compaction.count_leftovers()
+        await store.index_words()
         self._look_after_pool()
         if work:
             self._run_queue()

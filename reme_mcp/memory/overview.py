@@ -227,7 +227,7 @@ class Overview:
             tried = [one for one in near if one.frequency >= rules.min_frequency]
             experiences = list((await store.experiences(workspace, [one.id for one in tried])).values())
             tallies = await store.receipts.tally(experiences)
-            reasons = {one.id: ledger.reason_to_prune(one, tallies[one.id], rules) for one in experiences}
+            reasons = await ledger.reasons_to_prune(store, experiences, tallies, rules)
             worst = sorted(experiences, key=lambda one: (one.utility / one.frequency, -one.frequency, one.id))
             goes = {one.id: reasons[one.id] for one in worst if reasons[one.id]}
             after_one_more = sum(

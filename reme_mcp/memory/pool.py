@@ -28,7 +28,7 @@ from reme_mcp.models.service import Vectors
 from reme_mcp.models.usage import Cost, total
 from reme_mcp.refine import ledger
 from reme_mcp.refine import rules as rules_
-from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, signs
+from reme_mcp.refine.holdout import Evidence, signs
 from reme_mcp.refine.rules import count
 from reme_mcp.safety import quarantine
 from reme_mcp.safety.redaction import Redact
@@ -108,13 +108,7 @@ class Pool:
     ) -> Mapping[str, Evidence]:
         """Return by how much tasks go better with each of some lessons, by id, and how that is known."""
         workspace = self._workspace(workspace)
-        store = await self._open_store()
-        succeeded, attempts = await store.successes.count(workspace)
-        trials = [
-            Trial(one.experience_id, Draw(one.arm, one.chance), ended)
-            for one, ended in await store.receipts.trials(workspace)
-        ]
-        return evidence(lessons, trials, succeeded=succeeded, attempts=attempts)
+        return await ledger.lifts(await self._open_store(), workspace, lessons)
 
     async def page(
         self,
@@ -268,9 +262,10 @@ class Pool:
             found: list[tuple[Experience, str]] = []
             offset = 0
             while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
-                tallies = await store.receipts.tally([one for one in page if one.frequency])
-                tried = [(one, ledger.reason_to_prune(one, tallies[one.id], rules)) for one in page if one.frequency]
-                found += [(one, reason) for one, reason in tried if reason]
+                tried = [one for one in page if one.frequency]
+                tallies = await store.receipts.tally(tried)
+                reasons = await ledger.reasons_to_prune(store, tried, tallies, rules)
+                found += [(one, reasons[one.id]) for one in tried if reasons[one.id]]
                 offset += len(page)
             if not dry_run:
                 archived = [rules_.archive(one, reason, at=now()) for one, reason in found]

@@ -69,6 +69,16 @@ class Evidence:
         return f"{points}, not shown to be caused: {self.known} tasks with it, {self.without} other tasks"
 
 
+def should_prune_by_lift(one: Evidence, *, min_frequency: int) -> bool:
+    """Return whether enough is known of a lesson, and tasks surely go worse with it.
+
+    Args:
+        one: What is known.
+        min_frequency: α, at least 1.
+    """
+    return one.known >= min_frequency and one.lift.interval()[1] < 0
+
+
 def draw_withheld(notes: int, share: float, draw: Callable[[], float]) -> list[Draw]:
     """Return what becomes of each of some notes: one of them is withheld in `share` of the recalls.
 

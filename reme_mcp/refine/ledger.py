@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
-from reme_mcp.refine.holdout import Draw
+from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, should_prune_by_lift
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
 from reme_mcp.schema import (
     RECALLABLE,
@@ -24,6 +24,7 @@ from reme_mcp.schema import (
     Experience,
     ReceiptLine,
     Settled,
+    Summary,
     Tally,
     Trajectory,
     Verdicts,
@@ -159,14 +160,14 @@ async def count(
     tallies = await store.receipts.tally(experiences, settled=settled)
     changed: dict[str, Experience] = {}
     pruned: list[str] = []
-    for experience in experiences:
-        counted = rules_.count(experience, tallies[experience.id], at=now())
-        if counted is experience and is_new:
-            continue
-        if reason := reason_to_prune(counted, tallies[counted.id], rules):
-            counted = archive(counted, reason, at=now())
+    both = [(one, rules_.count(one, tallies[one.id], at=now())) for one in experiences]
+    asked = [(before, counted) for before, counted in both if counted is not before or not is_new]
+    reasons = await reasons_to_prune(store, [counted for _, counted in asked], tallies, rules)
+    for before, counted in asked:
+        if reason := reasons[counted.id]:
+            changed[counted.id] = archive(counted, reason, at=now())
             pruned.append(counted.id)
-        if counted is not experience:
+        elif counted is not before:
             changed[counted.id] = counted
     return Counted(changed, pruned)
 
@@ -210,12 +211,43 @@ async def _provisional(store: Store, workspace: str, attempts: Sequence[Attempt]
     return await store.provisional(workspace, [attempt.id for attempt in attempts if attempt.outcome == "failure"])
 
 
-def reason_to_prune(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
-    """Return why φ removes the experience, empty where it stays: only what is in recall, and nothing that is pinned."""
-    if experience.pinned or experience.status not in RECALLABLE:
-        return ""
+async def lifts(store: Store, workspace: str, lessons: Sequence[Experience | Summary]) -> Mapping[str, Evidence]:
+    """Return by how much tasks go better with each of some lessons of a workspace, by id, and how that is known."""
+    succeeded, attempts = await store.successes.count(workspace)
+    since = {one.id: one.counted_since for one in lessons}
+    trials = [
+        Trial(one.experience_id, Draw(one.arm, one.chance), ended)
+        for one, ended in await store.receipts.trials(workspace)
+        if one.experience_id in since and one.created_at >= since[one.experience_id]
+    ]
+    return evidence(lessons, trials, succeeded=succeeded, attempts=attempts)
+
+
+async def reasons_to_prune(
+    store: Store, experiences: Sequence[Experience], tallies: Mapping[str, Tally], rules: RefineSettings
+) -> dict[str, str]:
+    """Return why the removal rule takes each of some experiences of one workspace, by id; empty where one stays.
+
+    Only what is in recall goes, and nothing that is pinned.
+    """
+    if rules.removal == "share" or not experiences:
+        return {one.id: _reason_by_share(one, tallies[one.id], rules) for one in experiences}
+    told = await lifts(store, experiences[0].workspace, experiences)
+    return {one.id: _reason_by_lift(one, told[one.id], rules) for one in experiences}
+
+
+def _may_go(experience: Experience) -> bool:
+    return not experience.pinned and experience.status in RECALLABLE
+
+
+def _reason_by_lift(experience: Experience, told: Evidence, rules: RefineSettings) -> str:
+    goes = _may_go(experience) and should_prune_by_lift(told, min_frequency=rules.min_frequency)
+    return f"tasks go worse with it: {told.said}" if goes else ""
+
+
+def _reason_by_share(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
     voices = voices_on(experience, tally)
-    goes = should_prune_by_raters(
+    goes = _may_go(experience) and should_prune_by_raters(
         voices,
         min_frequency=rules.min_frequency,
         max_utility_ratio=rules.max_utility_ratio,

@@ -15,22 +15,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reme_mcp.schema import Status
+from reme_mcp.schema import Experience, Status
 from reme_mcp.store.tables import joined
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from reme_mcp.store.inverted_index import InvertedIndex
+
+# Up to this many experiences their places, words and vectors are kept; above, LanceDB's own indexes take over.
+ROWS_IN_MEMORY = 300_000
+# Up to this many are read with all their columns, before anybody asks for them.
+ROWS_READ_AHEAD = 20_000
 # How much of the rows is kept, at about 1.5 kB each: as Arrow holds them, which is a third of what Python takes.
 KEPT_BYTES = 32 * 2**20
 MAX_BATCHES = 64
+# How many experiences are kept as they are handed out, at about 3 kB each.
+KEPT_READ = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an experience stands in its table, and what decides whether a search may hand it out."""
+    """Where an experience stands in its table, and what decides whether a search may hand it out.
 
-    row: int
+    Attributes:
+        row: `None` while nobody has read it: whoever writes is not told.
+    """
+
+    row: int | None
     workspace: str
     status: Status
 
@@ -100,6 +112,9 @@ class Directory:
         provisional: The ids of those that are.
         workspaces: The names of all that there have been.
         shelf: Of the rows themselves, those that were read.
+        read: Some of them as they were last handed out, without their counters.
+        words: Of all of them, once somebody has had them indexed; they stay when the others are forgotten.
+        unplaced_after: The version before the first one that this process wrote and did not read.
         is_too_large: Whether there are too many to keep their places; then nothing is kept.
     """
 
@@ -108,19 +123,34 @@ class Directory:
     provisional: set[str] = field(default_factory=set)
     workspaces: set[str] = field(default_factory=set)
     shelf: Shelf = field(default_factory=Shelf)
+    read: dict[str, Experience] = field(default_factory=dict)
+    words: InvertedIndex | None = None
+    unplaced_after: int | None = None
     is_too_large: bool = False
     version: int = 0
 
     def put(self, id: str, place: Place) -> None:
         """Take in where an experience stands now; whatever was read of it is old."""
         self.places[id] = place
-        self.ids[place.row] = id
+        if place.row is not None:
+            self.ids[place.row] = id
         self.workspaces.add(place.workspace)
         self.shelf.drop(id)
+        self.read.pop(id, None)
         if place.status == "provisional":
             self.provisional.add(id)
         else:
             self.provisional.discard(id)
+
+    def row(self, id: str) -> int | None:
+        """Return the place of an experience, `None` where it is not there or nobody has read it."""
+        return self.places[id].row if id in self.places else None
+
+    def keep_read(self, experiences: Mapping[str, Experience]) -> None:
+        """Keep experiences as they are now; where there would be too many, only these."""
+        if len(self.read) + len(experiences) > KEPT_READ:
+            self.read.clear()
+        self.read |= experiences
 
     def clear(self) -> None:
         """Forget everything, the version too: whoever is interrupted after this starts anew."""
@@ -129,4 +159,6 @@ class Directory:
         self.provisional.clear()
         self.workspaces.clear()
         self.shelf.clear()
+        self.read.clear()
         self.version = 0
+        self.unplaced_after = None

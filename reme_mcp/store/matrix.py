@@ -39,7 +39,7 @@ class Matrix:
         Args:
             ids: n of them.
             workspaces: Who owns each.
-            places: Where each stands in its table.
+            places: Where each stands in its table, -1 where nobody has read it.
             vectors: In their order.
         """
         self._reserve(len(self._ids) + len(ids))

@@ -37,15 +37,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Counters, Experience, ReceiptLine, Status, Summary
-from reme_mcp.store import folder
+from reme_mcp.store import cache, folder
 from reme_mcp.store.attempts import Attempts
-from reme_mcp.store.cache import Directory, Place
+from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
+from reme_mcp.store.known import Known
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.location import Folder, Location
@@ -71,6 +73,7 @@ from reme_mcp.store.tables import (
     vector_schema,
 )
 from reme_mcp.text.fields import search_text
+from reme_mcp.text.words import is_spaced
 from reme_mcp.tracing import span, timed
 
 if TYPE_CHECKING:
@@ -100,10 +103,6 @@ FILTERED = (
 READS_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
 RECEIPT_WAIT_S = 2.0
-# Up to this many experiences their places and vectors are kept in memory; above, LanceDB's own indexes take over.
-ROWS_IN_MEMORY = 100_000
-# Up to this many are read with all their columns, before anybody asks for them.
-ROWS_READ_AHEAD = 20_000
 
 
 @dataclass(slots=True)
@@ -113,9 +112,11 @@ class _Space:
     table: lancedb.AsyncTable
     matrix: Matrix | None = None
     version: int = 0
+    # Before this process wrote vectors whose places it has not read.
+    unplaced_after: int | None = None
 
 
-class Store(Attempts):
+class Store(Attempts, Known):
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
     def __init__(
@@ -145,7 +146,7 @@ class Store(Attempts):
             turn=location.lock("pool-upkeep"),
             writing=self._pool_lock,
             receipts=receipts_lock,
-            rows_without_index=ROWS_IN_MEMORY,
+            rows_without_index=cache.ROWS_IN_MEMORY,
         )
         self._ledger: Ledger = (
             TableLedger(tables, receipts=receipts_lock.within, wrote=self.compaction.wrote)
@@ -228,17 +229,25 @@ class Store(Attempts):
         if places is None:
             where = all_of(equals("workspace", workspace), is_in("id", ids), has_status(statuses))
             return {one.id: one for one in await self._rows(where)}
-        directory = self._directory
-        rows = directory.shelf.rows(ids)
-        if missing := [places[id].row for id in ids if id in places and id not in rows]:
-            version = directory.version
-            taken = await self._take(missing)
+        directory, version = self._directory, self._directory.version
+        read = {id: directory.read[id] for id in ids if id in directory.read}
+        rows = directory.shelf.rows([id for id in ids if id not in read])
+        missing = [id for id in ids if id in places and id not in rows and id not in read]
+        if any(places[id].row is None for id in missing):
+            await self._place_all()
+            rows |= directory.shelf.rows(missing)
+        if wanted := [row for id in missing if id not in rows and (row := directory.row(id)) is not None]:
+            taken = await self._take(wanted)
             if directory.version == version:
                 # Otherwise somebody has changed them meanwhile, maybe after they were read.
                 for batch in taken:
                     directory.shelf.put(batch)
             rows |= {row["id"]: row for batch in taken for row in batch.to_pylist()}
-        found = await self._counted([from_row(Experience, rows[id]) for id in ids if id in rows])
+        fresh = {id: from_row(Experience, row) for id, row in rows.items()}
+        if directory.version == version:
+            directory.keep_read(fresh)
+        read |= fresh
+        found = await self._counted([read[id] for id in ids if id in read])
         return {
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
@@ -349,6 +358,9 @@ class Store(Attempts):
             return await self._matching(
                 query, all_of(equals("workspace", workspace), has_status(statuses, also)), limit
             )
+        words = self._directory.words
+        if words is not None and is_spaced(query):
+            return words.match(workspace, query, statuses=statuses, also=also, limit=limit)
         # To filter what was found costs less than a search that filters.
         where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
         return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
@@ -367,8 +379,10 @@ class Store(Attempts):
         if not has_ids:
             return list(zip(found.column("id").to_pylist(), values, strict=True))
         await self._places()
-        ids = (self._directory.ids.get(row) for row in found.column("_rowid").to_pylist())
-        return [(id, value) for id, value in zip(ids, values, strict=True) if id is not None]
+        rows, ids = found.column("_rowid").to_pylist(), self._directory.ids
+        if self._directory.unplaced_after is not None and not all(row in ids for row in rows):
+            await self._place_all()
+        return [(ids[row], value) for row, value in zip(rows, values, strict=True) if row in ids]
 
     async def _reach(
         self,
@@ -450,7 +464,13 @@ class Store(Attempts):
             if matrix is None:
                 rows = await space.table.query().where(is_in("id", ids)).select(["id", "lesson"]).to_arrow()
             else:
-                rows = await space.table.take_row_ids(matrix.places(ids)).select(["id", "lesson"]).to_arrow()
+                places = matrix.places(ids)
+                if -1 in places:
+                    async with self._refreshing:
+                        if space.unplaced_after is not None:
+                            space.version, space.unplaced_after = min(space.version, space.unplaced_after), None
+                    places = (await self._matrix(space) or matrix).places(ids)
+                rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
         lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
 
@@ -566,43 +586,18 @@ class Store(Attempts):
                 batches: list[pa.RecordBatch] = (await taken.to_arrow()).to_batches()
         return batches
 
-    async def _places(self) -> dict[str, Place] | None:
-        """Return where every experience stands, as any process has left it; `None` where there are too many."""
-        await self._new_places.submit()
-        return None if self._directory.is_too_large else self._directory.places
-
-    async def _refresh_places(self, _: list[None]) -> None:
-        """Bring the directory up to date."""
-        table, directory = self._tables["experiences"], self._directory
-        with mapped("read experiences"):
-            version = await table.version()
-            if version == directory.version:
-                return
-            rows = await table.count_rows()
-            was_too_large, directory.is_too_large = directory.is_too_large, rows > ROWS_IN_MEMORY
-            if was_too_large or directory.is_too_large:
-                directory.clear()
-            if not directory.is_too_large:
-                await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
-                if len(directory.places) > rows:
-                    # Rows that are gone don't show up as fresh.
-                    directory.clear()
-                    await self._read_places(with_rows=rows <= ROWS_READ_AHEAD)
-            directory.version = version
-
-    async def _read_places(self, *, with_rows: bool) -> None:
-        """Take in the experiences that were written after the version that the directory knows."""
-        columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
-        query = self._tables["experiences"].query().select(columns).with_row_id()
-        fresh = await query.where(f"_row_last_updated_at_version > {self._directory.version}").to_batches()
-        async for batch in fresh:
-            ids, workspaces, statuses, rows = (
-                batch.column(name).to_pylist() for name in ("id", "workspace", "status", "_rowid")
-            )
-            for id, workspace, status, row in zip(ids, workspaces, statuses, rows, strict=True):
-                self._directory.put(id, Place(row, sys.intern(workspace), status))
-            if with_rows:
-                self._directory.shelf.put(batch.drop_columns(["_rowid"]))
+    async def _take_in_vectors(
+        self, space: _Space, experiences: Sequence[Experience], vectors: Vectors, *, after: int
+    ) -> None:
+        """Do the same for vectors."""
+        async with self._refreshing:
+            is_next = space.version == after and await space.table.version() == after + 1
+            if is_next and space.matrix is not None and len(space.matrix) + len(vectors) <= cache.ROWS_IN_MEMORY:
+                ids, workspaces = [one.id for one in experiences], [one.workspace for one in experiences]
+                space.matrix.put(ids, workspaces, [-1] * len(ids), vectors)
+                space.version = after + 1
+                if space.unplaced_after is None:
+                    space.unplaced_after = after
 
     async def _space(self, embedder: str) -> _Space | None:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
@@ -621,7 +616,7 @@ class Store(Attempts):
             if version == space.version:
                 return space.matrix
             rows = await space.table.count_rows()
-            if rows > ROWS_IN_MEMORY:
+            if rows > cache.ROWS_IN_MEMORY:
                 space.matrix = None
             else:
                 await _read_vectors(space)
@@ -661,7 +656,9 @@ class Writer(LedgerWriter):
             return
         await self.flush()
         rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
+        version = await self._store._tables["experiences"].version()
         await self._put("experiences", rows, are_new=are_new)
+        await self._store._take_in(changed, rows, after=version)
 
     async def put_vectors(
         self,
@@ -693,7 +690,10 @@ class Writer(LedgerWriter):
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
+        space = self._store._spaces[name]
+        version = await space.table.version()
         await self._put(name, rows, are_new=are_new)
+        await self._store._take_in_vectors(space, experiences, vectors, after=version)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""

@@ -70,6 +70,8 @@ _QUOTED = re.compile(r"""(?<!\w)(['"`])(?=\S).{1,200}?(?<=\S)\1(?!\w)|[“‘«�
 _EAST_ASIAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _HANGUL = re.compile(r"[\uac00-\ud7af]+")
 _WORD = re.compile(r"[^\W_]+")
+# Thai, Lao, Burmese and Khmer: they have no spaces, and only a dictionary finds their words.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 
 def spell_out(text: str) -> str:
@@ -85,6 +87,11 @@ def unquoted(text: str) -> str:
     """Return `text` without quoted literals: names, messages and values say little about what kind of task it is."""
     rest = _QUOTED.sub(" ", text)
     return rest if _WORD.search(rest) else text
+
+
+def is_spaced(text: str) -> bool:
+    """Return whether the words of `text` are found without a dictionary."""
+    return not _UNSPACED.search(text)
 
 
 def stems(text: str) -> frozenset[str]:
@@ -169,9 +176,8 @@ def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return alike
 
 
-@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
-def _counts(text: str) -> Mapping[str, int]:
-    """Return the words of `text` and how often they stand in it."""
+def word_counts(text: str) -> Mapping[str, int]:
+    """Return the words of `text` and how often they stand in it: stems, and character pairs of East Asian runs."""
     folded = _CAMEL.sub(" ", text).lower()
     stem = _stemmer("english")
     if folded.isascii():
@@ -180,6 +186,9 @@ def _counts(text: str) -> Mapping[str, int]:
     counts = Counter(stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP)
     counts.update(pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run))
     return counts
+
+
+_counts = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(word_counts)
 
 
 def words_needed(distinct: int, *, least: int = MIN_WORDS) -> int:

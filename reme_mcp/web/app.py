@@ -82,6 +82,8 @@ class PageApp:
                 Route("/logout", self._logout, methods=["POST"]),
             ]
         inner = Starlette(routes=routes, exception_handlers={404: self._not_found})
+        # It would lead to this process by its own name and scheme, which a proxy hides.
+        inner.router.redirect_slashes = False
         return Guarded(inner, path=self._base or "/")
 
     # --- pages and actions ---

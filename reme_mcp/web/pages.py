@@ -18,6 +18,7 @@ from reme_mcp.errors import InvalidInput
 from reme_mcp.import_export import skills
 from reme_mcp.memory.overview import Filters, Order, Standing
 from reme_mcp.refine.rules import share_interval
+from reme_mcp.safety import injection_rules
 from reme_mcp.schema import Deed, Kind, Status, now
 from reme_mcp.transcripts.transcript import from_json
 from reme_mcp.web.render import render
@@ -120,6 +121,7 @@ async def review(view: View) -> Response:
         held=await view.memory.overview.held(workspace=view.workspace),
         rejected=sum(entry.did == "rejected" for entry in decided),
         approved=sum(entry.did == "approved" for entry in decided),
+        rules=injection_rules.RULES,
     )
 
 

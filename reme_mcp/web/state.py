@@ -33,7 +33,7 @@ class View:
     """One request of a person.
 
     Attributes:
-        base: What stands before every path of the page: empty, or `/ui`.
+        base: What a browser has before every path of the page: empty, `/ui`, or more behind a proxy.
         signed_in: Whether there is a token to sign out with.
     """
 
@@ -49,6 +49,12 @@ class View:
     def source(self) -> str:
         """Who acts, as the log has it."""
         return PAGE_SOURCE if not self.access.holder else source_of(PAGE_SOURCE, self.access.holder)
+
+    @property
+    def path(self) -> str:
+        """Which page it is, as the routes have it."""
+        path: str = self.request.scope["path"]
+        return path.removeprefix(self.request.scope.get("root_path", ""))
 
     @property
     def is_fragment(self) -> bool:

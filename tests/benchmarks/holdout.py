@@ -77,7 +77,7 @@ def simulate(recalls: int, share: float, seed: int) -> World:
             utility[id] += succeeded
         trials += [Trial(id, draw, succeeded) for (id, _), draw in zip(due, draws, strict=True) if draw.arm]
     at = now()
-    lessons_ = [Summary(id, "success", "active", "", frequency[id], utility[id], False, at) for id in effects]
+    lessons_ = [Summary(id, "success", "active", "", frequency[id], utility[id], False, at, at) for id in effects]
     shares = {id: (utility[id] + 1) / (frequency[id] + 2) for id in effects}
     return World(effects, shares, evidence(lessons_, trials, succeeded=solved, attempts=recalls))
 

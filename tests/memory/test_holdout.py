@@ -127,3 +127,43 @@ def test_lessons_are_listed_by_their_lift_and_it_is_told_of_each(run: Run) -> No
     assert json.loads(run("show", good, "--json").stdout)["lift"] == listed[0]["lift"]
     assert sum(json.loads(run("stats", "--json").stdout)["lift"].values()) == 2
     assert "--sort out" in run("list", "--deleted", "--sort", "lift").stderr
+
+
+async def tried(memory: Memory, number: int, outcome: Outcome, times: int) -> str:
+    """Record a lesson, and attempts that had it and ended like this."""
+    task = draft(number)["when_to_use"]
+    assert isinstance(task, str)
+    done = await memory.record(task, outcome="success", experiences=[draft(number)], source="test")
+    for attempt in range(times):
+        result = await memory.recall(task, source="test")
+        assert len(result.experiences) == 1
+        await memory.record(f"{task} {attempt}", outcome=outcome, receipt=result.receipt, source="test")
+    return done.added[0]
+
+
+@pytest.mark.parametrize(("removal", "is_archived"), [("share", True), ("lift", False)])
+async def test_a_lesson_for_hard_tasks_is_removed_by_its_share_and_not_by_its_lift(
+    settings: Settings, removal: str, is_archived: bool
+) -> None:
+    async with Memory.open(with_refine(settings, removal=removal)) as memory:
+        for attempt in range(9):
+            await memory.record(f"another task {attempt}", outcome="failure", source="test")
+        id = await tried(memory, 0, "failure", 5)
+        one, _ = await memory.pool.experience(id)
+        assert (one.status == "archived") is is_archived
+
+
+async def test_a_lesson_with_which_tasks_go_worse_is_removed_by_its_lift_with_the_figures(settings: Settings) -> None:
+    async with Memory.open(with_refine(settings, removal="lift")) as memory:
+        for attempt in range(20):
+            await memory.record(f"another task {attempt}", outcome="success", source="test")
+        bad, good = await tried(memory, 0, "failure", 5), await tried(memory, 1, "success", 5)
+        one, _ = await memory.pool.experience(bad)
+        assert one.status == "archived"
+        assert one.status_reason.startswith("tasks go worse with it: -")
+        assert "not shown to be caused" in one.status_reason
+        assert (await memory.pool.experience(good))[0].status == "active"
+        # What is restored starts anew, and so does what is known of its lift.
+        back = await memory.pool.restore(bad)
+        assert (await memory.pool.lifts([back]))[bad].known == 0
+        assert await memory.pool.prune() == []

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from reme_mcp.refine.holdout import MIN_TRIALS, Draw, Trial, draw_withheld, evidence, signs
+from reme_mcp.refine.holdout import MIN_TRIALS, Draw, Trial, draw_withheld, evidence, should_prune_by_lift, signs
 from tests.benchmarks.holdout import simulate
 from tests.fakes import experience
 
@@ -104,3 +104,16 @@ def test_the_caused_estimate_is_unbiased_and_its_intervals_hold_the_truth_where_
     assert sum(one.lift.mean - true for one, true in told) / len(told) == pytest.approx(0, abs=0.015)
     held = [low <= true <= high for one, true in told for low, high in [one.lift.interval()]]
     assert sum(held) / len(held) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("failed", "min_frequency", "is_removed"),
+    [(40, 40, True), (40, 41, False), (20, 1, False), (24, 1, False), (34, 1, True)],
+)
+def test_a_lift_removes_what_is_surely_worse_and_known_often_enough(
+    failed: int, min_frequency: int, is_removed: bool
+) -> None:
+    drawn = [*trials("e-a", "shown", 40 - failed, failed, 0.5), *trials("e-a", "withheld", 20, 20)]
+    (one,) = evidence([experience("e-a")], drawn, succeeded=0, attempts=0).values()
+
+    assert should_prune_by_lift(one, min_frequency=min_frequency) is is_removed

@@ -554,7 +554,7 @@ async def test_above_the_size_of_the_matrix_the_answer_is_the_same(
     await put_vectors(store, "fake", {"e-theirs": (1.0, 0.0)}, workspace="other")
     in_memory = await store.match_vector("fake", "default", unit(1, 0), limit=2)
     for rows in (4, 3):
-        monkeypatch.setattr("reme_mcp.store.store.ROWS_IN_MEMORY", rows)
+        monkeypatch.setattr("reme_mcp.store.cache.ROWS_IN_MEMORY", rows)
         hits = await store.match_vector("fake", "default", unit(1, 0), limit=2)
         assert [id for id, _ in hits] == [id for id, _ in in_memory] == ["e-same", "e-near"]
         assert [cosine for _, cosine in hits] == pytest.approx([cosine for _, cosine in in_memory], abs=1e-6)
@@ -613,7 +613,7 @@ async def test_what_was_too_large_for_memory_is_whole_once_it_fits(home: Path, m
         await put(store, experience("e-a"), experience("e-b"))
         await put_vectors(store, "fake", {"e-a": (1, 0), "e-b": (0, 1)})
         for rows in (1, 9, 1, 9):
-            monkeypatch.setattr("reme_mcp.store.store.ROWS_IN_MEMORY", rows)
+            monkeypatch.setattr("reme_mcp.store.cache.ROWS_IN_MEMORY", rows)
             # Only what changed is looked at.
             await put(store, experience("e-b", utility=rows))
             await put_vectors(store, "fake", {"e-b": (0, 1)})
@@ -649,7 +649,7 @@ async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
 async def test_what_was_read_before_is_read_anew_once_anybody_has_changed_it(
     home: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reme_mcp.store.store.ROWS_READ_AHEAD", ahead)
+    monkeypatch.setattr("reme_mcp.store.cache.ROWS_READ_AHEAD", ahead)
     async with opened(home) as store, opened(home) as other:
         await put(store, experience("e-a"), experience("e-b"))
         for utility in range(3):
@@ -663,8 +663,8 @@ async def test_what_is_changed_while_it_is_read_is_not_taken_for_the_newest(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(home) as store, opened(home) as other:
-        monkeypatch.setattr("reme_mcp.store.store.ROWS_READ_AHEAD", 0)
-        await put(store, experience("e-a"))
+        monkeypatch.setattr("reme_mcp.store.cache.ROWS_READ_AHEAD", 0)
+        await put(other, experience("e-a"))
         take = Store._take
 
         async def overtaken(self: Store, rows: Sequence[int]) -> list[pa.RecordBatch]:
@@ -967,7 +967,7 @@ async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
 
 
 async def test_many_vectors_are_indexed_and_found_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reme_mcp.store.store.ROWS_IN_MEMORY", 0)
+    monkeypatch.setattr("reme_mcp.store.cache.ROWS_IN_MEMORY", 0)
     async with opened(home) as store:
         for number in range(EVERY_WRITES):
             await put(store, experience(f"e-{number}"))

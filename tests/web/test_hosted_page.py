@@ -81,3 +81,32 @@ async def test_a_setting_leaves_the_page_out(settings: Settings) -> None:
         assert (await http.get("/ui/")).status_code == 404
     async with hosted(settings) as server, server.http() as http:
         assert (await http.get("/ui/")).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/team/memory"])
+async def test_every_way_leads_on_below_the_path_that_the_browser_knows(settings: Settings, prefix: str) -> None:
+    id = await a_lesson(settings)
+    below = changed(settings, "http", public_url=f"https://memory.example.com{prefix}")
+    async with hosted(below) as server:
+        token = await server.token("admin", role="admin")
+        # As a proxy asks that takes the prefix off, and as one that leaves it.
+        for before in {"", prefix}:
+            async with server.http() as http:
+                asked = await http.get(f"{before}/ui/")
+                assert (asked.status_code, asked.headers["location"]) == (303, f"{prefix}/ui/login")
+            async with server.http(token) as http:
+                bare = await http.get(f"{before}/ui")
+                assert (bare.status_code, bare.headers["location"]) == (307, f"{prefix}/ui/")
+                for path in ("/", f"/lesson/{id}", "/review", "/removal", "/changes", f"/lesson/{id}?edit=1"):
+                    text = (await http.get(f"{before}/ui{path}")).text
+                    ways = re.findall(r'(?:href|src|action|hx-get|data-events)="([^"#][^"]*)"', text)
+                    ways += re.findall(r'name="back" value="([^"]*)"', text)
+                    assert ways
+                    assert [way for way in ways if not way.startswith(f"{prefix}/ui/")] == []
+                    assert text.count('aria-current="page"') == 1
+        # The browser keeps the cookie of a form for the path that it knows.
+        async with server.http(token) as http:
+            here = f"{prefix}/ui/lesson/{id}"
+            form = {"token": await form_token(http, here), "id": id, "back": here}
+            done = await http.post(f"{prefix}/ui/do/pin", data=form)
+            assert done.headers["location"].startswith(f"{here}?done=pin")

@@ -1,0 +1,158 @@
+"""What a store knows of its experiences without reading them, brought up to date when somebody has written.
+
+In:  the table of experiences, and what this process writes into it.
+Out: places, rows and words in memory, as any process has left them.
+Does not know: what is searched; vectors.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from reme_mcp.aio import Batcher
+from reme_mcp.schema import Experience
+from reme_mcp.store import cache
+from reme_mcp.store.cache import Directory, Place
+from reme_mcp.store.tables import columns_of, mapped, to_arrow
+
+if TYPE_CHECKING:
+    import lancedb
+    import pyarrow as pa
+
+# Up to so many that somebody has just written are taken by their places, which costs less than a scan for few.
+READ_BY_PLACE = 500
+# So many texts are indexed before somebody else has a turn: about ten milliseconds.
+INDEXED_AT_ONCE = 100
+WORD_COLUMNS = ("id", "workspace", "status", "search_text")
+
+
+class Known:
+    """The experiences in memory of one store, which is one of these."""
+
+    _tables: dict[str, lancedb.AsyncTable]
+    _directory: Directory
+    _refreshing: anyio.Lock
+    _new_places: Batcher[None]
+
+    async def index_words(self) -> None:
+        """Have full-text search answer from memory from now on, where there is room; it takes a second for 10,000."""
+        if await self._places() is None or self._directory.words is not None:
+            return
+        from reme_mcp.store.inverted_index import InvertedIndex
+
+        words = InvertedIndex()
+        with mapped("read experiences"):
+            table = self._tables["experiences"]
+            version = await table.version()
+            async for batch in await table.query().select(list(WORD_COLUMNS)).to_batches():
+                # Nobody searches in it yet.
+                await anyio.to_thread.run_sync(words.put, *(batch.column(name).to_pylist() for name in WORD_COLUMNS))
+        async with self._refreshing:
+            if not self._directory.is_too_large:
+                words.keep(self._directory.places)
+                self._directory.words = words
+                # What was written since is read once more, with its words.
+                self._directory.version = min(self._directory.version, version)
+
+    async def _places(self) -> dict[str, Place] | None:
+        """Return where every experience stands, as any process has left it; `None` where there are too many."""
+        await self._new_places.submit()
+        return None if self._directory.is_too_large else self._directory.places
+
+    async def _refresh_places(self, _: list[None]) -> None:
+        """Bring the directory up to date."""
+        table, directory = self._tables["experiences"], self._directory
+        with mapped("read experiences"):
+            version = await table.version()
+            if version == directory.version:
+                return
+            rows = await table.count_rows()
+            was_too_large, directory.is_too_large = directory.is_too_large, rows > cache.ROWS_IN_MEMORY
+            if was_too_large or directory.is_too_large:
+                directory.clear()
+            if directory.is_too_large:
+                directory.words = None
+            if not directory.is_too_large:
+                await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
+                if len(directory.places) > rows:
+                    # Rows that are gone don't show up as fresh.
+                    directory.clear()
+                    await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
+                    if directory.words is not None:
+                        directory.words.keep(directory.places)
+            directory.version = version
+
+    async def _read_places(self, *, with_rows: bool) -> None:
+        """Take in the experiences that were written after the version that the directory knows."""
+        words = self._directory.words
+        columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
+        async for batch in self._fresh(columns if words is None else [*columns, "search_text"]):
+            ids, workspaces, statuses, rows = (
+                batch.column(name).to_pylist() for name in ("id", "workspace", "status", "_rowid")
+            )
+            for id, workspace, status, row in zip(ids, workspaces, statuses, rows, strict=True):
+                self._directory.put(id, Place(row, sys.intern(workspace), status))
+            if words is not None:
+                texts = batch.column("search_text").to_pylist()
+                for start in range(0, len(ids), INDEXED_AT_ONCE):
+                    part = slice(start, start + INDEXED_AT_ONCE)
+                    words.put(ids[part], workspaces[part], statuses[part], texts[part])
+                    await anyio.lowlevel.checkpoint()
+            if with_rows:
+                self._directory.shelf.put(batch.select(columns))
+
+    async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
+        """Return the rows of experiences that were written after the version that the directory knows."""
+        import pyarrow as pa
+
+        table, version = self._tables["experiences"], self._directory.version
+        is_fresh = f"_row_last_updated_at_version > {version}"
+        if version:
+            # To look for them in a narrow column, and take the others then, costs half as much.
+            found = await table.query().select(["id"]).with_row_id().where(is_fresh).limit(READ_BY_PLACE).to_arrow()
+            if len(found) < READ_BY_PLACE:
+                rows = dict(zip(*(found.column(name).to_pylist() for name in ("id", "_rowid")), strict=True))
+                taken = table.take_row_ids(list(rows.values())).select(list(columns))
+                for batch in (await taken.to_arrow()).to_batches() if rows else []:
+                    places = [rows[id] for id in batch.column("id").to_pylist()]
+                    yield batch.append_column("_rowid", pa.array(places))
+                return
+        async for batch in await table.query().select(list(columns)).with_row_id().where(is_fresh).to_batches():
+            yield batch
+
+    async def _place_all(self) -> None:
+        """Read where everything stands that this process has written itself: somebody needs its place."""
+        async with self._refreshing:
+            directory = self._directory
+            if directory.unplaced_after is not None:
+                directory.version = min(directory.version, directory.unplaced_after)
+                directory.unplaced_after = None
+        await self._places()
+
+    async def _take_in(self, experiences: Sequence[Experience], rows: Sequence[dict[str, Any]], *, after: int) -> None:
+        """Take in what this process has just written, the next version `after` one that is known, without reading it.
+
+        Whatever else was written is read at the next refresh.
+        """
+        table, directory = self._tables["experiences"], self._directory
+        async with self._refreshing:
+            is_next = directory.version == after and await table.version() == after + 1
+            if not is_next or directory.is_too_large or len(directory.places) + len(rows) > cache.ROWS_IN_MEMORY:
+                return
+            for one in experiences:
+                directory.put(one.id, Place(None, sys.intern(one.workspace), one.status))
+            if directory.unplaced_after is None:
+                directory.unplaced_after = after
+            if directory.words is not None:
+                values = ([row[name] for row in rows] for name in WORD_COLUMNS)
+                directory.words.put(*values)
+            columns = columns_of(Experience)
+            for batch in to_arrow(list(rows), await table.schema()).select(columns).to_batches():
+                directory.shelf.put(batch)
+            directory.version = after + 1

@@ -246,6 +246,9 @@ KNOWN_MISSES = [
 SECRETS = [*_providers(), *_named(), *KNOWN_MISSES]
 
 INNOCENTS = [
+    "Run PGPASSWORD=postgres psql -h localhost -U postgres to check the schema.",
+    "MYSQL_ROOT_PASSWORD=root is enough for the tests.",
+    "Use postgres://postgres:postgres@localhost:5432/test for the test database.",
     # Hashes, ids and encodings.
     "commit 3f786850e387550fdab836ed7e6dc881de23001b",
     "Revert 9fceb02d0ae598e95dc970b74767f19372d61af8 before the release",

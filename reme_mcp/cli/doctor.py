@@ -145,12 +145,20 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
         if folder.is_free(home):
             yield Finding("home", "note", f"{home} holds no pool yet; the first start makes it")
             return
-        mark = folder.read_marker(home, schema=SCHEMA_VERSION)
+        mark = folder.whole_marker(home, schema=SCHEMA_VERSION)
         said = f"{home}, {_size(home)}, {_backups(home)}"
         if os.access(home, os.W_OK):
             yield Finding("home", "ok", said)
         else:
             yield Finding("home", "note", f"{said}; it can't be written: recall works, nothing is recorded")
+        for name in folder.pools(home):
+            if name != mark.pool:
+                yield Finding(
+                    "other pool",
+                    "note",
+                    f"{name} holds tables, too, and is not in use; remove it, or take it",
+                    f"reme-mcp restore-backup --force {name}",
+                )
         if mark.schema < SCHEMA_VERSION:
             yield Finding(
                 "pool",
@@ -158,7 +166,7 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
                 f"its schema is {mark.schema}; the next start brings it to {SCHEMA_VERSION}, with a backup",
             )
             return
-        if not (home / mark.pool).is_dir():
+        if not folder.has_tables(home / mark.pool):
             yield Finding("pool", "note", "it has no tables yet; the first call makes them")
             return
         store = await Store.open(home)

@@ -247,6 +247,8 @@ def make_backup(settings: Settings, target: str | None, as_json: bool) -> None:
 def restore_backup(settings: Settings, what: str, force: bool, dry_run: bool, as_json: bool) -> None:
     """Put the backup WHAT, a file or its name in the home's `backups`, in the place of the pool.
 
+    Where the home is damaged, WHAT may also be a folder in it that holds tables: they are taken as they are.
+
     Running clients go on with it at their next call.
     """
     done = with_memory(settings, lambda memory: memory.pool.restore_backup(what, force=force, dry_run=dry_run))

@@ -150,7 +150,8 @@ _FETCHING = (
     rf"\b(?:run|execute|import|source|lance)\W+(?:the \w+ (?:at|from|in|behind)\W+)?{_WEB}",
     rf"{_WEB}\S*[^.!?\n]{{0,60}}?"
     r"\b(?:do|run|execut|import|obey|follow|carry out|comply with|befolg|fuhr|mach|fais|lance)\w*\W+"
-    r"(?:what|whatever|everything|it\b|them\b|the (?:steps|instructions)|aus\b|was\b|ce qui|le\b|la\b|les\b|tout\b)",
+    r"(?:what|whatever|everything|it\b|them\b|(?<=carry out )the (?:steps|instructions)"
+    r"|aus\b|was\b|ce qui|le\b|la\b|les\b|tout\b)",
 )
 # Browsers take these for what stands behind the sign, or for a number's address.
 _DISGUISED = r"https?://(?:(?:[^\s/@:]+\.)+[a-z]+|localhost)@\S|https?://(?:\d{8,10}|0x[0-9a-f]{6,8})(?:[/:\s]|$)"

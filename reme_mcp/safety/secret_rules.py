@@ -134,6 +134,10 @@ _NO_VALUE = (
     r"|kwargs|user|username|value|input|data|config|settings|field|prompt|stdin|file|path|type|basic|bearer)\b.*"
     r"|.*(?:pass(?:word|wd|phrase)|pwd|secret|token|api_?key|credential|changeme).*"
 )
+# What programs and images ship with, as every manual says; it opens nothing that is not open anyway.
+_SHIPPED = (
+    r"(?i)(?:postgres|root|admin|guest|mysql|mariadb|mongo|redis|rabbitmq|minioadmin|elastic|neo4j|vagrant|docker|demo)"
+)
 _DOTTED = r"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)+"
 _ADDRESS = r"(?i)[a-z][a-z0-9+.-]*://|~?\.{0,2}/[\w.-]*(?:/|$)|[A-Za-z]:\\|/"
 _PARTS = r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+"
@@ -194,7 +198,7 @@ def is_given(found: Found) -> bool:
     has_sign = any(char in "!@#$%^&*+?~" for char in value[:-1])
     if compiled(_ALGORITHM).fullmatch(value):
         return False
-    if compiled(_NO_VALUE).fullmatch(value) and not has_digit:
+    if (compiled(_NO_VALUE).fullmatch(value) and not has_digit) or compiled(_SHIPPED).fullmatch(value.rstrip(".:!?")):
         return False
     if quoted:
         return " " not in value or "phrase" in found["name"].lower()
@@ -221,6 +225,8 @@ def _is_password(found: Found) -> bool:
     """Say whether a password in an address or an option is one."""
     value = found["secret"]
     if len(value) < 3 or value.isdigit() or compiled(_PLACEHOLDER).fullmatch(value) or value.startswith("$"):
+        return False
+    if compiled(_SHIPPED).fullmatch(value):
         return False
     return re.fullmatch(r"(?:pass(?:word|wd)?|pwd|secret|token|x+|port\w*|\w*password)", value, re.I) is None
 

@@ -22,9 +22,20 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from reme_mcp.errors import InvalidInput, StoreError
-from reme_mcp.store import sqlite_ledger
-from reme_mcp.store.folder import BACKUPS, MARK, HomeMarker, new_name, reason_of
-from reme_mcp.store.sqlite_ledger import NAME
+from reme_mcp.store import durability, sqlite_ledger
+from reme_mcp.store.folder import (
+    BACKUPS,
+    LEFTOVER,
+    MARK,
+    MAX_MARK_BYTES,
+    POOL_NAME,
+    HomeMarker,
+    has_tables,
+    new_name,
+    pools,
+    reason_of,
+)
+from reme_mcp.store.sqlite_ledger import NAME, DamagedLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,12 @@ def snapshot(home: Path, mark: HomeMarker) -> Iterator[Path]:
     pool = home / mark.pool
     if not pool.is_dir():
         raise StoreError(f"{home} holds no tables yet; there is nothing to back up")
-    folder = new_name(home, "snapshot-")
+    folder = new_name(home, LEFTOVER)
     try:
         try:
-            shutil.copytree(pool, home / folder, copy_function=os.link, ignore=shutil.ignore_patterns(f"{NAME}*"))
+            # How far the tables have come is written in place, and is of this home only.
+            ignore = shutil.ignore_patterns(f"*{durability.HEAD}", f"{NAME}*")
+            shutil.copytree(pool, home / folder, copy_function=os.link, ignore=ignore)
             if (pool / NAME).exists():
                 sqlite_ledger.copy(pool / NAME, home / folder / NAME)
         except OSError as exc:
@@ -84,13 +97,18 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
             os.chmod(part, 0o600)
             archive.writestr(zipfile.ZipInfo(MARK), json.dumps({"schema": schema, "tables": dict(tables)}))
             for file in sorted(pool.rglob("*")):
-                if file.is_file() and not file.name.startswith(NAME):
+                if file.is_file() and file.suffix != durability.HEAD and not file.name.startswith(NAME):
                     archive.write(file, f"pool/{file.relative_to(pool).as_posix()}")
             if (pool / NAME).exists():
                 # Part of it may be in its journal.
                 with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-                    sqlite_ledger.copy(pool / NAME, Path(folder, NAME))
-                    archive.write(Path(folder, NAME), f"pool/{NAME}")
+                    copied = Path(folder, NAME)
+                    try:
+                        sqlite_ledger.copy(pool / NAME, copied)
+                    except DamagedLedger:
+                        # What can't be read is kept as it is: somebody may mend it.
+                        copied = pool / NAME
+                    archive.write(copied, f"pool/{NAME}")
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         with zipfile.ZipFile(part) as archive:
@@ -98,6 +116,7 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
                 raise StoreError(f"can't write {target}: {damaged} reads back differently; is the disk all right?")
         size = part.stat().st_size
         part.replace(target)
+        durability.sync(target.parent)
     except OSError as exc:
         raise StoreError(f"can't write {target}: {reason_of(exc)}") from exc
     finally:
@@ -107,7 +126,7 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
 
 
 def find_backup(home: Path, what: str) -> Path:
-    """Return the backup `what`: a path, or the name of one in the home's own folder of backups.
+    """Return the backup `what`: a path, the name of one in the home's own folder of backups, or of a pool in the home.
 
     Raises:
         InvalidInput: There is none.
@@ -115,7 +134,9 @@ def find_backup(home: Path, what: str) -> Path:
     for file in (Path(what), home / BACKUPS / what, home / BACKUPS / f"{what}.zip"):
         if os.path.isfile(file):
             return file
-    own = ", ".join(own_backups(home))
+    if POOL_NAME.fullmatch(what) and has_tables(home / what):
+        return home / what
+    own = ", ".join([*own_backups(home), *(pools(home) if home.is_dir() else [])])
     raise InvalidInput(f"no backup {what!r}; {home / BACKUPS} holds {own or 'none'}")
 
 
@@ -132,12 +153,21 @@ def inspect(file: Path, *, schema: int) -> Contents:
         StoreError: It was written with a schema above `schema`, or can't be read.
     """
     with _reading(file) as archive:
+        members = archive.infolist()
+        size = sum(one.file_size for one in members)
+        # What is not compressed takes at least its own size, however it is packed.
+        if size > (held := file.stat().st_size):
+            raise InvalidInput(
+                f"{file} is no backup of reme-mcp: it would unpack to {size:,} bytes from {held:,}, "
+                "and a backup is never compressed"
+            )
         try:
-            said = json.loads(archive.read(MARK))
-            contents = Contents(said["schema"], dict(said["tables"]), sum(one.file_size for one in archive.infolist()))
-        except (KeyError, ValueError, TypeError) as exc:
+            with archive.open(MARK) as mark:
+                said = json.loads(mark.read(MAX_MARK_BYTES))
+            contents = Contents(said["schema"], dict(said["tables"]), size)
+        except (KeyError, ValueError, TypeError, RecursionError) as exc:
             raise InvalidInput(f"{file} is no backup of reme-mcp: it holds no {MARK} that says so") from exc
-        strangers = [one for one in archive.namelist() if one != MARK and not _is_inside_pool(one)]
+        strangers = [one.filename for one in members if one.filename != MARK and not _is_inside_pool(one.filename)]
     if strangers:
         raise InvalidInput(f"{file} is no backup of reme-mcp: it holds {strangers[0]!r}")
     if type(contents.schema) is not int or not 1 <= contents.schema <= schema:
@@ -165,6 +195,7 @@ def unpack(file: Path, into: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("wb") as written:
                     shutil.copyfileobj(source, written, 1 << 20)
+        durability.sync_tree(into)
     except BaseException as exc:
         shutil.rmtree(into, ignore_errors=True)
         if isinstance(exc, OSError):

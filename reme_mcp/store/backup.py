@@ -22,10 +22,12 @@ import anyio
 import anyio.to_thread
 
 from reme_mcp.errors import InvalidInput, StoreError
-from reme_mcp.store import archive, folder
+from reme_mcp.store import archive, durability, folder, sqlite_ledger
 from reme_mcp.store.location import Folder, count_rows
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
+from reme_mcp.store.sqlite_ledger import NAME
+from reme_mcp.store.tables import connect, versions_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Restored:
         file: The backup.
         schema: What its tables are written with; older ones are upgraded when the home is opened next.
         tables: How many rows each of them has.
-        replaced: How many rows each table of the home had; `None` where they can't be read.
+        replaced: How many rows each table that was replaced had; `None` where they can't be read.
         undo: The backup of what was replaced; `None` where there was nothing.
     """
 
@@ -75,13 +77,13 @@ async def make(home: Path, target: Path | None = None) -> Backup:
     Raises:
         StoreError: The home can't be read, or the file not be written; nothing is left of it.
     """
-    folder.read_marker(home, schema=SCHEMA_VERSION)
+    folder.whole_marker(home, schema=SCHEMA_VERSION)
     file = _new_file(home, target)
     async with ProcessLock(home / "backups.lock"):
         with ExitStack() as stack:
             async with exclusive(Folder(home)):
-                mark = folder.read_marker(home, schema=SCHEMA_VERSION)
-                folder.clear_leftovers(home, mark)
+                mark = folder.whole_marker(home, schema=SCHEMA_VERSION)
+                folder.clear_leftovers(home)
                 snapshot = stack.enter_context(archive.snapshot(home, mark))
             tables = await count_rows(snapshot)
             pack = partial(archive.pack, snapshot, file, schema=mark.schema, tables=tables)
@@ -93,8 +95,8 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
     """Put a backup in the place of the home's tables, which are kept as a backup of their own.
 
     Args:
-        home: It is made where it is not there yet.
-        what: A file, or the name of one of the home's own backups.
+        home: It is made where it is not there yet; its mark may be damaged or gone.
+        what: A file, the name of one of the home's own backups, or of a folder in the home that holds tables.
         force: Whether tables that hold something may be replaced.
         dry_run: Only look.
 
@@ -102,34 +104,54 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         InvalidInput: There is no such backup, it is damaged, or the home is in use and `force` is off.
         StoreError: It is of a newer version, or there is no room for it; the home is as it was.
     """
-    file = archive.find_backup(home, what)
-    contents = archive.inspect(file, schema=SCHEMA_VERSION)
-    held = await _held(home, force=force)
+    source = archive.find_backup(home, what)
+    is_pool = source.is_dir()
+    if is_pool:
+        contents = archive.Contents(durability.schema_of(source), await count_rows(source), 0)
+    else:
+        contents = archive.inspect(source, schema=SCHEMA_VERSION)
+    held = await _held(home, source, force=force)
     if dry_run:
-        return Restored(file, contents.schema, contents.tables, held, None)
-    folder.prepare(home, schema=SCHEMA_VERSION)
+        return Restored(source, contents.schema, contents.tables, held, None)
+    folder.make(home)
     async with ProcessLock(home / "backups.lock"):
-        folder.clear_leftovers(home, folder.read_marker(home, schema=SCHEMA_VERSION))
-        into = home / folder.new_name(home, "pool-")
-        undo = None
+        folder.clear_leftovers(home)
+        staged = source if is_pool else home / folder.new_name(home, folder.LEFTOVER)
         try:
-            await anyio.to_thread.run_sync(archive.unpack, file, into)
-            tables = await count_rows(into)
+            if not is_pool:
+                await anyio.to_thread.run_sync(archive.unpack, source, staged)
+            tables = await count_rows(staged)
             if contents.tables and tables != contents.tables:
-                raise InvalidInput(f"{file} is damaged: it should hold {contents.tables}, and holds {tables}")
+                raise InvalidInput(f"{source} is damaged: it should hold {contents.tables}, and holds {tables}")
             async with exclusive(Folder(home)):
                 # Somebody may have written meanwhile.
-                held = await _held(home, force=force)
-                mark = folder.read_marker(home, schema=SCHEMA_VERSION)
-                if held is None or any(held.values()):
+                held = await _held(home, source, force=force)
+                mark = folder.known_marker(home)
+                undo = None
+                if mark is not None and mark.pool != source.name and (held is None or any(held.values())):
                     undo = home / folder.BACKUPS / folder.new_name(home / folder.BACKUPS, "replaced-", ".zip")
                     pack = partial(archive.pack, home / mark.pool, undo, schema=mark.schema, tables=held or {})
                     await anyio.to_thread.run_sync(pack)
-                folder.write_marker(home, folder.HomeMarker(contents.schema, into.name))
+                await _register(staged, contents.schema)
+                folder.take_pool(home, staged, schema=contents.schema, instead_of=mark)
         finally:
-            # By the mark: whatever happened, it names the tables that are in use.
-            folder.clear_leftovers(home, folder.read_marker(home, schema=SCHEMA_VERSION))
-    return Restored(file, contents.schema, tables, held, undo)
+            # Only what the mark, as it is now, says was replaced.
+            folder.clear_leftovers(home)
+    return Restored(source, contents.schema, tables, held, undo)
+
+
+async def _register(pool: Path, schema: int) -> None:
+    """Note how far each table in a folder has come: from now on that is what it was."""
+    connection = await connect(pool)
+    for table, version in (await versions_in(connection)).items():
+        files = durability.TableFiles(pool, table)
+        files.head.forget()
+        await anyio.to_thread.run_sync(files.settle, schema, await version())
+    connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+    if (pool / NAME).exists():
+        head = durability.Head(pool, NAME)
+        head.forget()
+        head.note(schema, await anyio.to_thread.run_sync(sqlite_ledger.version, pool / NAME))
 
 
 def _new_file(home: Path, target: Path | None) -> Path:
@@ -140,17 +162,25 @@ def _new_file(home: Path, target: Path | None) -> Path:
     return target / folder.new_name(target, "reme-mcp-", ".zip") if is_folder else target
 
 
-async def _held(home: Path, *, force: bool) -> Mapping[str, int] | None:
-    """Return how many rows each table of the home has, `None` where they can't be read, if they may be replaced."""
+async def _held(home: Path, source: Path, *, force: bool) -> Mapping[str, int] | None:
+    """Return how many rows each table that would be replaced has, if it may be; `None` where they can't be read."""
     if folder.is_free(home):
         return {}
-    pool = home / folder.read_marker(home, schema=SCHEMA_VERSION).pool
-    held: Mapping[str, int] | None
+    mark = folder.known_marker(home)
+    held: Mapping[str, int] | None = {}
     try:
-        held = await count_rows(pool) if pool.is_dir() else {}
+        # Without a mark nothing is replaced: whatever holds tables stays beside the new ones.
+        if mark is not None and mark.pool != source.name and (home / mark.pool).is_dir():
+            held = await count_rows(home / mark.pool)
     except StoreError:
         held = None
-    if not force and (held is None or any(held.values())):
-        rows = "tables that can't be read" if held is None else f"{sum(held.values()):,} rows"
-        raise InvalidInput(f"{home} is in use ({rows}); --force replaces what it holds, and keeps a backup of that")
+    if not force and (mark is None or held is None or any(held.values()) or folder.missing_tables(home, mark)):
+        if held:
+            raise InvalidInput(
+                f"{home} is in use ({sum(held.values()):,} rows); "
+                "--force replaces what it holds, and keeps a backup of that"
+            )
+        raise InvalidInput(
+            f"{home} is in use (tables that can't be read); --force replaces what it holds, and keeps a backup of that"
+        )
     return held

@@ -12,13 +12,13 @@ writers wait.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.tables import index_vectors, mapped, rewrite_table
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ EVERY_WRITES = 20
 BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=1)
+NO_CLEANUP = timedelta(days=36_500)
 # The same where old versions must not stay.
 READERS_S = 1.0
 # What LanceDB says where a write by another came between: at once, and after it has tried for half a minute.
@@ -39,8 +40,7 @@ class Compaction:
 
     def __init__(
         self,
-        tables: Callable[[], Mapping[str, lancedb.AsyncTable]],
-        check: Callable[[], Awaitable[None]],
+        tables: OpenTables,
         *,
         turn: AbstractAsyncContextManager[None],
         writing: AbstractAsyncContextManager[None],
@@ -50,15 +50,13 @@ class Compaction:
         """Make one.
 
         Args:
-            tables: The open ones, by name.
-            check: Raises where they are not the home's any more.
+            tables: The open ones.
             turn: Who holds it does the upkeep.
             writing: Who holds it writes, to any table but `receipts`.
             receipts: Who holds it writes to that one.
             rows_without_index: How many vectors are searched without an index.
         """
         self._tables = tables
-        self._check = check
         self._turn = turn
         self._writing = writing
         self._receipts = receipts
@@ -78,7 +76,7 @@ class Compaction:
     async def count_leftovers(self) -> None:
         """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
         with anyio.CancelScope(shield=True), mapped("look at the tables"):
-            for name, table in self._tables().items():
+            for name, table in self._tables.items():
                 # Annotated as an object, it is a dictionary.
                 stats: Any = await table.stats()
                 self._writes[name] += stats["fragment_stats"]["num_small_fragments"]
@@ -88,8 +86,8 @@ class Compaction:
         if self.writes < EVERY_WRITES:
             return
         async with self._turn:
-            await self._check()
-            for name, table in self._tables().items():
+            await self._tables.check_marker()
+            for name, table in self._tables.items():
                 if self._writes[name] < await _writes_until_due(table):
                     continue
                 if name not in self._preempted:
@@ -101,8 +99,8 @@ class Compaction:
     async def index_experiences(self) -> None:
         """Put what was just added into the full-text index: what is not in it yet is read through by every search."""
         async with self._turn, self._writing:
-            await self._check()
-            await self._compact("experiences", self._tables()["experiences"], alone=True)
+            await self._tables.check_marker()
+            await self._compact("experiences", self._tables["experiences"], alone=True)
 
     async def purge_deleted(self) -> None:
         """Remove what was deleted from the disk, too: every table is written anew, and all old versions go.
@@ -110,15 +108,17 @@ class Compaction:
         Whoever reads an old version at this moment, in another process, may have to ask again.
         """
         async with self._turn, self._writing, self._receipts:
-            await self._check()
+            await self._tables.check_marker()
             with anyio.CancelScope(shield=True):
-                for name, table in self._tables().items():
+                for name, table in self._tables.items():
                     with mapped(f"write {name} anew"):
                         await rewrite_table(table)
+                    await self._tables.settle(name)
                 await anyio.sleep(READERS_S)
-                for name, table in self._tables().items():
+                for name, table in self._tables.items():
                     with mapped(f"compact {name}"):
                         await table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+                    await self._tables.settle(name)
                     self._writes[name] = 0
 
     async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
@@ -126,7 +126,11 @@ class Compaction:
         writes = self._writes[name]
         with anyio.CancelScope(shield=True), mapped(f"compact {name}"):
             try:
+                # The old files go only once the new ones are on the disk.
+                await table.optimize(cleanup_older_than=NO_CLEANUP)
+                await self._tables.settle(name)
                 await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
+                await self._tables.settle(name)
                 if "vector" in (await table.schema()).names and await table.count_rows() > self._rows_without_index:
                     await index_vectors(table)
             except RuntimeError as exc:

@@ -19,10 +19,10 @@ from reme_mcp.aio import Batcher
 from reme_mcp.schema import Experience
 from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place
+from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.tables import columns_of, mapped, to_arrow
 
 if TYPE_CHECKING:
-    import lancedb
     import pyarrow as pa
 
 # Up to so many that somebody has just written are taken by their places, which costs less than a scan for few.
@@ -35,7 +35,7 @@ WORD_COLUMNS = ("id", "workspace", "status", "search_text")
 class Known:
     """The experiences in memory of one store, which is one of these."""
 
-    _tables: dict[str, lancedb.AsyncTable]
+    _tables: OpenTables
     _directory: Directory
     _refreshing: anyio.Lock
     _new_places: Batcher[None]

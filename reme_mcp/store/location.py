@@ -11,10 +11,13 @@ every call, that of a bucket at every write, and for reading every few seconds.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,15 +26,17 @@ import anyio.to_thread
 from reme_mcp.config.settings import StorageSettings, is_remote
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import folder, sqlite_ledger, tables
+from reme_mcp.store.durability import HEAD, Head, TableFiles
 from reme_mcp.store.lease import Lease
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.object_store import Objects
-from reme_mcp.store.sqlite_ledger import NAME, LedgerLock, SqliteLedger
-from reme_mcp.store.tables import connect
+from reme_mcp.store.sqlite_ledger import NAME, DamagedLedger, LedgerLock, SqliteLedger
+from reme_mcp.store.tables import connect, mapped
 
 if TYPE_CHECKING:
     import lancedb
 
+Version = Callable[[], Awaitable[int]]
 LockName = Literal["pool", "pool-receipts", "pool-upkeep", "pool-queue"]
 # How old what is known of a bucket's mark may be for a reader.
 MARKER_AGE_S = 5.0
@@ -42,6 +47,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._files: dict[tuple[str, str], TableFiles] = {}
 
     def __str__(self) -> str:
         """Return its path."""
@@ -64,16 +70,20 @@ class Folder:
         return LedgerLock(file)
 
     async def ledger(self, mark: folder.HomeMarker, *, is_new: bool) -> SqliteLedger:
-        """Open the ledger; it is made where `is_new`, and has to be there otherwise.
+        """Open the ledger; it is made where `is_new`, and has to be there otherwise, as far as it had come.
 
         Raises:
-            StoreError: It is not there, or can't be read.
+            StoreError: It is not, or can't be read.
         """
+        head = self.head(mark, NAME)
         file = self.path / mark.pool / NAME
-        if not is_new and not file.exists():
-            raise StoreError(
-                f"{file} is gone, and the lessons beside it are there; `reme-mcp restore-backup` puts a backup in place"
-            )
+        if not is_new:
+            if not file.exists():
+                raise self.damaged(f"{mark.pool}/{NAME} is gone, and the lessons beside it are there")
+            try:
+                self.check(mark, NAME, head, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
+            except DamagedLedger as exc:
+                raise self.damaged(f"{mark.pool}/{NAME} can't be read ({exc.__cause__})") from exc
         return await anyio.to_thread.run_sync(self._open_ledger, file, mark)
 
     def _open_ledger(self, file: Path, mark: folder.HomeMarker) -> SqliteLedger:
@@ -84,7 +94,7 @@ class Folder:
         with suppress(OSError):
             # What can't be made can't be opened, and that error says it.
             file.parent.mkdir(mode=0o700, exist_ok=True)
-        return SqliteLedger(file, check=check)
+        return SqliteLedger(file, check=check, wrote=partial(Head(file.parent, NAME).note, mark.schema))
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the folder and its mark, or check that this version can read what is there."""
@@ -105,6 +115,73 @@ class Folder:
     async def connect(self, mark: folder.HomeMarker) -> lancedb.AsyncConnection:
         """Return a connection to the tables."""
         return await connect(str(self.path / mark.pool))
+
+    @asynccontextmanager
+    async def committing(self, mark: folder.HomeMarker, table: str, version: Version) -> AsyncIterator[None]:
+        """Let one write into a table pass: afterwards it is on the disk, and where it fails, nothing is left of it.
+
+        Args:
+            mark: Which says where the table is.
+            table: Its name.
+            version: Returns the table's version as it is now.
+
+        Raises:
+            StoreError: The table has gone back, or the disk refuses.
+        """
+        files = self._files_of(mark, table)
+        async with files.turn:
+            head, before, written = files.head.read(), await version(), files.written()
+            self.check(mark, table, head, before)
+            try:
+                yield
+            except Exception:
+                # A compaction writes without holding the pool; what it has written must stay.
+                async with self.lock("pool-upkeep").unless_held() as alone:
+                    if alone and await version() == before:
+                        for file in files.written() - written:
+                            os.unlink(file)
+                raise
+            await self.settle(mark, table, version)
+
+    async def settle(self, mark: folder.HomeMarker, table: str, version: Version, *, compacted: bool = False) -> None:
+        """Bring to the disk what was written into a table, and note how far it has come."""
+        with mapped(f"bring {table} to the disk"):
+            files = self._files_of(mark, table)
+            settle = partial(files.settle, mark.schema, await version(), compacted=compacted)
+            await anyio.to_thread.run_sync(settle)
+
+    async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:
+        """Write a mark that names all tables that there are, and return it; who holds the pool may."""
+        for table, version in versions.items():
+            await self.settle(mark, table, version, compacted=True)
+        if (file := self.path / mark.pool / NAME).exists():
+            Head(file.parent, NAME).note(mark.schema, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
+        mark = replace(mark, tables=folder.tables_in(self.path / mark.pool))
+        await self.write_marker(mark)
+        return mark
+
+    def head(self, mark: folder.HomeMarker, table: str) -> tuple[int, int] | None:
+        """Return how far a table had come; whoever checks it looks here first, as others go on writing."""
+        return Head(self.path / mark.pool, table).read()
+
+    def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
+        """Raise a `StoreError` if a table has gone back behind its head, or the mark names it and it has none."""
+        if table in mark.tables and head is None:
+            raise self.damaged(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone")
+        if head is not None and version < head[1]:
+            raise self.damaged(f"{table} was at version {head[1]} and is at {version}")
+
+    async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
+        """Take back a commit that nobody was told of, as a power cut leaves one; return whether there was one."""
+        async with self.lock("pool-upkeep"), self.lock("pool"), self.lock("pool-receipts"):
+            return self._files_of(mark, table).set_aside_torn()
+
+    def damaged(self, what: str) -> StoreError:
+        """Return the error that says what is wrong, and every way back."""
+        return folder.damaged(self.path, what)
+
+    def _files_of(self, mark: folder.HomeMarker, table: str) -> TableFiles:
+        return self._files.setdefault((mark.pool, table), TableFiles(self.path / mark.pool, table))
 
 
 class Bucket:
@@ -169,7 +246,10 @@ class Bucket:
         found = await self._objects.read(folder.MARK)
         if found is None:
             raise StoreError(f"{self.address}/{folder.MARK} is gone; was the home removed?")
-        mark = folder.HomeMarker.from_json(found[0], self.address, schema=schema)
+        try:
+            mark = folder.HomeMarker.from_json(found[0], self.address, schema=schema)
+        except folder.DamagedMark as exc:
+            raise StoreError(f"{self.address}/{folder.MARK} is {exc}; take back an older version of it") from exc
         self._glanced = mark, at
         return mark
 
@@ -188,6 +268,35 @@ class Bucket:
     async def connect(self, mark: folder.HomeMarker) -> lancedb.AsyncConnection:
         """Return a connection to the tables."""
         return await connect(f"{self.address}/{mark.pool}", self._options)
+
+    @asynccontextmanager
+    async def committing(self, mark: folder.HomeMarker, table: str, version: Version) -> AsyncIterator[None]:
+        """Let one write pass: the storage keeps what it has taken."""
+        yield
+
+    async def settle(self, mark: folder.HomeMarker, table: str, version: Version, *, compacted: bool = False) -> None:
+        """Do nothing: the storage keeps what it has taken."""
+
+    async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:
+        """Write the mark, which names no tables: nobody copies half of a bucket by mistake."""
+        if await self.read_marker(schema=sys.maxsize) != mark:
+            await self.write_marker(mark)
+        return mark
+
+    def head(self, mark: folder.HomeMarker, table: str) -> tuple[int, int] | None:
+        """Return that nothing is known: nobody copies half of a bucket by mistake."""
+        return None
+
+    def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
+        """Do nothing, likewise."""
+
+    async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
+        """Return that there is none: a commit is one conditional put."""
+        return False
+
+    def damaged(self, what: str) -> StoreError:
+        """Return the error that says what is wrong."""
+        return StoreError(f"{self.address} is damaged: {what}; take back an older version of what is missing")
 
 
 Location = Folder | Bucket

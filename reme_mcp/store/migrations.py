@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from reme_mcp.store import archive, folder, sqlite_ledger
 from reme_mcp.store.location import Folder, Location, count_rows
-from reme_mcp.store.tables import mapped, schemas
+from reme_mcp.store.tables import mapped, schemas, versions_in
 
 if TYPE_CHECKING:
     import lancedb
@@ -120,11 +120,13 @@ async def migrate(location: Location, migrations: Sequence[Migration]) -> folder
             if isinstance(location, Folder):
                 mark = await _backed_up(location.path, mark)
             connection = await location.connect(mark)
+            for name, version in (await versions_in(connection)).items():
+                location.check(mark, name, location.head(mark, name), await version())
             for step in migrations[mark.schema - 1 :]:
                 await step(connection)
-            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
             mark = dataclasses.replace(mark, schema=newest, backup="")
-            await location.write_marker(mark)
+            mark = await location.register(mark, await versions_in(connection))
+            connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
     return mark
 
 
@@ -137,7 +139,8 @@ async def _backed_up(home: Path, mark: folder.HomeMarker) -> folder.HomeMarker:
     tables = await count_rows(home / mark.pool)
     pack = partial(archive.pack, home / mark.pool, backups / name, schema=mark.schema, tables=tables)
     await anyio.to_thread.run_sync(pack)
-    mark = dataclasses.replace(mark, backup=name)
+    # Whoever is killed over the upgrade leaves some tables that are not as the mark said.
+    mark = dataclasses.replace(mark, backup=name, tables=())
     folder.write_marker(home, mark)
     return mark
 

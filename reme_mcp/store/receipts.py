@@ -21,6 +21,8 @@ class Receipts:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        # Whether others have succeeded with an experience, by id, with the counters for which that is so.
+        self._credited: dict[str, tuple[tuple[int, int, datetime], bool]] = {}
 
     async def lines(self, workspace: str, receipt: str) -> list[ReceiptLine]:
         """Return the lines of one receipt of `workspace` in rank order; none where there is no such receipt."""
@@ -87,17 +89,23 @@ class Receipts:
 
     async def credited(self, experiences: Sequence[Experience]) -> set[str]:
         """Return the ids of those with which somebody has succeeded who did not bring them."""
-        tried = {one.id: one for one in experiences if one.utility}
-        if not tried:
-            return set()
-        lines = await self._ledger.read(Handout, [Is("experience_id", list(tried))])
-        return {
-            one.id
-            for line in lines
-            if line.helped
-            and line.created_at >= (one := tried[line.experience_id]).counted_since
-            and rater_of(line.source) != rater_of(one.source)
+        counters = {one.id: (one.frequency, one.utility, one.counted_since) for one in experiences if one.utility}
+        changed = {
+            one.id: one
+            for one in experiences
+            if one.id in counters and self._credited.get(one.id, (None,))[0] != counters[one.id]
         }
+        if changed:
+            lines = await self._ledger.read(Handout, [Is("experience_id", list(changed))])
+            credited = {
+                one.id
+                for line in lines
+                if line.helped
+                and line.created_at >= (one := changed[line.experience_id]).counted_since
+                and rater_of(line.source) != rater_of(one.source)
+            }
+            self._credited |= {id: (counters[id], id in credited) for id in changed}
+        return {id for id in counters if self._credited[id][1]}
 
     async def count(self, workspace: str) -> dict[str, int]:
         """Return how many recalls, recalled experiences and settled ones `workspace` has had."""

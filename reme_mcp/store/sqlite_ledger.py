@@ -1,12 +1,14 @@
 """The ledger of a folder: one SQLite database beside LanceDB's tables. The only file that imports `sqlite3`.
 
 In:  values and conditions of `ledger.py`, a file.
-Out: the values; a copy of the file for a backup; the lock that keeps all other processes from writing.
+Out: the values; a copy of the file for a backup; how far it has come; the lock that keeps all other processes from
+     writing.
 Does not know: what its values mean.
 
 A write is one transaction, synced before it returns (WAL, `synchronous=FULL`), in a thread: it may wait for the disk or
-for another process. Reads are done where they are asked for: by an index they take less than a thread would. Columns
-follow from the dataclasses, so that a field that is new gets its column when the file is opened next.
+for another process. Each adds one to the file's `user_version`, by which an older copy of it is known. Reads are done
+where they are asked for: by an index they take less than a thread would. Columns follow from the dataclasses, so that a
+field that is new gets its column when the file is opened next.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -106,21 +108,27 @@ def _columns(kind: type[Any]) -> _Columns:
     return _known[kind]
 
 
+class DamagedLedger(StoreError):
+    """A file is no whole database."""
+
+
 class SqliteLedger:
     """An open `ledger.db`. One connection reads; another one writes, one transaction at a time."""
 
-    def __init__(self, file: Path, *, check: Callable[[], None]) -> None:
+    def __init__(self, file: Path, *, check: Callable[[], None], wrote: Callable[[int], None]) -> None:
         """Open the file; it is made, and gets what it lacks, where it can be written.
 
         Args:
             file: Where it is.
             check: Raises where the file is not the home's ledger any more; called in each transaction.
+            wrote: Told after each of them how far the file has come.
 
         Raises:
             StoreError: It can't be opened.
         """
         self._file = file
         self._check = check
+        self._wrote = wrote
         self._turn = anyio.Lock(fast_acquire=True)
         self._version = -1
         self._latest = 0
@@ -227,7 +235,10 @@ class SqliteLedger:
                     self._writing.execute(f"DELETE FROM {TABLES[change.kind]}{clause}", values)
                 else:
                     _blank(self._writing, change)
+            (version,) = self._writing.execute("PRAGMA user_version").fetchone()
+            self._writing.execute(f"PRAGMA user_version = {version + 1}")
             self._writing.execute("COMMIT")
+            self._wrote(version + 1)
 
     def _empty_journal(self) -> None:
         with _mapped(self._file, "write"):
@@ -250,16 +261,32 @@ def copy(file: Path, target: Path) -> None:
         source.backup(copied)
 
 
+def version(file: Path) -> int:
+    """Return how far the ledger has come; nothing is written, whatever the file holds.
+
+    Raises:
+        DamagedLedger: It is no whole database.
+        StoreError: It can't be read.
+    """
+    with _mapped(file, "read"), closing(_open_to_read(file)) as connection:
+        number: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        return number
+
+
 def count(file: Path) -> dict[str, int]:
     """Return how many rows each of its tables has, having looked at every page.
 
     Raises:
         StoreError: It can't be read, or is damaged.
     """
+    with _mapped(file, "read"):
+        if not file.stat().st_size:
+            # SQLite would make a new one of it.
+            raise DamagedLedger(f"{file} is empty")
     with _mapped(file, "read"), closing(_open(file)[0]) as connection:
         said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if said != "ok":
-            raise StoreError(f"{file} is damaged: {said}")
+            raise DamagedLedger(f"{file} is damaged: {said}")
         names = sorted({TABLES[kind] for kind in KEYS} & _tables(connection))
         return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
 
@@ -306,7 +333,10 @@ class LedgerLock:
             StoreError: Somebody holds it for too long, or the file can't be written.
         """
         file = self._file()
-        if file is not None and file.exists():
+        # Nobody writes into what is no database.
+        with suppress(DamagedLedger):
+            if file is None or not file.exists():
+                return
             self._held = await anyio.to_thread.run_sync(_begin, file)
 
     async def __aexit__(self, *_: object) -> None:
@@ -337,6 +367,10 @@ def _open(file: Path) -> tuple[sqlite3.Connection, bool]:
     except sqlite3.OperationalError:
         if not file.is_file():
             raise
+    return _open_to_read(file), False
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
     journal = file.with_name(f"{file.name}-wal")
     # Without the right to write there is no journal to be made; where none is left, nothing but the file counts.
     how = "mode=ro" if journal.exists() and journal.stat().st_size else "mode=ro&immutable=1"
@@ -348,7 +382,7 @@ def _open(file: Path) -> tuple[sqlite3.Connection, bool]:
     except BaseException:
         connection.close()
         raise
-    return connection, False
+    return connection
 
 
 def _connect(file: Path) -> sqlite3.Connection:
@@ -397,7 +431,7 @@ def _mapped(file: Path, what: str) -> Iterator[None]:
         said = WORDS.get(str(exc), str(exc))
         raise StoreError(f"can't {what} {file}: {said}") from exc
     except sqlite3.DatabaseError as exc:
-        raise StoreError(f"{file} is damaged ({exc}); `reme-mcp restore-backup` puts a backup in its place") from exc
+        raise DamagedLedger(f"{file} is damaged ({exc}); `reme-mcp restore-backup` puts a backup in its place") from exc
     except OSError as exc:
         raise StoreError(f"can't {what} {file}: {exc.strerror}") from exc
 

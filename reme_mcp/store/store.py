@@ -27,10 +27,9 @@ what a crash leaves undone is known from the ledger. LanceDB is imported on `ope
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -43,7 +42,7 @@ import anyio.to_thread
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Counters, Experience, ReceiptLine, Status, Summary
-from reme_mcp.store import cache, folder
+from reme_mcp.store import cache
 from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
@@ -53,13 +52,14 @@ from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
+from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.receipts import Receipts
+from reme_mcp.store.space import Space
 from reme_mcp.store.successes import Successes
 from reme_mcp.store.table_ledger import TableLedger
 from reme_mcp.store.tables import (
     all_of,
     columns_of,
-    create_table,
     equals,
     from_row,
     has_status,
@@ -83,7 +83,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.expr import Expr
 
-    from reme_mcp.store.matrix import Matrix
     from reme_mcp.store.migrations import Migration
 
 
@@ -105,34 +104,19 @@ READS_AT_ONCE = 8
 RECEIPT_WAIT_S = 2.0
 
 
-@dataclass(slots=True)
-class _Space:
-    """The vector table of one embedder, and what of it is in memory: all rows up to `version` of the table."""
-
-    table: lancedb.AsyncTable
-    matrix: Matrix | None = None
-    version: int = 0
-    # Before this process wrote vectors whose places it has not read.
-    unplaced_after: int | None = None
-
-
 class Store(Attempts, Known):
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
     def __init__(
         self,
         location: Location,
-        mark: folder.HomeMarker,
-        connection: lancedb.AsyncConnection,
-        tables: dict[str, lancedb.AsyncTable],
+        tables: OpenTables,
         ledger: Ledger | None,
     ) -> None:
         """Make one; `ledger` is `None` where it stands in LanceDB's tables, too."""
         self.location = location
-        self._mark = mark
-        self._connection = connection
         self._tables = tables
-        self._spaces: dict[str, _Space] = {}
+        self._spaces: dict[str, Space] = {}
         self._directory = Directory()
         self._refreshing = anyio.Lock()
         self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
@@ -141,8 +125,7 @@ class Store(Attempts, Known):
         self.queue_lock = location.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
         self.compaction = Compaction(
-            self._open_tables,
-            self._check_marker,
+            tables,
             turn=location.lock("pool-upkeep"),
             writing=self._pool_lock,
             receipts=receipts_lock,
@@ -184,29 +167,33 @@ class Store(Attempts, Known):
             except StoreError as exc:
                 raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
         with mapped(f"open the pool in {location}"):
-            connection = await location.connect(mark)
+            tables = OpenTables(location, mark, await location.connect(mark))
+        ledger = None
+        try:
             wanted = dict(schemas())
-            present = set((await connection.list_tables()).tables or [])
-            ledger = None
             if isinstance(location, Folder):
-                ledger = await location.ledger(mark, is_new="experiences" not in present)
                 for name in TABLES.values():
                     wanted.pop(name, None)
-            store = cls(location, mark, connection, {}, ledger)
-            if missing := [name for name in wanted if name not in present]:
-                async with store._pool_lock:
-                    for name in missing:
-                        await create_table(connection, name, wanted[name])
-            for name in wanted:
-                store._tables[name] = await connection.open_table(name)
-        return store
+            missing = wanted.keys() - await tables.names()
+            for name in wanted.keys() - missing:
+                await tables.open(name)
+            await tables.open_vectors()
+            if isinstance(location, Folder):
+                ledger = await location.ledger(mark, is_new="experiences" in missing)
+            if missing:
+                async with location.lock("pool"):
+                    await tables.make({name: wanted[name] for name in sorted(missing)})
+        except BaseException:
+            if ledger is not None:
+                ledger.close()
+            tables.close()
+            raise
+        return cls(location, tables, ledger)
 
     def close(self) -> None:
-        """Close the tables and the connection."""
+        """Close the tables and the ledger."""
         self._ledger.close()
-        for table in self._open_tables().values():
-            table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
-        self._connection.close()  # type: ignore[no-untyped-call]  # likewise
+        self._tables.close()
 
     async def is_current(self) -> bool:
         """Return whether the home still has these tables: another process may have upgraded or replaced them.
@@ -214,7 +201,7 @@ class Store(Attempts, Known):
         Raises:
             StoreError: The home is gone.
         """
-        return await self.location.cached_marker(schema=sys.maxsize) == self._mark
+        return await self._tables.is_current()
 
     # --- experiences ---
 
@@ -434,7 +421,7 @@ class Store(Attempts, Known):
         if space is None:
             return []
         with mapped("search the vectors"):
-            matrix = await self._matrix(space)
+            matrix = await space.matrix()
             if matrix is not None:
                 return matrix.nearest(workspace, vector, limit)
             query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
@@ -460,16 +447,10 @@ class Store(Attempts, Known):
         if space is None or not ids:
             return {}
         with mapped("read the vectors"):
-            matrix = await self._matrix(space)
-            if matrix is None:
+            places = await space.places(ids)
+            if places is None:
                 rows = await space.table.query().where(is_in("id", ids)).select(["id", "lesson"]).to_arrow()
             else:
-                places = matrix.places(ids)
-                if -1 in places:
-                    async with self._refreshing:
-                        if space.unplaced_after is not None:
-                            space.version, space.unplaced_after = min(space.version, space.unplaced_after), None
-                    places = (await self._matrix(space) or matrix).places(ids)
                 rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
         lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
@@ -503,8 +484,10 @@ class Store(Attempts, Known):
         """
         with span("store: write"):
             async with self._pool_lock:
-                await self._check_marker()
+                await self._tables.check_marker()
                 with anyio.CancelScope(shield=True):
+                    if not self._tables.are_registered:
+                        await self._tables.register()
                     writer = Writer(self)
                     yield writer
                     await writer.flush()
@@ -534,30 +517,19 @@ class Store(Attempts, Known):
         await self._new_lines.submit(lines)
 
     async def _add_lines(self, lines: list[ReceiptLine]) -> None:
-        await self._check_marker()
+        await self._tables.check_marker()
         await self._ledger.write([Put(ReceiptLine, lines, are_new=True)], wait_s=RECEIPT_WAIT_S)
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes."""
         with mapped("look at the tables"):
-            return {name: await table.version() for name, table in self._open_tables().items()}
+            return {name: await table.version() for name, table in self._tables.items()}
 
     async def purge_deleted(self) -> None:
         """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
-        with mapped("open the vectors"):
-            for name in (await self._connection.list_tables()).tables or []:
-                if name.startswith("vectors_") and name not in self._spaces:
-                    self._spaces[name] = _Space(await self._connection.open_table(name))
+        await self._tables.open_vectors()
         await self.compaction.purge_deleted()
         await self._ledger.purge_deleted()
-
-    async def _check_marker(self) -> None:
-        """Refuse to write into tables that are not the home's any more."""
-        if await self.location.read_marker(schema=sys.maxsize) != self._mark:
-            raise StoreError(f"{self.location} was upgraded or restored from a backup by another process; try again")
-
-    def _open_tables(self) -> dict[str, lancedb.AsyncTable]:
-        return self._tables | {name: space.table for name, space in self._spaces.items()}
 
     async def _rows(
         self, where: Expr | str | None, *, newest_first: bool = False, offset: int = 0, limit: int | None = None
@@ -586,46 +558,20 @@ class Store(Attempts, Known):
                 batches: list[pa.RecordBatch] = (await taken.to_arrow()).to_batches()
         return batches
 
-    async def _take_in_vectors(
-        self, space: _Space, experiences: Sequence[Experience], vectors: Vectors, *, after: int
-    ) -> None:
-        """Do the same for vectors."""
-        async with self._refreshing:
-            is_next = space.version == after and await space.table.version() == after + 1
-            if is_next and space.matrix is not None and len(space.matrix) + len(vectors) <= cache.ROWS_IN_MEMORY:
-                ids, workspaces = [one.id for one in experiences], [one.workspace for one in experiences]
-                space.matrix.put(ids, workspaces, [-1] * len(ids), vectors)
-                space.version = after + 1
-                if space.unplaced_after is None:
-                    space.unplaced_after = after
-
-    async def _space(self, embedder: str) -> _Space | None:
+    async def _space(self, embedder: str) -> Space | None:
         """Return the vectors of `embedder`, or `None` while nobody has made any."""
         name = space_name(embedder)
         if name not in self._spaces:
-            with mapped("open the vectors"):
-                if name not in ((await self._connection.list_tables()).tables or []):
-                    return None
-                self._spaces[name] = _Space(await self._connection.open_table(name))
-        return self._spaces[name]
+            if name not in self._tables and name not in await self._tables.names():
+                return None
+            await self._tables.open(name)
+        return self._space_of(name)
 
-    async def _matrix(self, space: _Space) -> Matrix | None:
-        """Return the matrix of a space with all that any process has added; `None` where it would be too large."""
-        async with self._refreshing:
-            version = await space.table.version()
-            if version == space.version:
-                return space.matrix
-            rows = await space.table.count_rows()
-            if rows > cache.ROWS_IN_MEMORY:
-                space.matrix = None
-            else:
-                await _read_vectors(space)
-                if space.matrix is not None and len(space.matrix) > rows:
-                    # Rows that are gone don't show up as fresh.
-                    space.matrix = None
-                    await _read_vectors(space)
-            space.version = version
-            return space.matrix
+    def _space_of(self, name: str) -> Space:
+        """Return the vectors of an open table."""
+        if name not in self._spaces:
+            self._spaces[name] = Space(self._tables[name], max_rows=cache.ROWS_IN_MEMORY)
+        return self._spaces[name]
 
 
 class Writer(LedgerWriter):
@@ -683,36 +629,32 @@ class Writer(LedgerWriter):
         await self.flush()
         name = space_name(embedder)
         if await self._store._space(embedder) is None:
-            with mapped("make the vectors"):
-                table = await create_table(self._store._connection, name, vector_schema(vectors.shape[1]))
-                self._store._spaces[name] = _Space(table)
+            await self._store._tables.make({name: vector_schema(vectors.shape[1])})
         rows = [
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
-        space = self._store._spaces[name]
+        space = self._store._space_of(name)
         version = await space.table.version()
         await self._put(name, rows, are_new=are_new)
-        await self._store._take_in_vectors(space, experiences, vectors, after=version)
+        await space.take_in([one.id for one in experiences], [one.workspace for one in experiences], vectors, version)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
         await self.flush()
         self._left()
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
-        with mapped("delete the experience"):
-            await self._store._tables["experiences"].delete(where)
+        async with self._committing("experiences") as table:
+            await table.delete(where)
         await self.delete_vectors(workspace, experience_id)
-        self._store.compaction.wrote("experiences")
 
     async def delete_vectors(self, workspace: str, experience_id: str) -> None:
         """Remove the vectors of one experience; those of its present text are filled in later."""
         self._left()
         where = all_of(equals("workspace", workspace), equals("id", experience_id))
-        with mapped("delete the vectors"):
-            for name in (await self._store._connection.list_tables()).tables or []:
-                if name.startswith("vectors_"):
-                    await (await self._store._connection.open_table(name)).delete(where)
+        for name in await self._store._tables.open_vectors():
+            async with self._committing(name) as table:
+                await table.delete(where)
 
     async def flush(self) -> None:
         """Write what has come for the ledger so far, and come back when it is there for good.
@@ -724,6 +666,13 @@ class Writer(LedgerWriter):
         self._changes.clear()
         if changes:
             await self._store._ledger.write(changes, within=self._left())
+
+    @asynccontextmanager
+    async def _committing(self, name: str) -> AsyncIterator[lancedb.AsyncTable]:
+        """Hand out a table to write into; when the block ends, what was written is on the disk."""
+        async with self._store._tables.committing(name) as table:
+            yield table
+        self._store.compaction.wrote(name)
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
@@ -740,40 +689,19 @@ class Writer(LedgerWriter):
             await self._upsert(table, "id", rows)
         elif rows:
             self._left()
-            target = self._store._open_tables()[table]
-            with mapped(f"write {table}"):
+            async with self._committing(table) as target:
                 await target.add(to_arrow(rows, await target.schema()))
-            self._store.compaction.wrote(table)
 
     async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
         if not rows:
             return
-        target = self._store._open_tables()[table]
-        with mapped(f"write {table}"):
+        async with self._committing(table) as target:
             # Not through an index: one on the key would hide rows of other processes and double them.
             merge = target.merge_insert(on).use_index(False)
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
             await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
-        self._store.compaction.wrote(table)
 
 
 def _without_counters(one: Experience, stored: Experience) -> bool:
     """Return whether an experience differs from what is stored in anything but its counters."""
     return Counters.of(stored).on(one) != replace(stored, updated_at=max(one.updated_at, stored.updated_at))
-
-
-async def _read_vectors(space: _Space) -> None:
-    """Take in the vectors that were written after the version of the matrix; all of them where there is none."""
-    from reme_mcp.store.matrix import Matrix
-
-    since = 0 if space.matrix is None else space.version
-    query = space.table.query().select(["id", "workspace", "vector"]).with_row_id()
-    # Batch by batch: all of them at once would stand in memory twice more.
-    fresh = await query.where(f"_row_last_updated_at_version > {since}").to_batches()
-    dim = fresh.schema.field("vector").type.list_size
-    matrix = space.matrix or Matrix(dim)
-    async for batch in fresh:
-        vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-        ids, workspaces, places = (batch.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
-        matrix.put(ids, workspaces, places, vectors.reshape(-1, dim))
-    space.matrix = matrix

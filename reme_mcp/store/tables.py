@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -324,3 +324,26 @@ async def count_rows(pool: Path) -> dict[str, int]:
             table.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
         connection.close()  # type: ignore[no-untyped-call]  # likewise
     return counts
+
+
+async def versions_in(connection: lancedb.AsyncConnection) -> dict[str, Callable[[], Awaitable[int]]]:
+    """Return what tells the version of each table, by name."""
+    with mapped("look at the tables"):
+        names = (await connection.list_tables()).tables or []
+        return {name: (await connection.open_table(name)).version for name in names}
+
+
+async def prove(table: lancedb.AsyncTable) -> int:
+    """Read enough of a table to know that all of its files are there, and return its version.
+
+    Its first column stands in every file of data; a search opens every file of an index of words.
+    """
+    with mapped(f"read {table.name}"):
+        version = await table.version()
+        columns = (await table.schema()).names
+        async for _ in await table.query().select(columns[:1]).to_batches():
+            pass
+        if "search_text" in columns:
+            words = table.query().nearest_to_text("a", columns="search_text")
+            await words.select([columns[0], "_score"]).limit(1).to_list()
+    return version

@@ -1,11 +1,13 @@
-"""What `kill -9` costs: acknowledged against found, over many rounds on one home.
+"""What a `kill -9` and a power cut cost: acknowledged against found, over many rounds on one home.
 
     python -m tests.benchmarks.crash [--rounds 15] [--json FILE]
 
 Each round starts a server over stdio as a desktop client does, records and rates as fast as it answers, and kills it at
 a random moment, between 50 and 1,500 ms after the first answer. What was acknowledged is written down by the client
-before the next call. Afterwards the home is opened once more, and every acknowledged experience, trajectory, receipt
-and rating is looked for.
+before the next call. Then the power is cut: the server has written down which files it brought to the disk (its calls
+of `os.fsync`; Linux only), and every file of LanceDB's tables that it did not, or has changed since, is emptied. SQLite
+syncs by itself, where nobody counts. Afterwards the home is opened once more, and every acknowledged experience,
+trajectory, receipt and rating is looked for.
 
 To read: `lost` must be 0. What the kill cut off before its answer may be there or not, but whole or not at all: `torn`
 counts the trajectories that are stored and never worked off; it must be 0, too.
@@ -14,12 +16,13 @@ counts the trajectories that are stored and never worked off; it must be 0, too.
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Timer
 
@@ -30,6 +33,19 @@ from reme_mcp.errors import NotFound
 from reme_mcp.memory.memory import Memory
 from tests.benchmarks import report
 
+# The server, which writes down each file that it brings to the disk, and of when its content is.
+WITNESSED = """
+import os, runpy, sys
+log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+fsync = os.fsync
+def witnessed(opened):
+    changed = os.fstat(opened).st_mtime_ns
+    fsync(opened)
+    os.write(log, f"{changed} {os.readlink(f'/proc/self/fd/{opened}')}\\n".encode())
+os.fsync = witnessed
+runpy.run_module("reme_mcp", run_name="__main__", alter_sys=True)
+"""
+SYNCED = "synced.log"
 LATEST_KILL_S = 1.5
 EARLIEST_KILL_S = 0.05
 
@@ -37,9 +53,9 @@ EARLIEST_KILL_S = 0.05
 class Client:
     """Talks to one server process line by line, and remembers what it acknowledged."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] = {}) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] = {}, command: Sequence[str] = report.SERVER) -> None:
         self.process = subprocess.Popen(
-            report.SERVER,
+            command,
             env=report.server_environ(folder, {"EMBEDDER_PROVIDER": "none", **settings}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,7 +96,7 @@ class Client:
 
 def play_round(folder: Path, number: int, moment_s: float, ledger: dict[str, list[str]]) -> None:
     """Record and rate until the server is killed; add what was acknowledged to `ledger`."""
-    client = Client(folder)
+    client = Client(folder, command=(sys.executable, "-c", WITNESSED, str(folder / SYNCED), "serve"))
     info = {"name": "crash", "version": "1"}
     client.request("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=info)
     client.tool("recall_experiences", task="warm up")
@@ -112,6 +128,18 @@ def play_round(folder: Path, number: int, moment_s: float, ledger: dict[str, lis
     finally:
         killer.join()
         client.process.communicate()
+
+
+def cut_power(folder: Path) -> int:
+    """Empty each file of LanceDB's tables that is not on the disk as it is, and return how many that were."""
+    lines = (line.split(" ", 1) for line in (folder / SYNCED).read_text().splitlines())
+    synced = {path: int(changed) for changed, path in lines}
+    files = [file for file in (folder / "pool").glob("pool*/*.lance/**/*") if file.is_file()]
+    torn = [file for file in files if synced.get(str(file.resolve())) != file.stat().st_mtime_ns]
+    for file in torn:
+        # What was emptied stays so; it is nothing new.
+        os.truncate(file, 0)
+    return len(torn)
 
 
 async def find(home: Path, ledger: dict[str, list[str]]) -> dict[str, int]:
@@ -154,10 +182,19 @@ def main() -> None:
     rng = random.Random(options.seed)
     ledger: dict[str, list[str]] = {"trajectories": [], "experiences": [], "receipts": [], "rated": []}
     with tempfile.TemporaryDirectory(prefix="reme-crash-") as folder:
+        emptied = 0
         for number in range(options.rounds):
             play_round(Path(folder), number, rng.uniform(EARLIEST_KILL_S, LATEST_KILL_S), ledger)
+            emptied += cut_power(Path(folder))
+        synced = len((Path(folder) / SYNCED).read_text().splitlines())
         found = anyio.run(find, Path(folder) / "pool", ledger)
-    figures = {"kills": options.rounds} | {f"acknowledged {name}": len(ids) for name, ids in ledger.items()} | found
+    calls = {"fsync calls but SQLite's": synced, "files emptied": emptied}
+    figures = (
+        {"kills and power cuts": options.rounds}
+        | calls
+        | {f"acknowledged {name}": len(ids) for name, ids in ledger.items()}
+        | found
+    )
     report.show("Killed in the middle", ["", "figure"], [[name, str(value)] for name, value in figures.items()])
     report.write(options.json, figures)
     if any(value for name, value in found.items() if name.startswith("lost") or name == "torn"):

@@ -288,4 +288,4 @@ async def test_a_server_keeps_what_it_logs_in_its_home(damaged: Path, tmp_path: 
         with anyio.fail_after(30):
             while (last := last_error.read(damaged)) is None:  # noqa: ASYNC110  # it is another process
                 await anyio.sleep(0.05)
-    assert "home.json is damaged" in last.message
+    assert "is damaged: home.json is no mark" in last.message

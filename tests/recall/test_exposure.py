@@ -123,6 +123,10 @@ async def test_what_others_succeeded_with_has_no_limit_and_comes_first(settings:
         for id in brought:
             await memory.rate(id, helpful=True, source=COLLEAGUE)
         assert sorted(shown(await memory.recall(TASK, source=VICTIM))) == sorted(brought)
+        # The last word counts.
+        for id in brought:
+            await memory.rate(id, helpful=False, source=COLLEAGUE)
+        assert len(shown(await memory.recall(TASK, source=VICTIM))) == 2
 
 
 @pytest.mark.anyio

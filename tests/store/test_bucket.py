@@ -283,7 +283,7 @@ async def test_a_bucket_that_holds_something_else_is_left_alone(settings: Settin
 
 async def test_a_damaged_mark_is_an_error_that_shows_it(settings: Settings) -> None:
     await objects(settings).create("home.json", b"{]")
-    with pytest.raises(StoreError, match=r"home\.json is damaged: '\{\]'; it should be"):
+    with pytest.raises(StoreError, match=r"home\.json is no mark: '\{\]'; take back an older"):
         await Store.open(location_of(settings.home, settings.storage))
 
 

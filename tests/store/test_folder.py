@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,11 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Entry, Experience, ReceiptLine, Spent, Trajectory, now
 from reme_mcp.store import backup
 from reme_mcp.store.archive import pack
-from reme_mcp.store.folder import POOL_NAME, read_marker
+from reme_mcp.store.folder import POOL_NAME, read_marker, write_marker
 from reme_mcp.store.ledger import TABLES
 from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION, ledger_of_its_own, new_column
 from reme_mcp.store.store import Store
-from reme_mcp.store.tables import schemas, to_arrow, to_row
+from reme_mcp.store.tables import connect, schemas, to_arrow, to_row
 from tests.fakes import LEARNED, draft, experience, line, trajectory
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def test_an_older_home_is_upgraded_with_a_backup_in_it(old_home: Path) -> 
     async with opened(old_home, TWO_COLUMNS) as store:
         assert {one.id for one in await store.page("default")} == {"e-a", "e-b"}
     assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
-    assert json.loads((old_home / "home.json").read_text()) == {"schema": 3}
+    assert json.loads((old_home / "home.json").read_text())["schema"] == 3
     [kept] = backups(old_home)
     assert kept.startswith("schema-1-")
     # The backup is of before.
@@ -148,14 +149,24 @@ async def move_into_tables(home: Path, *left_out: str) -> None:
     store = await Store.open(home, migrations=())
     kinds: list[type[Any]] = [Trajectory, ReceiptLine, Spent, Entry, Experience]
     rows = {TABLES[kind]: [to_row(one) for one in await store._ledger.read(kind)] for kind in kinds}
+    connection = await connect(home / "pool")
     for name, values in rows.items():
-        table = await store._connection.create_table(name, schema=schemas()[name])
+        table = await connection.create_table(name, schema=schemas()[name])
         if values:
             await table.add(to_arrow(values, schemas()[name]))
         if name == "trajectories" and left_out:
             await table.drop_columns(list(left_out))
+    connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
     store.close()
     for file in (home / "pool").glob("ledger.db*"):
+        file.unlink()
+    forget_tables(home)
+
+
+def forget_tables(home: Path) -> None:
+    """Let the home not say which tables it has, as one of an earlier version."""
+    write_marker(home, replace(read_marker(home, schema=SCHEMA_VERSION), tables=()))
+    for file in (home / "pool").glob("*.head"):
         file.unlink()
 
 
@@ -182,7 +193,7 @@ async def test_a_home_of_before_there_was_a_ledger_gets_one_with_all_it_held(old
         assert await store.trajectory("default", "t-new") == trajectory(
             "t-new", tries=2, retry_at=LEARNED, trouble="no model"
         )
-    assert json.loads((old_home / "home.json").read_text()) == {"schema": 1 + len(MIGRATIONS)}
+    assert json.loads((old_home / "home.json").read_text())["schema"] == 1 + len(MIGRATIONS)
     [kept] = backups(old_home)
     with zipfile.ZipFile(old_home / "backups" / kept) as archive:
         assert json.loads(archive.read("home.json"))["tables"]["trajectories"] == 1
@@ -212,8 +223,8 @@ async def test_a_move_into_the_ledger_that_was_cut_short_is_finished(old_home: P
 
 
 async def test_lessons_without_their_ledger_are_a_damaged_home(old_home: Path) -> None:
-    for file in (old_home / "pool").glob("ledger.db*"):
-        file.unlink()
+    forget_tables(old_home)
+    (old_home / "pool" / "ledger.db").unlink()
     before = contents(old_home)
     with pytest.raises(StoreError, match=r"ledger\.db is gone.*restore-backup"):
         await Store.open(old_home, migrations=())
@@ -260,7 +271,7 @@ async def test_only_the_upgrades_that_are_due_are_done(old_home: Path) -> None:
 async def test_a_new_home_starts_with_the_newest_schema(home: Path) -> None:
     async with opened(home, TWO_COLUMNS):
         pass
-    assert json.loads((home / "home.json").read_text()) == {"schema": 3}
+    assert json.loads((home / "home.json").read_text())["schema"] == 3
     assert backups(home) == []
 
 
@@ -286,7 +297,7 @@ async def test_an_upgrade_that_fails_is_done_at_the_next_start_with_one_backup(o
     async with opened(old_home, TWO_COLUMNS) as store:
         assert len(await store.page("default")) == 2
     assert len(backups(old_home)) == 1
-    assert json.loads((old_home / "home.json").read_text()) == {"schema": 3}
+    assert json.loads((old_home / "home.json").read_text())["schema"] == 3
 
 
 # Upgrades in the middle of which somebody kills it; says when.
@@ -371,18 +382,11 @@ async def test_a_process_of_the_version_before_writes_nothing_into_upgraded_tabl
                 pytest.fail("it must not write")
 
 
-async def test_tables_whose_mark_is_gone_are_upgraded_from_the_first_schema(old_home: Path) -> None:
-    (old_home / "home.json").unlink()
-    async with opened(old_home, TWO_COLUMNS) as store:
-        assert len(await store.page("default")) == 2
-    assert await column(old_home, "experiences", "mood") == ["calm", "calm"]
-
-
 async def test_an_old_home_whose_tables_were_never_made_gets_them_whole(home: Path) -> None:
     lay(home, "home.json", '{"schema": 1}')
     async with opened(home, TWO_COLUMNS) as store:
         assert await store.page("default") == []
-    assert json.loads((home / "home.json").read_text()) == {"schema": 3}
+    assert json.loads((home / "home.json").read_text())["schema"] == 3
 
 
 @pytest.mark.parametrize("pool", ["../elsewhere", "/tmp", "", 7, "pool-party"])
@@ -531,6 +535,16 @@ NO_BACKUPS = {
 async def test_what_is_no_backup_is_refused(home: Path, tmp_path: Path, members: dict[str, str]) -> None:
     file = lay(tmp_path, "x.zip", members[""]) if "" in members else zipped(tmp_path / "x.zip", **members)
     with pytest.raises(InvalidInput, match=r"x\.zip is no backup of reme-mcp"):
+        await backup.restore(home, str(file))
+    assert not exists(home)
+
+
+async def test_a_backup_that_would_unpack_to_more_than_it_holds_is_refused(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("home.json", '{"schema": 1, "tables": {}}')
+        archive.writestr("pool/x", bytes(10**7))
+    with pytest.raises(InvalidInput, match=r"it would unpack to 10,000,027 bytes from 9,\d+, and a backup is never"):
         await backup.restore(home, str(file))
     assert not exists(home)
 
@@ -688,10 +702,13 @@ async def test_a_restore_that_is_killed_leaves_the_home_as_it_was(old_home: Path
     child.kill()
     child.communicate()
     assert await ids(old_home) == {"e-a", "e-b", "e-new"}
-    # What it left goes with the next.
+    # What it left goes with the next, but for a pool that no mark has superseded.
     (old_home / "snapshot-20260301T120000Z").mkdir()
     await backup.make(old_home)
-    assert [name for name in names(old_home) if name.startswith(("pool-2", "snapshot"))] == []
+    assert [name for name in names(old_home) if name.startswith("snapshot")] == []
+    [found] = [name for name in names(old_home) if name.startswith("pool-2")]
+    await backup.restore(old_home, found, force=True)
+    assert await ids(old_home) == {"e-a", "e-b"}
 
 
 # --- where nothing can be written ---

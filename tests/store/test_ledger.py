@@ -29,7 +29,7 @@ COUNTERS = Counters("e-1", 3, 2, 1, 0, "", LEARNED)
 
 @asynccontextmanager
 async def in_a_database(folder: Path) -> AsyncIterator[Ledger]:
-    ledger = SqliteLedger(folder / "ledger.db", check=lambda: None)
+    ledger = SqliteLedger(folder / "ledger.db", check=lambda: None, wrote=lambda version: None)
     yield ledger
     ledger.close()
 
@@ -190,7 +190,7 @@ async def test_a_field_that_is_new_gets_its_column(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match=r"ledger\.db is damaged.*restore-backup"):
-        SqliteLedger(tmp_path / "ledger.db", check=lambda: None)
+        SqliteLedger(tmp_path / "ledger.db", check=lambda: None, wrote=lambda version: None)
 
 
 def files_with(folder: Path, text: str) -> list[str]:

@@ -788,7 +788,7 @@ async def test_a_home_is_made_private_with_its_parents(tmp_path: Path) -> None:
     home = tmp_path / "not" / "there"
     async with opened(home):
         assert home.stat().st_mode & 0o077 == 0
-        assert json.loads((home / "home.json").read_text()) == {"schema": SCHEMA_VERSION}
+        assert json.loads((home / "home.json").read_text())["schema"] == SCHEMA_VERSION
 
 
 async def test_an_empty_folder_becomes_a_home(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -819,23 +819,31 @@ async def test_a_home_that_is_a_file_or_below_one_is_refused(tmp_path: Path, hom
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '"schema"', "7", '{"Schema": 1}'])
-async def test_a_damaged_mark_is_named_with_what_it_should_be(home: Path, content: str) -> None:
+async def test_a_damaged_mark_is_named_with_a_way_back(home: Path, content: str) -> None:
     lay(home, "home.json", content)
-    with pytest.raises(StoreError, match=r"home\.json is damaged.*should be"):
+    with pytest.raises(StoreError, match=r"is damaged: home\.json is .*restore-backup"):
         await Store.open(home)
     assert names(home) == ["home.json"]
 
 
 async def test_a_mark_that_is_no_text_is_damaged(home: Path) -> None:
     lay(home, "home.json", b"\xff\xfe\x00")
-    with pytest.raises(StoreError, match=r"home\.json is damaged"):
+    with pytest.raises(StoreError, match=r"is damaged: home\.json is no mark"):
         await Store.open(home)
 
 
-@pytest.mark.parametrize("schema", [SCHEMA_VERSION + 1, 0, "1", None])
-async def test_another_schema_is_named(home: Path, schema: object) -> None:
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (SCHEMA_VERSION + 1, f"schema {SCHEMA_VERSION + 1}, this reme-mcp reads schema {SCHEMA_VERSION}"),
+        (0, "home.json is no mark"),
+        ("1", "home.json is no mark"),
+        (None, "home.json is no mark"),
+    ],
+)
+async def test_another_schema_is_named(home: Path, schema: object, says: str) -> None:
     lay(home, "home.json", json.dumps({"schema": schema}))
-    with pytest.raises(StoreError, match=f"schema {schema}, this reme-mcp reads schema {SCHEMA_VERSION}"):
+    with pytest.raises(StoreError, match=says):
         await Store.open(home)
     assert names(home) == ["home.json"]
 

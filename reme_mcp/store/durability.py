@@ -1,0 +1,192 @@
+"""What makes files last: written whole or not at all, and on the disk before anybody is told that they are there.
+
+In:  paths and bytes.
+Out: files that a power cut leaves as they were or as they are; nothing in between.
+Does not know: what stands in them.
+
+`fsync` of a file brings its bytes to the disk, `fsync` of its folder brings its name there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+
+HEAD = ".head"
+MAX_HEAD_BYTES = 64
+# The system writes back what is so old by itself.
+WRITTEN_BACK_S = 120.0
+# A file of a transaction is read by whoever commits at the same time, not by who opens the table.
+OF_A_COMMIT = ("data", "_deletions", "_versions")
+WRITTEN_BEFORE_COMMIT = ("data", "_deletions", "_transactions")
+NEWEST_FIRST = 2**64 - 1
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader, and whoever looks after a power cut, sees all of it or what was there before.
+
+    Raises:
+        OSError: It can't be written; it is as it was.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            os.chmod(part, 0o600)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk; one that is gone needs it no more."""
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if os.name != "nt":
+            raise
+        # Windows opens no folder, and needs no such call for its names.
+        return
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all that is in a folder to the disk."""
+    for root, _, files in os.walk(folder):
+        for name in files:
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+class Head:
+    """How far a table, or the ledger, has come: its schema, and the version of the last commit that was told of.
+
+    It stands beside the table, in `<table>.head`, and is written without `fsync`: after a power cut it may be behind
+    the table, never ahead of it.
+    """
+
+    def __init__(self, pool: Path, table: str) -> None:
+        self._file = pool / f"{table}{HEAD}"
+
+    def read(self) -> tuple[int, int] | None:
+        """Return the schema and the version; `None` where nothing says so."""
+        try:
+            schema, version = self._file.read_bytes()[:MAX_HEAD_BYTES].split()
+            return int(schema), int(version)
+        except (OSError, ValueError):
+            return None
+
+    def note(self, schema: int, version: int) -> None:
+        """Write them down, where what stands there is older.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        head = self.read()
+        if head is None or head < (schema, version):
+            opened = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                # Always of one length, so that it needs no room and can't be torn.
+                os.write(opened, f"{schema:06} {version:020}\n".encode())
+            finally:
+                os.close(opened)
+
+    def forget(self) -> None:
+        """Take the table as it is, however far it had come."""
+        self._file.unlink(missing_ok=True)
+
+
+class TableFiles:
+    """The files of one of LanceDB's tables.
+
+    LanceDB gives each file its name once it is whole, never changes it afterwards, and never calls `fsync`.
+    """
+
+    def __init__(self, pool: Path, table: str) -> None:
+        self.head = Head(pool, table)
+        self._folder = pool / f"{table}.lance"
+        self._synced: set[str] | None = None
+        # Held over a write: what a failed one has left can be told from what another has written.
+        self.turn = anyio.Lock()
+
+    def settle(self, schema: int, version: int, *, compacted: bool = False) -> None:
+        """Bring to the disk what is new since the last time, and note the version.
+
+        Args:
+            schema: What the table is written with.
+            version: The one that it has come to.
+            compacted: Files may have been seen before while they were not whole yet, and files of an index be new.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        if compacted or self._synced is None:
+            self._sync_recent()
+        found = self._names(OF_A_COMMIT)
+        new = found - (self._synced or found)
+        for path in (*new, *{os.path.dirname(path) for path in new}):
+            sync(Path(path))
+        self._synced = found
+        self.head.note(schema, version)
+
+    def _sync_recent(self) -> None:
+        oldest = time.time() - WRITTEN_BACK_S
+        for root, _, files in os.walk(self._folder):
+            for name in files:
+                path = Path(root, name)
+                # Whoever wrote it may have died over syncing it; a compaction may have removed it since.
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime > oldest:
+                        sync(path)
+            sync(Path(root))
+
+    def _names(self, parts: Collection[str]) -> set[str]:
+        found: set[str] = set()
+        for part in parts:
+            folder = os.path.join(self._folder, part)
+            with suppress(FileNotFoundError):
+                found.update(os.path.join(folder, name) for name in os.listdir(folder))
+        return found
+
+    def written(self) -> set[str]:
+        """Return the files that a write makes before it is committed."""
+        return self._names(WRITTEN_BEFORE_COMMIT)
+
+    def newest(self) -> tuple[int, Path] | None:
+        """Return the newest version that has a manifest, and that."""
+        # LanceDB counts them down from 2^64 - 1, so that the newest comes first.
+        names = [file for file in (self._folder / "_versions").glob("*.manifest") if file.stem.isdecimal()]
+        return max(((NEWEST_FIRST - int(file.stem), file) for file in names), default=None)
+
+    def set_aside_torn(self) -> bool:
+        """Take back the newest commit if nobody was told of it; return whether there was one.
+
+        A power cut leaves one whose files are empty. Its manifest is kept beside the table.
+        """
+        head, newest = self.head.read(), self.newest()
+        if head is None or newest is None or newest[0] <= head[1]:
+            return False
+        newest[1].replace(self._folder.with_name(f"{self._folder.stem}-{newest[0]}.torn"))
+        (self._folder / "_versions" / "latest_version_hint.json").unlink(missing_ok=True)
+        return True
+
+
+def schema_of(pool: Path) -> int:
+    """Return the schema that the tables in a folder were written with; the first where nothing says so."""
+    heads = [Head(pool, file.stem).read() for file in pool.glob(f"*{HEAD}")]
+    return max((head[0] for head in heads if head is not None), default=1)

@@ -459,7 +459,9 @@ def task_key(task: str) -> str:
 
 def is_left_out(value: object) -> bool:
     """Return whether an optional value says nothing: strict modes of clients have a model write one all the same."""
-    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "undefined"))
+    if isinstance(value, str):
+        return value.strip(" \t\r\n<>").lower() in ("", "null", "none", "nil", "undefined")
+    return value is None
 
 
 def _at_least(length: int) -> AfterValidator:

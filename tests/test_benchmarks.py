@@ -14,7 +14,7 @@ import anyio.abc
 import pytest
 from anyio.abc import SocketStream
 
-from tests.benchmarks import distill, holdout, latency, load, pairs, poison, refine, replay, report
+from tests.benchmarks import distill, holdout, latency, load, page, pairs, poison, refine, replay, report
 
 pytestmark = pytest.mark.slow
 
@@ -186,6 +186,17 @@ def test_latency_times_every_call_next_to_its_references(tmp_path: Path) -> None
     assert 0.5 < row["answered"] < 1
     assert 0 < row["ours"]["opened_mb"] <= row["ours"]["peak_mb"]
     assert 0 < row["disk_before_mb"] < row["disk_after_mb"]
+
+
+def test_the_page_is_timed_and_weighed(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+
+    assert page.main(["--sizes", "50", "--loads", "2", "--json", str(file)]) == 0
+    figures = json.loads(file.read_text(encoding="utf-8"))["sizes"]["50"]
+
+    assert {name for name, one in figures.items() if one["bytes"] < 1_000} == set()
+    assert figures["lessons"]["bytes"] > figures["lessons, page 200"]["bytes"]
+    assert all(0 < one["p50_ms"] <= one["p95_ms"] for name, one in figures.items() if name != "files")
 
 
 @pytest.mark.anyio

@@ -23,6 +23,7 @@ from reme_mcp.http.process import listen
 from reme_mcp.memory.memory import Memory
 from reme_mcp.web.app import PageApp
 from reme_mcp.web.guard import Keyed
+from reme_mcp.web.render import compile_templates
 
 LOOPBACK = "127.0.0.1"
 STOP_TIMEOUT_S = 2
@@ -45,6 +46,9 @@ async def serve_page(settings: Settings, port: int, tell: Callable[[str], None])
     async with Memory.open(settings) as memory:
         await memory.check()
         memory.start_warm_up()
+        # Before somebody waits for the first page.
+        compile_templates()
+        await memory.overview.facts()
         server = make_page_process(memory, key)
         tell(f"http://{LOOPBACK}:{listener.getsockname()[1]}/?token={key}")
         await server.serve(sockets=[listener])

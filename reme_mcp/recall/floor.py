@@ -4,10 +4,12 @@ In:  a task, ranked experiences, what cosines mean for the model.
 Out: a verdict for each, with the reason in a sentence. Pure functions.
 Does not know: the order among those that pass, or how many are handed out.
 
-Two kinds of evidence count. *Words*: an experience shares enough of the task's telling words, and full-text search
-found it not far below its best. *Meaning*: the cosine is above what texts that have nothing to do with each other reach
-in this model, and near the best. A little similarity and the words are enough together. A model's cosine between texts
-of which it does not know the language says little; there it takes a shared word besides.
+Two kinds of evidence add up. *Words*: an experience shares enough of the task's telling words; they speak for it as
+much as full-text search found it relevant. *Meaning*: its cosine to the task is above what texts that have nothing to
+do with each other reach in this model. Without a word in common it takes a clear one, with words that speak fully for
+it the mean of unrelated texts is enough, and in between a straight line leads. The line rises with the best one found,
+as soon as that is well above a clear one: where there is an answer, what is half about the task is none. A model's
+cosine between texts of which it does not know the language says little; there it takes a shared word besides.
 
 Source: the numbers were tuned on the first half of `tests/benchmarks/month.jsonl` and the smallest of the pools that
 ReMe's authors published, see `tests/benchmarks/retrieval.py`. A threshold in spreads above the mean of unrelated pairs
@@ -26,13 +28,11 @@ from reme_mcp.text.words import Told, told, unquoted, words_needed
 
 # In spreads of the cosines of unrelated texts: above their mean, and below the best one found.
 CLEAR = 3.3
-NEAR = 1.2
-BEHIND = 1.25
-# The same in cosines, for a model of which only `[recall] min_similarity` is known.
-UNKNOWN_NEAR = 0.1
-UNKNOWN_BEHIND = 0.06
-# Of the best that full-text search found.
-MIN_TEXT_RELEVANCE = 0.4
+BEHIND = 1.5
+# The spread of a model of which only `[recall] min_similarity` is known.
+UNKNOWN_SPREAD = 0.05
+# Of the best that full-text search found, where words decide alone.
+MIN_TEXT_RELEVANCE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Thresholds:
 
     Attributes:
         clear: From here on it needs no word.
-        near: From here on enough words in common are believed.
-        behind: How far it may be behind the best, where the words don't speak for it.
+        unrelated: From here on words that speak fully for an experience are believed.
+        behind: How far below the best one found it may be without words, where the best is above `clear`.
     """
 
     clear: float
-    near: float
+    unrelated: float
     behind: float
 
     @classmethod
@@ -57,10 +57,23 @@ class Thresholds:
             unrelated: The cosines of texts that have nothing to do with each other.
             min_similarity: `clear` as somebody has set it; 0 where nobody has.
         """
+        if unrelated is None and not min_similarity:
+            return None
         if unrelated is None:
-            return cls(min_similarity, min_similarity - UNKNOWN_NEAR, UNKNOWN_BEHIND) if min_similarity else None
-        clear = min_similarity or unrelated.mean + CLEAR * unrelated.spread
-        return cls(clear, clear - (CLEAR - NEAR) * unrelated.spread, BEHIND * unrelated.spread)
+            unrelated = Unrelated(min_similarity - CLEAR * UNKNOWN_SPREAD, UNKNOWN_SPREAD)
+        spread = unrelated.spread
+        clear = min_similarity or unrelated.mean + CLEAR * spread
+        return cls(clear, clear - CLEAR * spread, BEHIND * spread)
+
+    def needed(self, words: float, best: float) -> float:
+        """Return the least cosine that an experience needs.
+
+        Args:
+            words: How much its words speak for it, 0 to 1.
+            best: The highest cosine found.
+        """
+        rise = max(0.0, best - self.behind - self.clear)
+        return self.clear - words * (self.clear - self.unrelated) + rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,7 @@ def verdicts(
     for item in ranked:
         words = _Words.shared_with(asked, item)
         if vector is None or thresholds is None:
-            found.append(Verdict(words.are_enough, words.why))
+            found.append(words.decide_alone())
         else:
             similarity = vector.values.get(item.experience.id, lowest)
             is_read = reads(asked.language) and reads(words.language)
@@ -108,35 +121,39 @@ def verdicts(
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """What the words say for an experience, and whether that is enough; in a part of a sentence, too."""
+    """What the words say for an experience; in a part of a sentence, too.
+
+    Attributes:
+        weight: 0 to 1, how much they speak for it; 0 where too few are shared.
+    """
 
     shared: int
     asked: int
     language: str
-    are_enough: bool
+    weight: float
     why: str
 
     @classmethod
     def shared_with(cls, asked: Told, item: Ranked) -> _Words:
         text = told(search_text(item.experience))
         shared, needed = asked.shared_with(text), words_needed(len(asked.words))
-        has_words = 0 < needed <= shared
-        is_found = item.text_relevance >= MIN_TEXT_RELEVANCE
+        weight = item.text_relevance if 0 < needed <= shared else 0.0
         why = f"{shared} of the task's {len(asked.words)} telling words ({needed} needed)"
-        if has_words:
-            why += f", text relevance {item.text_relevance:.2f} ({MIN_TEXT_RELEVANCE:.2f} needed)"
-        return cls(shared, len(asked.words), text.language, has_words and is_found, why)
+        if weight:
+            why += f", text relevance {weight:.2f}"
+        return cls(shared, len(asked.words), text.language, weight, why)
+
+    def decide_alone(self) -> Verdict:
+        why = f"{self.why} ({MIN_TEXT_RELEVANCE:.2f} needed)" if self.weight else self.why
+        return Verdict(self.weight >= MIN_TEXT_RELEVANCE, why)
 
 
 def _by_similarity(similarity: float, best: float, words: _Words, thresholds: Thresholds, *, is_read: bool) -> Verdict:
+    needed = thresholds.needed(words.weight, best)
     cosine = f"cosine {similarity:.2f}"
-    if words.are_enough and similarity >= thresholds.near:
-        return Verdict(passes=True, why=f"{cosine} ({thresholds.near:.2f} needed with words), {words.why}")
-    if similarity < thresholds.clear:
-        return Verdict(passes=False, why=f"{cosine} ({thresholds.clear:.2f} needed), {words.why}")
-    if similarity < best - thresholds.behind:
-        behind = f"more than {thresholds.behind:.2f} behind the best, {best:.2f}"
-        return Verdict(passes=False, why=f"{cosine} is {behind}, {words.why}")
-    if not is_read and not 0 < words_needed(words.asked, least=1) <= words.shared:
+    if similarity >= needed and not is_read and not 0 < words_needed(words.asked, least=1) <= words.shared:
         return Verdict(passes=False, why=f"{cosine} says little in a language that the model was not made for")
-    return Verdict(passes=True, why=f"{cosine} ({thresholds.clear:.2f} needed)")
+    why = f"{cosine} ({needed:.2f} needed), {words.why}"
+    if best > thresholds.clear + thresholds.behind:
+        why += f", the best has {best:.2f}"
+    return Verdict(similarity >= needed, why)

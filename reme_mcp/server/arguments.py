@@ -94,7 +94,10 @@ class Arguments(BaseModel):
         field = cls.model_fields.get(name)
         if field is None or field.is_required():
             return False
-        return is_left_out(value) or (value in ([], "[]") and name not in cls.empty_says)
+        items = _parsed(value)
+        if isinstance(items, list):
+            return all(map(is_left_out, items)) if items else name not in cls.empty_says
+        return is_left_out(value)
 
     @classmethod
     def _is_added(cls, name: str, value: object) -> bool:

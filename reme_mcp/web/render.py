@@ -31,6 +31,12 @@ def render(template: str, **values: object) -> str:
     return environment().get_template(template).render(**values)
 
 
+def compile_templates() -> None:
+    """Do before anybody waits what costs the first page the most."""
+    for name in environment().list_templates():
+        environment().get_template(name)
+
+
 @functools.cache
 def environment() -> Environment:
     """Return the one environment of all templates."""

@@ -10,7 +10,7 @@ import pytest
 from reme_mcp.config.settings import RecallSettings, Settings
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import Unrelated
-from reme_mcp.recall.floor import BEHIND, CLEAR, MIN_TEXT_RELEVANCE, NEAR, Thresholds, Verdict, verdicts
+from reme_mcp.recall.floor import BEHIND, CLEAR, MIN_TEXT_RELEVANCE, Thresholds, Verdict, verdicts
 from reme_mcp.recall.ranking import Hits, rank
 from reme_mcp.schema import Experience
 from tests.fakes import LEARNED, draft, experience
@@ -18,7 +18,7 @@ from tests.fakes import LEARNED, draft, experience
 BLANK = {"when_to_use": "", "generalized_task": "", "keywords": (), "task": ""}
 ZEBRAS = experience("e-a", content="Feed the zebras hay at dawn", **BLANK)
 MODEL = Unrelated(mean=0.2, spread=0.1)
-LIMITS = Thresholds(clear=0.6, near=0.4, behind=0.1)
+LIMITS = Thresholds(clear=0.6, unrelated=0.4, behind=0.1)
 
 
 def everything(_: str) -> bool:
@@ -123,18 +123,38 @@ def test_with_vectors_meaning_decides_and_words_help_a_little(query: str, cosine
     assert passing(query, ZEBRAS, cosines={"e-a": cosine}) == (["e-a"] if is_about_it else [])
 
 
-@pytest.mark.parametrize(("cosine", "content", "passes"), [
-    (0.71, "Boil the eggs", True), (0.69, "Boil the eggs", False), (0.69, "Zebras feed on grass", True),
+@pytest.mark.parametrize(("found", "cosine", "is_about_it"), [
+    (1.0, 0.41, True), (0.5, 0.51, True), (0.5, 0.49, False), (0.1, 0.57, False), (0.1, 0.59, True),
 ])  # fmt: skip
-def test_what_is_far_behind_the_best_needs_words(cosine: float, content: str, passes: bool) -> None:
+def test_the_less_full_text_search_found_it_the_more_similar_it_has_to_be(
+    found: float, cosine: float, is_about_it: bool
+) -> None:
+    other = experience("e-b", content="Feed the zebras grass", **BLANK)
+    given = passing("feed zebras", other, words={"e-a": 10.0, "e-b": 10.0 * found}, cosines={"e-b": cosine})
+    assert given == (["e-b"] if is_about_it else [])
+
+
+@pytest.mark.parametrize(("cosine", "content", "passes"), [
+    (0.71, "Boil the eggs", True), (0.69, "Boil the eggs", False), (0.51, "Feed the zebras grass", True),
+    (0.49, "Feed the zebras grass", False),
+])  # fmt: skip
+def test_where_there_is_an_answer_all_others_have_to_be_the_more_similar(
+    cosine: float, content: str, passes: bool
+) -> None:
     other = experience("e-b", content=content, **BLANK)
+    # Without words 0.6 would be enough, with them 0.4.
     found = passing("feed zebras", ZEBRAS, other, cosines={"e-a": 0.8, "e-b": cosine})
     assert found == ["e-a", *(["e-b"] if passes else [])]
 
 
+def test_too_few_words_in_common_are_worth_nothing() -> None:
+    assert passing("zebra riding", ZEBRAS, cosines={"e-a": 0.59}) == []
+    assert passing("feed zebras", ZEBRAS, cosines={"e-a": 0.59}) == ["e-a"]
+
+
 def test_what_the_vector_search_did_not_return_is_no_more_similar_than_its_last_hit() -> None:
-    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.9, "e-c": 0.45}) == ["e-a"]
-    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.9, "e-c": 0.1}) == []
+    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.7, "e-c": 0.45}) == ["e-a"]
+    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.7, "e-c": 0.1}) == []
 
 
 GERMAN = experience("e-a", content="Die Zebras sind am Morgen mit dem Heu zu füttern", **BLANK)
@@ -162,18 +182,19 @@ def test_the_thresholds_follow_from_the_cosines_of_unrelated_texts() -> None:
     limits = Thresholds.of(MODEL)
     assert limits is not None
     assert limits.clear == pytest.approx(0.2 + CLEAR * 0.1)
-    assert limits.near == pytest.approx(0.2 + NEAR * 0.1)
+    assert limits.unrelated == pytest.approx(0.2)
     assert limits.behind == pytest.approx(BEHIND * 0.1)
+    assert limits.needed(0.5, limits.clear) == pytest.approx((limits.clear + limits.unrelated) / 2)
 
 
-def test_a_threshold_that_somebody_has_set_moves_the_nearer_one_along() -> None:
+def test_a_threshold_that_somebody_has_set_moves_the_lower_one_along() -> None:
     limits = Thresholds.of(MODEL, min_similarity=0.9)
     assert limits is not None
-    assert limits.clear == 0.9
-    assert limits.near == pytest.approx(0.9 - (CLEAR - NEAR) * 0.1)
+    assert limits.needed(0, 0.9) == 0.9
+    assert limits.needed(1, 0.9) == pytest.approx(0.9 - CLEAR * 0.1)
     alone = Thresholds.of(None, min_similarity=0.9)
     assert alone is not None
-    assert alone.near < alone.clear == 0.9
+    assert alone.needed(1, 0.9) < alone.needed(0, 0.9) == 0.9
 
 
 def test_where_nothing_is_known_of_a_model_every_similarity_is_enough() -> None:
@@ -188,8 +209,8 @@ def test_each_verdict_says_what_it_compared() -> None:
     assert "1 of the task's 2 telling words (2 needed)" in judged("zebra riding", ZEBRAS)["e-a"].why
     assert "cosine 0.59 (0.60 needed)" in judged("giraffes", ZEBRAS, cosines={"e-a": 0.59})["e-a"].why
     assert "cosine 0.62 (0.60 needed)" in judged("giraffes", ZEBRAS, cosines={"e-a": 0.62})["e-a"].why
-    both = judged("giraffes", ZEBRAS, experience("e-b", **BLANK), cosines={"e-a": 0.62, "e-b": 0.8})
-    assert "behind the best, 0.80" in both["e-a"].why
+    both = judged("feed zebras", ZEBRAS, cosines={"e-a": 0.45})["e-a"].why
+    assert both == "cosine 0.45 (0.40 needed), 2 of the task's 2 telling words (2 needed), text relevance 1.00"
 
 
 # --- in a recall ---

@@ -204,7 +204,23 @@ async def test_arguments_that_a_client_adds_are_passed_over_and_named(client: Cl
     )
 
 
-LEFT_OUT: list[Any] = [None, "", "  ", "null", "None", "NULL", "undefined", [], "[]"]
+# Each is what some client was reported to send for what a model left out.
+LEFT_OUT: list[Any] = [
+    None,
+    "",
+    "  ",
+    "null",
+    "None",
+    "NULL",
+    "undefined",
+    "nil",
+    "<nil>",
+    [],
+    "[]",
+    ["null"],
+    [None, ""],
+    '["null"]',
+]
 
 
 @pytest.mark.parametrize("value", LEFT_OUT, ids=repr)
@@ -227,13 +243,13 @@ async def test_an_optional_argument_that_says_nothing_is_left_out(client: Client
 
 async def test_no_experiences_says_that_there_is_nothing_to_learn_and_left_out_ones_do_not(client: Client) -> None:
     statuses = {}
-    values: dict[str, Any] = {"one": [], "two": "[]", "three": None, "four": "", "five": "null"}
+    values: dict[str, Any] = {"one": [], "two": "[]", "three": None, "four": "", "five": "null", "six": ["null"]}
     for task, value in values.items():
         arguments = {"task": task, "outcome": "success", "experiences": value}
         answer = await client.call_tool("record_trajectory", arguments)
         statuses[task] = (answer.structured_content or {})["status"]
     assert statuses == {"one": "nothing_to_learn", "two": "nothing_to_learn"} | dict.fromkeys(
-        ("three", "four", "five"), "awaiting_experiences"
+        ("three", "four", "five", "six"), "awaiting_experiences"
     )
 
 

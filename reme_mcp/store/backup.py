@@ -101,7 +101,7 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         dry_run: Only look.
 
     Raises:
-        InvalidInput: There is no such backup, it is damaged, or the home is in use and `force` is off.
+        InvalidInput: There is no such backup, it is damaged, or the home holds something and `force` is off.
         StoreError: It is of a newer version, or there is no room for it; the home is as it was.
     """
     source = archive.find_backup(home, what)
@@ -110,7 +110,8 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         contents = archive.Contents(durability.schema_of(source), await count_rows(source), 0)
     else:
         contents = archive.inspect(source, schema=SCHEMA_VERSION)
-    held = await _held(home, source, force=force)
+    # To look at it is no harm to what is there.
+    held = await _held(home, source, force=force or dry_run)
     if dry_run:
         return Restored(source, contents.schema, contents.tables, held, None)
     folder.make(home)
@@ -175,12 +176,7 @@ async def _held(home: Path, source: Path, *, force: bool) -> Mapping[str, int] |
     except StoreError:
         held = None
     if not force and (mark is None or held is None or any(held.values()) or folder.missing_tables(home, mark)):
-        if held:
-            raise InvalidInput(
-                f"{home} is in use ({sum(held.values()):,} rows); "
-                "--force replaces what it holds, and keeps a backup of that"
-            )
-        raise InvalidInput(
-            f"{home} is in use (tables that can't be read); --force replaces what it holds, and keeps a backup of that"
-        )
+        lessons = held.get("experiences", 0) if held else 0
+        what = f"a pool with {lessons:,} lesson{'' if lessons == 1 else 's'}" if held else "tables that can't be read"
+        raise InvalidInput(f"{home} holds {what}; --force replaces that, and keeps a backup of it")
     return held

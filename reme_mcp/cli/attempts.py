@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, show_table, to_json, with_memory
+from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, to_json, with_memory
+from reme_mcp.cli.screen import say, show_below
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
 
@@ -41,11 +42,10 @@ def attempts(settings: Settings, as_json: bool) -> None:
         (one.id, one.outcome, f"{one.created_at:%Y-%m-%d %H:%M}", one.source, waits_for, short(one.task))
         for one, waits_for in found
     ]
-    show_table(("id", "outcome", "recorded", "by", "waits for", "task"), rows)
-    if not found:
-        click.echo("Nothing waits: every attempt has been learned from.", err=True)
-    elif any(waits_for == "lessons" for _, waits_for in found):
-        click.echo(
+    shown = [(*row[:4], f"waits for {row[4]}", row[5]) for row in rows]
+    show_below(shown, piped=rows, empty="Nothing waits: every attempt has been learned from.")
+    if any(waits_for == "lessons" for _, waits_for in found):
+        say(
             "Lessons are written by the next sessions that have the plugin, an attempt each, or by you: "
             "reme-mcp distill --by-hand.",
             err=True,
@@ -60,10 +60,10 @@ def by_hand(settings: Settings) -> None:
 
     found = with_memory(settings, waiting)
     if not found:
-        click.echo("Nothing waits for lessons.")
+        say("Nothing waits for lessons.")
     for number, attempt in enumerate(found, start=1):
-        click.echo(f"\n{number} of {len(found)}: {attempt.id}, {attempt.outcome}, {attempt.created_at:%Y-%m-%d}")
-        click.echo(f"task: {attempt.task}\n\n{steps_of(attempt, SHOWN_TOKENS)}\n")
+        say(f"\n{number} of {len(found)}: {attempt.id}, {attempt.outcome}, {attempt.created_at:%Y-%m-%d}")
+        say(f"task: {attempt.task}\n\n{steps_of(attempt, SHOWN_TOKENS)}\n")
         lessons = _asked(attempt)
         if lessons is not None:
             _store(settings, attempt, lessons)
@@ -114,4 +114,4 @@ def _store(settings: Settings, attempt: Trajectory, lessons: list[dict[str, obje
         merged = "".join(f" Already known as {one.id}." for one in result.merged)
         return f"Learned: {', '.join(result.added) or 'nothing new'}.{merged}{refused}"
 
-    click.echo(with_memory(settings, run))
+    say(with_memory(settings, run))

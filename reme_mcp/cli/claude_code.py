@@ -79,9 +79,9 @@ def hook(choice: Choice, now: bool) -> None:
             raise InvalidInput("what came on stdin is no JSON object; Claude Code runs this, see `reme-mcp plugin`")
         event = told.get("hook_event_name")
         if event == "UserPromptSubmit" and settings.capture.at_prompt:
-            _within_budget(settings, told, _for_prompt)
+            _within_budget(settings, told, for_prompt)
         elif event == "PreToolUse" and settings.capture.at_prompt:
-            _within_budget(settings, told, _for_subagent)
+            _within_budget(settings, told, for_subagent)
         elif event == "SessionEnd" and settings.capture.at_end:
             if now:
                 _at_end(settings, told)
@@ -129,7 +129,7 @@ def _within_budget(
         click.echo(text)
 
 
-async def _for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, object]:
+async def for_prompt(memory: Memory, told: dict[str, object]) -> dict[str, object]:
     """Return notes for a prompt, and what the session may learn from, as far as there is room for it."""
     from reme_mcp.memory.capture import context_for_prompt, is_task, offer
 
@@ -151,7 +151,7 @@ def _fits(*texts: str) -> bool:
     return len(json.dumps(texts, ensure_ascii=False)) <= MAX_OUTPUT_CHARS - FRAME_CHARS
 
 
-async def _for_subagent(memory: Memory, told: dict[str, object]) -> dict[str, object]:
+async def for_subagent(memory: Memory, told: dict[str, object]) -> dict[str, object]:
     """Return the input of the task tool with notes behind the prompt: a subagent sees nothing else of us."""
     from reme_mcp.memory.capture import context_for_prompt
 

@@ -10,7 +10,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from reme_mcp.cli.options import Choice, left_behind
-from reme_mcp.cli.output import PROGRAM, as_json_option, examples, show_table, to_json
+from reme_mcp.cli.output import PROGRAM, as_json_option, examples, to_json
+from reme_mcp.cli.screen import say, show_below
 from reme_mcp.clients import installer
 from reme_mcp.clients.catalog import CLIENTS, Client, client_of, this_machine
 from reme_mcp.clients.entry import Entry, alone, shape, typed
@@ -107,9 +108,9 @@ def install(
     if as_json:
         return
     if change.is_one and not dry_run:
-        click.echo(client.project_then if project is not None and client.project_then else client.then, err=True)
+        say(client.project_then if project is not None and client.project_then else client.then, err=True)
         if project is not None:
-            click.echo("Its path is this machine's: others who share the project need their own.", err=True)
+            say("Its path is this machine's: others who share the project need their own.", err=True)
     _warn(entry, choice)
 
 
@@ -171,7 +172,8 @@ def _show_clients(project: Path | None, *, as_json: bool) -> None:
         columns = ("client", "entry", "file", "says")
         click.echo(to_json([dict(zip(columns, row, strict=True)) for row in rows]))
         return
-    show_table(("client", "entry", "file", "command"), rows)
+    shown = [(client, entry or "no entry", f"{file}\n{says}".strip()) for client, entry, file, says in rows]
+    show_below(shown, piped=rows)
 
 
 def _print_entry(client: Client, name: str, entry: Entry, *, as_json: bool) -> None:
@@ -180,7 +182,7 @@ def _print_entry(client: Client, name: str, entry: Entry, *, as_json: bool) -> N
         return
     click.echo(alone(client, name, entry), nl=False)
     if client is ANY_OTHER:
-        click.echo(client.then, err=True)
+        say(client.then, err=True)
         return
     # On stderr, so that the entry alone goes into a pipe.
     lines = [f"\n{client.title} ({client.source})", f"  for all of your work  {client.file(this_machine(), None)}"]
@@ -192,7 +194,7 @@ def _print_entry(client: Client, name: str, entry: Entry, *, as_json: bool) -> N
     lines.append(
         f"  done for you          {PROGRAM} install {client.name}; undone by {PROGRAM} uninstall {client.name}"
     )
-    click.echo("\n".join(lines), err=True)
+    say("\n".join(lines), err=True)
 
 
 def _show_change(change: Change, client: Client, name: str, *, dry_run: bool, as_json: bool) -> None:
@@ -212,23 +214,23 @@ def _show_change(change: Change, client: Client, name: str, *, dry_run: bool, as
         )
     elif dry_run:
         click.echo(change.diff(), nl=False)
-        click.echo("Nothing was changed." if change.is_one else f"{change.file} would stay as it is.", err=True)
+        say("Nothing was changed." if change.is_one else f"{change.file} would stay as it is.", err=True)
     elif not change.is_one:
-        click.echo(f"{change.file} is as it should be; nothing was changed.")
+        say(f"{change.file} is as it should be; nothing was changed.")
     else:
         verb = "removed" if change.after is None else "changed" if change.before is not None else "written"
         kept = "" if change.backup is None else f"; what it held before is in {change.backup.name}"
-        click.echo(f"{change.file} is {verb}{kept}.")
+        say(f"{change.file} is {verb}{kept}.")
 
 
 def _warn(entry: Entry, choice: Choice) -> None:
     if installer.is_passing(entry.command):
-        click.echo(
+        say(
             f"{entry.command} is a copy that is thrown away again; install {PROGRAM} for good, then run this again.",
             err=True,
         )
     if names := left_behind(os.environ):
-        click.echo(
+        say(
             f"{', '.join(names)} is set in this shell only, and the client may not have it; "
             f"what should hold there belongs in {choice.file(os.environ)}.",
             err=True,

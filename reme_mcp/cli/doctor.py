@@ -21,8 +21,9 @@ from reme_mcp import __version__
 from reme_mcp.aio import in_daemon_thread
 from reme_mcp.cli import last_error
 from reme_mcp.cli.options import Choice
-from reme_mcp.cli.output import as_json_option, examples, show_table, to_json
+from reme_mcp.cli.output import as_json_option, examples, to_json
 from reme_mcp.cli.permissions import exposed
+from reme_mcp.cli.screen import show_beside
 from reme_mcp.clients import entry, installer
 from reme_mcp.clients.catalog import Machine, this_machine
 from reme_mcp.config.settings import EmbedderSettings, LLMSettings
@@ -66,7 +67,8 @@ def doctor(choice: Choice, ask_model: bool, as_json: bool) -> None:
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in findings]))
     else:
-        show_table(("", "what", "found", "do"), [(one.state, one.what, one.says, one.do) for one in findings])
+        shown = [(one.state, one.what, f"{one.says}\n{f'→ {one.do}' if one.do else ''}".strip()) for one in findings]
+        show_beside(shown, piped=[(one.state, one.what, one.says, one.do) for one in findings])
     if any(one.state == "broken" for one in findings):
         sys.exit(1)
 
@@ -271,7 +273,7 @@ def _backups(home: Path) -> str:
 
 def _way_back(home: Path) -> str:
     newest = max((home / folder.BACKUPS).glob("*.zip"), key=lambda file: file.stat().st_mtime, default=None)
-    return "" if newest is None else f"reme-mcp restore-backup --force {newest.name}"
+    return f"reme-mcp restore-backup --force {'FILE' if newest is None else newest.name}"
 
 
 # --- the models ---

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reme_mcp.cli.output import PROGRAM, as_json_option, examples, to_json, with_memory
+from reme_mcp.cli.screen import say
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
 
@@ -46,16 +47,16 @@ def edit(settings: Settings, experience_id: str, other_id: str | None, as_json: 
     else:
         stored = _in_editor(settings, found, to_text(found))
         if stored is None:
-            click.echo("Nothing was changed.", err=True)
+            say("Nothing was changed.", err=True)
             return
         done = stored
     after, older = done
     if as_json:
         click.echo(to_json({"experience": dataclasses.asdict(after), "older": older.id}))
         return
-    click.echo(f"{after.id} is changed. To undo it: {PROGRAM} edit {after.id} --as {older.id}")
+    say(f"{after.id} is changed. To undo it: {PROGRAM} edit {after.id} --as {older.id}")
     if after.status == "quarantined":
-        click.echo(f"Held back until you have read it again: {PROGRAM} review show {after.id}", err=True)
+        say(f"Held back until you have read it again: {PROGRAM} review show {after.id}", err=True)
 
 
 def _in_editor(settings: Settings, before: Experience, text: str) -> tuple[Experience, Experience] | None:
@@ -72,7 +73,7 @@ def _in_editor(settings: Settings, before: Experience, text: str) -> tuple[Exper
 
             return with_memory(settings, store)
         except (InvalidInput, click.ClickException) as exc:
-            click.echo(f"It can't be taken: {exc}", err=True)
+            say(f"It can't be taken: {exc}", err=True)
             if not click.confirm("Go on editing", default=True, err=True):
                 return None
             text = edited

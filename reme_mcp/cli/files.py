@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reme_mcp.cli.output import as_json_option, examples, show_table, to_json, with_memory, write_files
+from reme_mcp.cli.kinds import wrong_kind
+from reme_mcp.cli.output import as_json_option, examples, to_json, with_memory, write_files
+from reme_mcp.cli.screen import say, show_below, show_beside, show_errors
 from reme_mcp.config.settings import Settings
 from reme_mcp.schema import KINDS, STATUSES
 
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
     from reme_mcp.schema import Experience, Kind, Status
 
+# What the tables of a pool hold, in words.
+HOLDS = {
+    "experiences": "lessons",
+    "trajectories": "attempts",
+    "receipts": "recalls",
+    "trash": "deleted lessons",
+    "costs": "questions to the model",
+    "counters": "counted lessons",
+    "log": "entries of the log",
+}
+# Fewer records are read before a bar is seen.
+BAR_FROM = 200
 COUNTS = ("read", "added", "quarantined", "merged", "known")
 
 
@@ -83,8 +97,11 @@ def import_files(
                 except OSError as exc:
                     unread.append(f"{file}: can't be read: {exc.strerror}")
                     continue
-                tell = partial(_show, progress, progress.add_task(name, total=None))
+                tell = partial(_show, progress, progress.add_task(name, total=None, visible=False))
                 if isinstance(data, bytes):
+                    if kind_of_file := wrong_kind(data, right="lessons"):
+                        unread.append(f"{file}: {kind_of_file.replace('FILE', str(file))}")
+                        continue
                     done.append(await memory.pool.import_file(name, data, kind=kind, dry_run=dry_run, tell=tell))
                 else:
                     done.append(await memory.pool.import_pages(name, data, dry_run=dry_run, tell=tell))
@@ -98,16 +115,27 @@ def import_files(
             (one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected)), str(one.edited))
             for one in imported
         ]
-        show_table(("file", *COUNTS, "rejected", "edited"), rows)
-        for one in imported:
-            for bad in one.rejected:
-                click.echo(f"{one.file} {bad.where}: {bad.reason}", err=True)
+        show_below([(one.file, _counted(one)) for one in imported], piped=rows)
+        show_errors([(f"{one.file} {bad.where}", bad.reason) for one in imported for bad in one.rejected])
     if dry_run:
-        click.echo("Nothing was changed.", err=True)
+        say("Nothing was changed.", err=True)
     for line in unread:
-        click.echo(line, err=True)
+        say(line, err=True)
     if unread or any(one.rejected or (check and one.quarantined) for one in imported):
         sys.exit(1)
+
+
+def _counted(done: Imported) -> str:
+    """Return what became of the records of a file, in words."""
+    counts = {
+        "added": done.added - done.quarantined,
+        "edited": done.edited,
+        "held back for review": done.quarantined,
+        "merged with what says the same": done.merged,
+        "known already": done.known,
+        "refused": len(done.rejected),
+    }
+    return ", ".join([f"{done.read:,} read", *(f"{count:,} {what}" for what, count in counts.items() if count > 0)])
 
 
 def _pages(path: Path) -> list[Page]:
@@ -159,6 +187,7 @@ def export(
         raise click.UsageError("--markdown or --skills, not both")
     if target.is_dir() and not (markdown or skills):
         raise click.UsageError(f"{target} is a folder: name a file in it, or say --markdown or --skills")
+    _ask_for_folder(target if markdown or skills else target.parent)
     if (markdown or skills) and not statuses:
         statuses = ("active",)
     found = with_memory(settings, lambda memory: memory.pool.all_of(statuses=statuses or None))
@@ -183,7 +212,13 @@ def export(
         click.echo(to_json({"target": str(target), "written": written}))
     else:
         what = "lesson" if markdown else "skill" if skills else "experience"
-        click.echo(f"{written} {what}{'' if written == 1 else 's'} in {target}.", err=True)
+        say(f"{written} {what}{'' if written == 1 else 's'} in {target}.", err=True)
+
+
+def _ask_for_folder(folder: Path) -> None:
+    """Ask whether a folder that is not there is meant, where somebody can answer; a script means what it says."""
+    if not folder.exists() and sys.stdin.isatty():
+        click.confirm(f"The folder {folder} is not there. Make it?", abort=True, default=True, err=True)
 
 
 def _write_pages(folder: Path, found: Sequence[Experience], *, force: bool) -> int:
@@ -195,7 +230,7 @@ def _write_pages(folder: Path, found: Sequence[Experience], *, force: bool) -> i
     changed = [page for page in pages if not _holds(folder / page.name, page.text)]
     write_files([(folder / page.name, page.text) for page in changed], force=force)
     for name in sorted(set(there.values()) - {page.name for page in pages}):
-        click.echo(f"{folder / name} is of a lesson that was not written now; it stays.", err=True)
+        say(f"{folder / name} is of a lesson that was not written now; it stays.", err=True)
     return len(pages)
 
 
@@ -204,7 +239,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _show(progress: Progress, bar: TaskID, more: int, of: int) -> None:
-    progress.update(bar, advance=more, total=of)
+    progress.update(bar, advance=more, total=of, visible=of > BAR_FROM)
 
 
 @click.command(
@@ -229,8 +264,7 @@ def make_backup(settings: Settings, target: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(dataclasses.asdict(made)))
         return
-    rows = [("file", str(made.file)), ("bytes", f"{made.size}"), *_counts(made.tables)]
-    show_table(("what", "value"), rows)
+    show_beside([("file", str(made.file)), ("bytes", f"{made.size:,}"), *_counts(made.tables)])
 
 
 @click.command(
@@ -261,12 +295,12 @@ def restore_backup(settings: Settings, what: str, force: bool, dry_run: bool, as
         *_counts(done.tables),
         *((f"replaced: {name}", count) for name, count in replaced),
     ]
-    show_table(("what", "value"), rows)
+    show_beside(rows)
     if done.undo is not None:
-        click.echo(f"To undo it: reme-mcp restore-backup --force {done.undo.name}", err=True)
+        say(f"To undo it: reme-mcp restore-backup --force {done.undo.name}", err=True)
     elif dry_run:
-        click.echo("Nothing was changed.", err=True)
+        say("Nothing was changed.", err=True)
 
 
 def _counts(tables: Mapping[str, int]) -> list[tuple[str, str]]:
-    return [(name, str(count)) for name, count in tables.items()]
+    return [(HOLDS.get(name, name), f"{count:,}") for name, count in tables.items()]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from reme_mcp.auth.tokens import Tokens, duration, tokens_of
-from reme_mcp.cli.output import as_json_option, examples, show_table, to_json, with_memory
+from reme_mcp.cli.output import as_json_option, examples, short, to_json, with_memory
+from reme_mcp.cli.screen import show_below
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
 from reme_mcp.schema import Entry, now
 from reme_mcp.store.log import BY_HAND, newest
 
-COLUMNS = ("when", "who", "did", "on", "why")
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
 
 
 @click.command(
@@ -42,7 +45,13 @@ def log(settings: Settings, since: str | None, about: str, limit: int, as_json: 
         after = None if since is None else now() - duration(since)
     except (ReMeError, OverflowError) as exc:
         raise click.ClickException(str(exc)) from exc
-    found = with_memory(settings, lambda memory: memory.pool.log(since=after, about=about, limit=limit))
+
+    async def run(memory: Memory) -> tuple[list[Entry], dict[str, str]]:
+        found = await memory.pool.log(since=after, about=about, limit=limit)
+        attempts = await memory.pool.trajectories([one.about for one in found if one.did == "recorded"])
+        return found, {one.id: one.task for one in attempts}
+
+    found, tasks = with_memory(settings, run)
     try:
         of_tokens = [
             one
@@ -56,7 +65,13 @@ def log(settings: Settings, since: str | None, about: str, limit: int, as_json: 
         click.echo(to_json([dataclasses.asdict(one) for one in entries]))
         return
     rows = [(f"{one.created_at:%Y-%m-%d %H:%M:%S}", one.source, one.did, one.about, one.reason) for one in entries]
-    show_table(COLUMNS, rows)
+    # A person knows an attempt by its task, which the log itself does not hold.
+    shown = [(*row[:4], f"{row[4]}: {short(tasks[row[3]])}" if row[3] in tasks else row[4]) for row in rows]
+    show_below(
+        shown,
+        piped=rows,
+        empty="Nothing was changed here yet." if after is None else f"Nothing was changed in {since}.",
+    )
 
 
 def _of_tokens(tokens: Tokens) -> Iterator[Entry]:

@@ -9,6 +9,7 @@ Does not know: what a command does; each stands in the file that `COMMANDS` name
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
 import os
 import sys
@@ -22,45 +23,57 @@ from click.shell_completion import get_completion_class
 from reme_mcp import __version__
 from reme_mcp.cli.options import Choice, settings_of
 from reme_mcp.cli.output import PROGRAM, examples, make_writable
+from reme_mcp.cli.screen import fitted
 
-# Which file each command is in, and its function there; `--help` lists them in this order.
-COMMANDS = {
-    "serve": ("serve", "serve"),
-    "ui": ("ui", "ui"),
-    "demo": ("demo", "demo"),
-    "recall": ("tools", "recall"),
-    "record": ("tools", "record"),
-    "rate": ("tools", "rate"),
-    "list": ("pool", "list_pool"),
-    "show": ("pool", "show"),
-    "stats": ("pool", "stats"),
-    "prune": ("pool", "prune"),
-    "archive": ("pool", "archive"),
-    "restore": ("pool", "restore"),
-    "edit": ("edit", "edit"),
-    "pin": ("pool", "pin"),
-    "unpin": ("pool", "unpin"),
-    "delete": ("pool", "delete"),
-    "review": ("review", "review"),
-    "log": ("log", "log"),
-    "attempts": ("attempts", "attempts"),
-    "queue": ("queue", "queue"),
-    "distill": ("queue", "distill_queue"),
-    "import": ("files", "import_files"),
-    "export": ("files", "export"),
-    "token": ("serve", "token"),
-    "deploy": ("serve", "deploy"),
-    "backup": ("files", "make_backup"),
-    "restore-backup": ("files", "restore_backup"),
-    "install": ("clients", "install"),
-    "uninstall": ("clients", "uninstall"),
-    "plugin": ("claude_code", "plugin"),
-    "hook": ("claude_code", "hook"),
-    "doctor": ("doctor", "doctor"),
-    "bundle": ("publish", "bundle"),
-    "server-json": ("publish", "server_json"),
-    "completion": ("main", "completion"),
+# Which file each command is in, and its function there; `--help` lists them in these groups and this order.
+GROUPS = {
+    "Use it": {
+        "demo": ("demo", "demo"),
+        "recall": ("tools", "recall"),
+        "record": ("tools", "record"),
+        "rate": ("tools", "rate"),
+        "ui": ("ui", "ui"),
+    },
+    "Look after it": {
+        "list": ("pool", "list_pool"),
+        "show": ("pool", "show"),
+        "edit": ("edit", "edit"),
+        "review": ("review", "review"),
+        "archive": ("pool", "archive"),
+        "restore": ("pool", "restore"),
+        "pin": ("pool", "pin"),
+        "unpin": ("pool", "unpin"),
+        "delete": ("pool", "delete"),
+        "prune": ("pool", "prune"),
+        "stats": ("pool", "stats"),
+        "log": ("log", "log"),
+        "backup": ("files", "make_backup"),
+        "restore-backup": ("files", "restore_backup"),
+    },
+    "Share it": {
+        "export": ("files", "export"),
+        "import": ("files", "import_files"),
+        "serve": ("serve", "serve"),
+        "token": ("serve", "token"),
+        "deploy": ("serve", "deploy"),
+        "bundle": ("publish", "bundle"),
+        "server-json": ("publish", "server_json"),
+    },
+    "Connect it": {
+        "install": ("clients", "install"),
+        "uninstall": ("clients", "uninstall"),
+        "plugin": ("claude_code", "plugin"),
+        "hook": ("claude_code", "hook"),
+        "doctor": ("doctor", "doctor"),
+        "completion": ("main", "completion"),
+    },
+    "Let it learn, by a model or by hand": {
+        "attempts": ("attempts", "attempts"),
+        "queue": ("queue", "queue"),
+        "distill": ("queue", "distill_queue"),
+    },
 }
+COMMANDS = {name: place for group in GROUPS.values() for name, place in group.items()}
 # They get the `Choice` and read the settings themselves, to say what is wrong with them or what of them is chosen.
 WITH_CHOICE = ("plugin", "hook", "install", "doctor")
 # They have nothing to do with a pool.
@@ -68,8 +81,8 @@ WITHOUT_POOL = ("demo", "uninstall", "bundle", "server-json", "completion")
 CHOICE = "reme_mcp.cli.options"
 EXAMPLES = """\b
 Examples:
-  reme-mcp install claude-code            tell Claude Code to start it, in all projects
-  reme-mcp install cursor --project .     tell Cursor, in this project only
+  reme-mcp install claude-code            tell Claude Code to start it
+  reme-mcp install cursor --project .     the same for Cursor, in this project
   reme-mcp recall "deploy the blog"       what the pool says about a task
   reme-mcp list --workspace team --json   the experiences of another workspace
 """
@@ -81,6 +94,35 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, those of this file first."""
         return [*self.commands, *COMMANDS]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in groups."""
+        for title, group in GROUPS.items():
+            found = [(name, self.get_command(ctx, name)) for name in group]
+            room = formatter.width - 6 - max(map(len, COMMANDS))
+            rows = [(name, one.get_short_help_str(room)) for name, one in found if one is not None]
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=max(map(len, COMMANDS)) + 2)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named first, or say which name is like it."""
+        name = args[0]
+        if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            near = difflib.get_close_matches(name, COMMANDS, n=3, cutoff=0.5)
+            say_near = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"There is no command {name!r}.{say_near}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what is wrong is told in lines that fit the terminal."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as exc:
+            if sys.stderr.isatty():
+                exc.message = fitted(exc.message, before=len("Error: "))  # type: ignore[misc]  # it is what `show` prints
+            raise
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, or `None`."""

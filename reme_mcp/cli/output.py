@@ -1,8 +1,7 @@
 """What a command of the command line needs: an open memory to run on, and a way to print what came of it.
 
 In:  a coroutine to run; values.
-Out: a table for a person on a terminal, tab-separated lines in a pipe, JSON with `--json`; one clear sentence and exit
-     status 1 where something is wrong.
+Out: what `screen.py` shows, JSON with `--json`; one clear sentence and exit status 1 where something is wrong.
 Does not know: any single command.
 """
 
@@ -11,19 +10,20 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-import sys
-import tempfile
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
 
+from reme_mcp.cli.screen import say, show_below
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
 from reme_mcp.schema import one_line
+from reme_mcp.store import durability
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 SOURCE = "cli"
 PROGRAM = "reme-mcp"
 SHOWN_CHARS = 70
-EXPERIENCE_COLUMNS = ("id", "status", "kind", "succeeded", "when to use")
+# What click makes of a terminal.
+HELP_COLUMNS = 78
 
 Result = TypeVar("Result")
 
@@ -50,8 +51,13 @@ def make_writable(stream: TextIO) -> None:
 
 
 def examples(*lines: str) -> str:
-    """Return command lines as the end of a command's help, a line each."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    """Return command lines as the end of a command's help, what each is for behind it or, where it is long, below."""
+    shown = []
+    for line in lines:
+        command, *what_for = re.split(r" {2,}", line, maxsplit=1)
+        fits = len(line) + 2 <= HELP_COLUMNS
+        shown += [f"  {line}"] if fits else [f"  {command}", *(f"      {said}" for said in what_for)]
+    return "\b\nExamples:\n" + "\n".join(shown)
 
 
 def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) -> Result:
@@ -62,7 +68,7 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
     from reme_mcp.store.lock import on_wait
 
     async def tell(what: str) -> None:
-        click.echo(what, err=True)
+        say(what, err=True)
 
     async def opened() -> Result:
         on_wait.set(tell)
@@ -76,41 +82,38 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
 
 
 def show_experiences(
-    experiences: Sequence[Experience], *, as_json: bool, lifts: Mapping[str, str] = MappingProxyType({})
+    experiences: Sequence[Experience],
+    *,
+    as_json: bool,
+    empty: str = "",
+    lifts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Print experiences, a line each; `lifts` are what is said of the lift of each, by id, where that is shown."""
+    """Print experiences, two lines each.
+
+    Args:
+        experiences: To print.
+        as_json: As JSON instead.
+        empty: What to say where there are none.
+        lifts: What is said of the lift of each, by id, where that is shown.
+    """
     if as_json:
         told = [{"lift": lifts[one.id]} if lifts else {} for one in experiences]
         click.echo(to_json([dataclasses.asdict(one) | more for one, more in zip(experiences, told, strict=True)]))
         return
-    rows = [
-        (
-            experience.id,
-            f"{experience.status}{' (pinned)' if experience.pinned else ''}",
-            experience.kind,
-            f"{experience.utility}/{experience.frequency}",
-            short(experience.when_to_use),
-            *([lifts[experience.id]] if lifts else []),
-        )
-        for experience in experiences
-    ]
-    show_table((*EXPERIENCE_COLUMNS, "lift") if lifts else EXPERIENCE_COLUMNS, rows)
+    texts = {one.id: [short(one.when_to_use), *([lifts[one.id]] if lifts else [])] for one in experiences}
+    rows = [(one.id, one.kind, _record(one), _status(one), "\n".join(texts[one.id])) for one in experiences]
+    piped = [(one.id, _status(one), one.kind, f"{one.utility}/{one.frequency}", *texts[one.id]) for one in experiences]
+    show_below(rows, piped=piped, empty=empty)
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on a terminal, and tab-separated lines anywhere else."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            click.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _status(experience: Experience) -> str:
+    return f"{experience.status}{' (pinned)' if experience.pinned else ''}"
 
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+
+def _record(experience: Experience) -> str:
+    if experience.frequency == 0:
+        return "not yet tried"
+    return f"succeeded {experience.utility} of {experience.frequency}"
 
 
 def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
@@ -119,16 +122,10 @@ def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
     if there and not force:
         raise click.ClickException(f"{there[0]} exists; --force replaces it")
     for path, text in files:
-        name = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            os.replace(name, path)
+            durability.write(path, text.encode())
         except OSError as exc:
-            if name:
-                Path(name).unlink(missing_ok=True)
             raise click.ClickException(f"can't write {path}: {exc.strerror}") from exc
 
 
@@ -138,12 +135,18 @@ def plain(value: object) -> str:
         return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
     if isinstance(value, tuple):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else " ".join(str(value).split())
 
 
 def short(text: str) -> str:
-    """Return the beginning of a text, in one line."""
-    return one_line(text, SHOWN_CHARS)
+    """Return the beginning of a text, in one line that ends with a whole word."""
+    line = one_line(text, SHOWN_CHARS)
+    words = line.removesuffix("…").rpartition(" ")[0]
+    return f"{words} …" if line.endswith("…") and words and len(line) == SHOWN_CHARS else line
 
 
 def to_json(value: object) -> str:

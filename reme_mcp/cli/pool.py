@@ -15,10 +15,10 @@ from reme_mcp.cli.output import (
     plain,
     short,
     show_experiences,
-    show_table,
     to_json,
     with_memory,
 )
+from reme_mcp.cli.screen import say, show_beside
 from reme_mcp.config.settings import Settings
 from reme_mcp.schema import RECALLABLE, STATUSES
 
@@ -28,6 +28,56 @@ if TYPE_CHECKING:
     from reme_mcp.store.erasure import Erasure
 
 ATTEMPT_FIELDS = ("id", "workspace", "task", "outcome", "reward", "source", "created_at", "receipt", "status")
+
+EMPTY = (
+    "Nothing is remembered yet. Lessons come as an assistant records its tasks: reme-mcp install CLIENT. "
+    "Some of somebody else's: reme-mcp import FILE. To see it work: reme-mcp demo."
+)
+# What a person is shown of an experience or an attempt, in this order; what says nothing is left out.
+WORDS = {
+    "id": "id",
+    "status": "status",
+    "status_reason": "why",
+    "pinned": "pinned",
+    "when_to_use": "when to use",
+    "content": "lesson",
+    "keywords": "keywords",
+    "tools_used": "tools",
+    "kind": "learned from",
+    "task": "task",
+    "generalized_task": "kind of task",
+    "outcome": "outcome",
+    "reward": "reward",
+    "steps": "steps",
+    "learned": "taught",
+    "trouble": "trouble",
+    "track_record": "track record",
+    "lift": "lift",
+    "recalled": "recalled",
+    "last_recalled_at": "last recalled",
+    "objection": "objection",
+    "confidence": "confidence",
+    "supersedes": "replaces",
+    "superseded_by": "replaced by",
+    "trajectory_ids": "attempts",
+    "receipt": "receipt",
+    "source": "brought by",
+    "author": "written by",
+    "origins": "ids elsewhere",
+    "workspace": "workspace",
+    "created_at": "stored",
+    "updated_at": "changed",
+}
+IN_NUMBERS = {
+    "workspace": "workspace",
+    "home": "home",
+    "experiences": "lessons",
+    "trajectories": "attempts",
+    "receipts": "recalls",
+    "embedder": "embedding model",
+    "without_vector": "lessons without a vector yet",
+    "llm": "questions to the model",
+}
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
@@ -73,7 +123,8 @@ def list_pool(
         return found[offset : offset + limit], {id: one.said for id, one in lifts.items()}
 
     found, lifts = with_memory(settings, run)
-    show_experiences(found, as_json=as_json, lifts=lifts)
+    all_of_it = not (statuses or deleted or offset)
+    show_experiences(found, as_json=as_json, empty=EMPTY if all_of_it else "None.", lifts=lifts)
 
 
 @click.command(epilog=examples("reme-mcp show e-bm7md6j3db", "reme-mcp show t-bm7md6j3db --json"))
@@ -96,17 +147,20 @@ def show(settings: Settings, id: str, as_json: bool) -> None:
         return
     recalls = fields.pop("recalls", [])
     transcript = fields.pop("transcript", "")
-    rows = [(name, plain(value)) for name, value in fields.items()]
+    rows = [(WORDS[name], said) for name in WORDS if name in fields and (said := plain(fields[name]))]
     assert isinstance(recalls, list)
     rows += [("recall", _recall(one)) for one in recalls]
-    show_table(("field", "value"), rows)
+    show_beside(rows)
     if transcript:
-        click.echo(f"\n{transcript}")
+        say(f"\n{transcript}")
 
 
 async def _experience(memory: Memory, id: str) -> dict[str, object]:
+    from reme_mcp.recall.notes import track_record
+
     experience, tally = await memory.pool.experience(id)
     return dataclasses.asdict(experience) | {
+        "track_record": track_record(experience),
         "lift": (await memory.pool.lifts([experience]))[id].said,
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
@@ -175,7 +229,7 @@ def stats(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(found))
     else:
-        show_table(("what", "value"), [(name, plain(value)) for name, value in found.items()])
+        show_beside([(IN_NUMBERS.get(name, name), plain(value)) for name, value in found.items()])
 
 
 @click.command(epilog=examples("reme-mcp prune --dry-run", "reme-mcp prune --set refine.min_frequency=3"))
@@ -187,7 +241,7 @@ def prune(settings: Settings, dry_run: bool, as_json: bool) -> None:
     experiences = with_memory(settings, lambda memory: memory.pool.prune(dry_run=dry_run))
     show_experiences(experiences, as_json=as_json)
     if not as_json:
-        click.echo(f"{len(experiences)} {'would be' if dry_run else 'were'} archived.", err=True)
+        say(f"{len(experiences)} {'would be' if dry_run else 'were'} archived.", err=True)
 
 
 @click.command(
@@ -229,7 +283,7 @@ def archive(
     archived = with_memory(settings, run)
     show_experiences(archived, as_json=as_json)
     if not as_json:
-        click.echo(f"{len(archived)} {'would be' if dry_run else 'were'} archived.", err=True)
+        say(f"{len(archived)} {'would be' if dry_run else 'were'} archived.", err=True)
 
 
 @click.command(epilog=examples("reme-mcp restore e-bm7md6j3db --dry-run", "reme-mcp restore e-bm7md6j3db"))
@@ -246,7 +300,7 @@ def restore(settings: Settings, experience_id: str, dry_run: bool, as_json: bool
     restored = with_memory(settings, lambda memory: memory.pool.restore(experience_id, dry_run=dry_run))
     show_experiences([restored], as_json=as_json)
     if dry_run and not as_json:
-        click.echo("Nothing was changed.", err=True)
+        say("Nothing was changed.", err=True)
 
 
 @click.command()
@@ -309,7 +363,7 @@ def delete(settings: Settings, id: str, forever: bool, dry_run: bool, yes: bool,
     click.echo(to_json(dataclasses.asdict(experience)))
     if not as_json:
         done = f"{id} would be deleted." if dry_run else f"{id} is deleted. To undo it: reme-mcp restore {id}"
-        click.echo(done, err=True)
+        say(done, err=True)
 
 
 def _erase(settings: Settings, id: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -326,7 +380,7 @@ def _erase(settings: Settings, id: str, *, dry_run: bool, yes: bool, as_json: bo
     }
     if not as_json:
         for line in _told(found, backups):
-            click.echo(line, err=True)
+            say(line, err=True)
     if not dry_run:
         if not yes:
             click.confirm("Erase it? Nothing can undo this.", abort=True, err=True)
@@ -334,7 +388,7 @@ def _erase(settings: Settings, id: str, *, dry_run: bool, yes: bool, as_json: bo
     if as_json:
         click.echo(to_json(told | {"erased": not dry_run}))
     else:
-        click.echo("Nothing was changed." if dry_run else f"{id} is erased.", err=True)
+        say("Nothing was changed." if dry_run else f"{id} is erased.", err=True)
 
 
 def _told(found: Erasure, backups: Sequence[str]) -> list[str]:

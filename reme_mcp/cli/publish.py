@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from reme_mcp.cli.output import as_json_option, examples, to_json
+from reme_mcp.cli.screen import say
 from reme_mcp.errors import InvalidInput
 
 
@@ -41,14 +42,14 @@ def bundle(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(to_json({"file": file, "bytes": len(content)}))
     else:
-        click.echo(f"{file}, {len(content) // 1000} kB.")
+        say(f"{file}, {len(content) // 1000} kB.")
 
 
 @click.command(
     "server-json",
     epilog=examples(
         "reme-mcp server-json --name io.github.you/reme-mcp > server.json",
-        "reme-mcp server-json --name io.github.you/reme-mcp --bundle reme.mcpb --bundle-url https://…/reme.mcpb",
+        "reme-mcp server-json --name io.github.you/x --bundle x.mcpb --bundle-url URL",
     ),
 )
 @click.option("--name", required=True, metavar="NAME", help="In the registry: io.github.you/reme-mcp.")

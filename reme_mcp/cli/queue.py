@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from reme_mcp.cli.attempts import by_hand
-from reme_mcp.cli.output import as_json_option, short, show_table, to_json, with_memory
+from reme_mcp.cli.output import as_json_option, short, to_json, with_memory
+from reme_mcp.cli.screen import say, show_below, show_errors
 from reme_mcp.config.settings import Settings
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
     from reme_mcp.schema import Trajectory
 
+ATTEMPTS = "What waits for a person or an assistant: reme-mcp attempts."
 QUEUE_COLUMNS = ("id", "task", "outcome", "created_at", "tries", "retry_at", "trouble")
 
 
@@ -34,7 +36,8 @@ def queue(settings: Settings, as_json: bool) -> None:
         )
         for one in waiting
     ]
-    show_table(("id", "outcome", "recorded", "tries", "next", "task", "trouble"), rows)
+    shown = [(*row[:3], f"tried {row[3]} times, next {row[4]}", f"{row[5]}\n{row[6]}".strip()) for row in rows]
+    show_below(shown, piped=rows, empty=f"Nothing waits for the model. {ATTEMPTS}")
 
 
 @click.command("distill")
@@ -57,8 +60,10 @@ def distill_queue(settings: Settings, is_by_hand: bool, as_json: bool) -> None:
     left: list[Trajectory] = []
 
     async def run(memory: Memory) -> int:
-        with Progress(console=Console(stderr=True)) as progress:
-            bar = progress.add_task("distilling", total=len(await memory.queued()))
+        number = len(await memory.queued())
+        is_shown = number > 0 and sys.stderr.isatty()
+        with Progress(console=Console(stderr=True), disable=not is_shown) as progress:
+            bar = progress.add_task("distilling", total=number)
 
             async def done(trajectory: Trajectory) -> None:
                 progress.advance(bar)
@@ -70,10 +75,11 @@ def distill_queue(settings: Settings, is_by_hand: bool, as_json: bool) -> None:
     worked_on = with_memory(settings, run)
     if as_json:
         click.echo(to_json({"distilled": worked_on - len(left), "left": {one.id: one.trouble for one in left}}))
+    elif not worked_on:
+        say(f"Nothing waits for the model. {ATTEMPTS}")
     else:
-        click.echo(f"{worked_on - len(left)} distilled, {len(left)} left.")
-        for one in left:
-            click.echo(f"{one.id}: {one.trouble}", err=True)
+        say(f"{worked_on - len(left)} distilled, {len(left)} left.")
+        show_errors([(one.id, one.trouble) for one in left])
     if left:
         sys.exit(1)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reme_mcp.cli.output import as_json_option, plain, short, show_experiences, show_table, to_json, with_memory
+from reme_mcp.cli.output import as_json_option, plain, short, show_experiences, to_json, with_memory
+from reme_mcp.cli.screen import say, show_below, show_beside
 from reme_mcp.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def review(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    _show_held(with_memory(context.obj, _held), as_json=as_json)
+    _show_held(with_memory(context.obj, _held), as_json=as_json, empty="Nothing is held back.")
 
 
 @review.command("show")
@@ -49,7 +50,7 @@ def show(settings: Settings, experience_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(fields))
     else:
-        show_table(("field", "value"), [(name, _seen(plain(fields[name]))) for name in SHOWN])
+        show_beside([(name, _seen(plain(fields[name]))) for name in SHOWN])
 
 
 @review.command("scan")
@@ -64,7 +65,7 @@ def scan(settings: Settings, dry_run: bool, as_json: bool) -> None:
     found = with_memory(settings, lambda memory: memory.pool.review(dry_run=dry_run))
     _show_held(found, as_json=as_json)
     if not as_json:
-        click.echo(f"{len(found)} {'would be' if dry_run else 'were'} held back.", err=True)
+        say(f"{len(found)} {'would be' if dry_run else 'were'} held back.", err=True)
 
 
 @review.command("approve")
@@ -76,7 +77,7 @@ def approve(settings: Settings, experience_id: str, yes: bool, as_json: bool) ->
     """Let the experience ID into recall. It is shown first, and you are asked."""
     if not yes:
         experience, _ = with_memory(settings, lambda memory: memory.pool.experience(experience_id))
-        click.echo(_told(experience), err=True)
+        say(_told(experience), err=True)
         click.confirm("Let it into recall?", abort=True, err=True)
     show_experiences([with_memory(settings, lambda memory: memory.pool.approve(experience_id))], as_json=as_json)
 
@@ -97,7 +98,7 @@ def reject(settings: Settings, experience_ids: tuple[str, ...], dry_run: bool, a
     show_experiences(with_memory(settings, run), as_json=as_json)
 
 
-def _show_held(held: Sequence[Experience], *, as_json: bool) -> None:
+def _show_held(held: Sequence[Experience], *, as_json: bool, empty: str = "") -> None:
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in held]))
         return
@@ -111,7 +112,7 @@ def _show_held(held: Sequence[Experience], *, as_json: bool) -> None:
         )
         for one in held
     ]
-    show_table(("id", "recorded", "by", "why", "when to use"), rows)
+    show_below(rows, empty=empty)
 
 
 def _told(experience: Experience) -> str:

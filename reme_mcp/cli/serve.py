@@ -20,7 +20,8 @@ import click
 
 from reme_mcp.auth.access import Role
 from reme_mcp.auth.tokens import Token, duration, tokens_of
-from reme_mcp.cli.output import as_json_option, show_table, to_json
+from reme_mcp.cli.output import as_json_option, to_json
+from reme_mcp.cli.screen import say, show_below
 from reme_mcp.config.load import with_overrides
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
@@ -67,9 +68,7 @@ def serve(
             from reme_mcp.server.app import serve_stdio
 
             if sys.stdin.isatty():
-                click.echo(
-                    "reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True
-                )
+                say("reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True)
             anyio.run(serve_stdio, settings)
         else:
             from reme_mcp.http.process import serve_http
@@ -219,7 +218,7 @@ def create(
     if as_json:
         click.echo(to_json({"token": text} | _shown(made)))
         return
-    click.echo(f"{name} may {role} in {', '.join(made.workspaces)}. This is shown once:", err=True)
+    say(f"{name} may {role} in {', '.join(made.workspaces)}. This is shown once:", err=True)
     click.echo(text)
 
 
@@ -236,7 +235,8 @@ def list_tokens(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(tokens))
     else:
-        show_table(COLUMNS, [tuple(str(value) for value in one.values()) for one in tokens])
+        rows = [tuple(str(value) for value in one.values()) for one in tokens]
+        show_below(rows, empty="There are no tokens yet: reme-mcp token create NAME --workspace NAME")
 
 
 @token.command()
@@ -254,10 +254,10 @@ def revoke(settings: Settings, name: str, dry_run: bool) -> None:
 
     if dry_run:
         shown = _shown(_run(look()))
-        click.echo(f"{name} would be revoked: {shown['role']} in {shown['workspaces']}, {shown['state']}.")
+        say(f"{name} would be revoked: {shown['role']} in {shown['workspaces']}, {shown['state']}.")
         return
     _run(tokens_of(settings).revoke(name))
-    click.echo(f"{name} is revoked.")
+    say(f"{name} is revoked.")
 
 
 def _run(work: Awaitable[Result]) -> Result:

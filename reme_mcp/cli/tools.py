@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from reme_mcp.cli.kinds import wrong_kind
 from reme_mcp.cli.output import SOURCE, as_json_option, examples, short, with_memory
+from reme_mcp.cli.screen import say, show_errors
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.schema import OUTCOMES
@@ -56,7 +58,10 @@ def recall(
         await memory.warm_up(download=False, work=False)
         if explain:
             found = await memory.explain(task, context=context, tools=tools, limit=limit)
-            click.echo(found.model_dump_json(indent=1) if as_json else explanation(found))
+            if as_json:
+                click.echo(found.model_dump_json(indent=1))
+            else:
+                say(explanation(found))
             return
         result = await memory.recall(
             task, context=context, tools=tools, limit=limit, source=SOURCE, with_receipt=with_receipt
@@ -64,11 +69,11 @@ def recall(
         if as_json:
             click.echo(result.model_dump_json(indent=1))
             return
-        click.echo(result.guidance)
+        say(result.guidance)
         if result.note:
             # Each command is a process of its own: the long reason would come with every one of them.
             missing = BY_WORDS + (await memory.pool.stats()).embedder
-            click.echo(result.note.replace(missing, "Recall went by words only; `reme-mcp doctor` says why."), err=True)
+            say(result.note.replace(missing, "Recall went by words only; `reme-mcp doctor` says why."), err=True)
 
     with_memory(settings, run)
 
@@ -109,15 +114,18 @@ def record(
         return
     if outcome is not None or reward is not None:
         raise click.UsageError("--outcome and --reward go with --format; without it each line says its own")
-    from reme_mcp.recall.notes import record_summary
     from reme_mcp.server.arguments import RecordArguments
 
+    data = file.read()
+    if looks := wrong_kind(data, right="attempts"):
+        # What to add is all that is missing of a command for a session.
+        raise click.ClickException(f"{looks.replace('FILE', file.name)}; nothing was recorded")
     try:
         # Windows editors put a byte order mark at the start.
-        lines = _json_objects(file.read().decode("utf-8-sig"))
+        lines = _json_objects(data.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
         raise click.ClickException(f"it is not UTF-8 (byte {exc.start + 1}); nothing was recorded") from exc
-    failed: list[int] = []
+    failed: list[tuple[str, str]] = []
 
     async def run(memory: Memory) -> None:
         await memory.warm_up(download=False, work=False)
@@ -125,17 +133,24 @@ def record(
             try:
                 arguments = RecordArguments.read(line)
                 if arguments.note:
-                    click.echo(f"line {number}: {arguments.note}", err=True)
+                    say(f"line {number}: {arguments.note}", err=True)
                 result = await arguments.run(memory, source=SOURCE)
             except InvalidInput as exc:
-                failed.append(number)
-                click.echo(f"line {number}: {exc}", err=True)
+                failed.append((f"line {number}", str(exc)))
                 continue
-            click.echo(result.model_dump_json() if as_json else record_summary(result))
+            _print(result, as_json=as_json)
 
     with_memory(settings, run)
+    show_errors(failed)
     if failed:
-        raise click.ClickException(f"{len(failed)} not recorded: line {', '.join(map(str, failed))}")
+        raise click.ClickException(f"{len(failed)} of {len(lines)} not recorded")
+
+
+def _print(result: RecordResult, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(result.model_dump_json())
+    else:
+        say(_told(result))
 
 
 def _told(result: RecordResult) -> str:
@@ -161,25 +176,26 @@ def _record_session(
 
     attempts = with_memory(settings, run)
     for kind, count in sorted(attempts[0].session.skipped.items()):
-        click.echo(f"left out: {count} {kind}", err=True)
+        say(f"left out: {count} {kind}", err=True)
     for done in attempts:
         if len(attempts) > 1:
-            click.echo(f"task: {short(done.session.task)}", err=True)
+            say(f"task: {short(done.session.task)}", err=True)
         if done.inferred is not None and done.inferred.outcome is not None:
-            click.echo(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
+            say(f"{done.inferred.outcome} by its {done.inferred.rule}: {done.inferred.evidence}", err=True)
         if done.result is not None:
-            click.echo(done.result.model_dump_json() if as_json else _told(done.result))
+            _print(done.result, as_json=as_json)
         elif len(attempts) > 1:
-            click.echo(f"not recorded: {done.reason}", err=True)
+            say(f"not recorded: {done.reason}", err=True)
     if all(done.result is None for done in attempts):
-        say = "; say it with --outcome success or failure" if any(done.inferred for done in attempts) else ""
-        raise click.ClickException(f"not recorded: {attempts[-1].reason}{say}")
+        is_open = any(done.inferred for done in attempts)
+        how = "; say it with --outcome success or failure" if is_open else ""
+        raise click.ClickException(f"not recorded: {attempts[-1].reason}{how}")
 
 
 @click.command(
     epilog=examples(
         "reme-mcp rate e-bm7md6j3db --helpful",
-        'reme-mcp rate e-bm7md6j3db --unhelpful --reason "the option is gone since 2.0"',
+        'reme-mcp rate e-bm7md6j3db --unhelpful --reason "it is gone since 2.0"',
     )
 )
 @click.argument("experience_id", metavar="ID")
@@ -198,7 +214,10 @@ def rate(
         settings,
         lambda memory: memory.rate(experience_id, helpful=helpful, receipt=receipt, reason=reason, source=SOURCE),
     )
-    click.echo(result.model_dump_json(indent=1) if as_json else rate_summary(result))
+    if as_json:
+        click.echo(result.model_dump_json(indent=1))
+    else:
+        say(rate_summary(result))
 
 
 def _json_objects(text: str) -> list[tuple[int, dict[str, object]]]:

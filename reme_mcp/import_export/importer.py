@@ -107,6 +107,7 @@ async def import_file(
     # What was in one pool stays apart in another: whether it is one lesson or two was decided there.
     ours = frozenset(experience.id for one, experience in good if one.is_ours)
     unindexed = 0
+    entry_id = new_id("l")
     for start in range(0, len(good), BATCH):
         part = good[start : start + BATCH]
         taken = await _ids_elsewhere(store, workspace, [experience.id for _, experience in part])
@@ -119,7 +120,10 @@ async def import_file(
         else:
             async with store.writing() as writer:
                 added, changed = await taking()
-                await writer.add_log(log.of_import(added, changed, source=source))
+                if added or changed:
+                    done = {"added": tally.added, "held": tally.quarantined, "merged": tally.merged}
+                    told = log.of_import(entry_id, source, workspace, **done)
+                    await writer.add_log([told], are_new=False)
                 await writer.put_experiences([*changed, *added], are_new=not changed)
                 await pipeline.put_vectors(batch, writer, added, are_new=True)
             unindexed += len(added)

@@ -26,6 +26,7 @@ from reme_mcp.store import archive, durability, folder, sqlite_ledger
 from reme_mcp.store.location import Folder, count_rows
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
+from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.sqlite_ledger import NAME
 from reme_mcp.store.tables import connect, versions_in
 
@@ -77,7 +78,7 @@ async def make(home: Path, target: Path | None = None) -> Backup:
     Raises:
         StoreError: The home can't be read, or the file not be written; nothing is left of it.
     """
-    folder.whole_marker(home, schema=SCHEMA_VERSION)
+    await _check(Folder(home), folder.whole_marker(home, schema=SCHEMA_VERSION))
     file = _new_file(home, target)
     async with ProcessLock(home / "backups.lock"):
         with ExitStack() as stack:
@@ -101,7 +102,7 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         dry_run: Only look.
 
     Raises:
-        InvalidInput: There is no such backup, it is damaged, or the home is in use and `force` is off.
+        InvalidInput: There is no such backup, it is damaged, or the home holds something and `force` is off.
         StoreError: It is of a newer version, or there is no room for it; the home is as it was.
     """
     source = archive.find_backup(home, what)
@@ -110,7 +111,8 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         contents = archive.Contents(durability.schema_of(source), await count_rows(source), 0)
     else:
         contents = archive.inspect(source, schema=SCHEMA_VERSION)
-    held = await _held(home, source, force=force)
+    # To look at it is no harm to what is there.
+    held = await _held(home, source, force=force or dry_run)
     if dry_run:
         return Restored(source, contents.schema, contents.tables, held, None)
     folder.make(home)
@@ -138,6 +140,18 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
             # Only what the mark, as it is now, says was replaced.
             folder.clear_leftovers(home)
     return Restored(source, contents.schema, tables, held, undo)
+
+
+async def _check(location: Folder, mark: folder.HomeMarker) -> None:
+    """Refuse tables that are not whole or have gone back: a copy of them would pass for the newest backup."""
+    if folder.has_tables(location.path / mark.pool):
+        tables = OpenTables(location, mark, await location.connect(mark))
+        try:
+            for name in await tables.names():
+                await tables.open(name)
+        finally:
+            tables.close()
+        await location.check_all(mark, {})
 
 
 async def _register(pool: Path, schema: int) -> None:
@@ -175,12 +189,7 @@ async def _held(home: Path, source: Path, *, force: bool) -> Mapping[str, int] |
     except StoreError:
         held = None
     if not force and (mark is None or held is None or any(held.values()) or folder.missing_tables(home, mark)):
-        if held:
-            raise InvalidInput(
-                f"{home} is in use ({sum(held.values()):,} rows); "
-                "--force replaces what it holds, and keeps a backup of that"
-            )
-        raise InvalidInput(
-            f"{home} is in use (tables that can't be read); --force replaces what it holds, and keeps a backup of that"
-        )
+        lessons = held.get("experiences", 0) if held else 0
+        what = f"a pool with {lessons:,} lesson{'' if lessons == 1 else 's'}" if held else "tables that can't be read"
+        raise InvalidInput(f"{home} holds {what}; --force replaces that, and keeps a backup of it")
     return held

@@ -104,15 +104,20 @@ def of_rules(trajectory: Trajectory, *, pruned: Sequence[Experience], activated:
     return entries + [_of_trajectory(trajectory, "activated", one.id, REFINE, after) for one in activated]
 
 
-def of_import(added: Sequence[Experience], merged: Sequence[Experience], *, source: str) -> list[Entry]:
-    """Return what records of a file did to the pool."""
-    held = [one for one in added if one.status == "quarantined"]
-    taken = [one for one in added if one.status != "quarantined"]
-    return [
-        *entries_of("imported", taken, source=source),
-        *entries_of("quarantined", held, source=source),
-        *(entry("merged", one.id, workspace=one.workspace, source=source) for one in merged),
-    ]
+def of_import(id: str, source: str, workspace: str, *, added: int, held: int, merged: int) -> Entry:
+    """Return the one entry of an import, as far as it has come; which lessons came so, they say themselves.
+
+    Args:
+        id: Of the entry, which is written anew with every batch.
+        source: The file.
+        workspace: Whose pool.
+        added: Lessons that are new.
+        held: Those of them that wait for review.
+        merged: Lessons that got the provenance of another wording.
+    """
+    counts = {"new": added - held, "held back for review": held, "merged": merged}
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing new"
+    return entry("imported", source, workspace=workspace, source=source, reason=said, id=id)
 
 
 def of_rating(rated: ReceiptLine, experience: Experience, *, source: str, pruned: bool) -> list[Entry]:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 from click.testing import CliRunner, Result
 
+from reme_mcp.cli.claude_code import MAX_OUTPUT_CHARS, for_prompt, for_subagent
 from reme_mcp.cli.main import cli
 from reme_mcp.config.settings import Settings
 from reme_mcp.memory.capture import OFFER, offer
@@ -36,15 +37,6 @@ async def recorded(settings: Settings, *tasks: str) -> list[str]:
     return [one.trajectory_id for one in results]
 
 
-def by_process(settings: Settings, told: object, **environ: str) -> subprocess.CompletedProcess[bytes]:
-    patient = ["--set", "capture.prompt_budget_s=25"]
-    command = [sys.executable, "-m", "reme_mcp", "--home", settings.home, *patient, "hook"]
-    given = json.dumps(told).encode()
-    return subprocess.run(
-        command, input=given, capture_output=True, timeout=DEADLINE_S, check=False, env={**os.environ, **environ}
-    )
-
-
 def prompt(file: Path) -> dict[str, object]:
     return {
         "hook_event_name": "UserPromptSubmit",
@@ -58,15 +50,15 @@ async def test_a_session_is_asked_once_to_learn_from_what_has_waited_longest(
 ) -> None:
     first, _ = await recorded(settings, TASK, "Write a changelog")
     file = tmp_path / "s.jsonl"
-    done = by_process(settings, prompt(file))
-    text = json.loads(done.stdout)["hookSpecificOutput"]["additionalContext"]
-    assert OFFER in text
-    assert f'trajectory_id="{first}"' in text
-    assert f"> assistant: {STEPS}" in text
-    assert "(2 wait in all.)" in text
-    # The session has it now.
-    file.write_bytes(jsonl(user("Write the release notes, please"), hook_added(text)))
-    assert by_process(settings, prompt(file)).stdout == b""
+    async with Memory.open(settings) as memory:
+        text = str((await for_prompt(memory, prompt(file)))["additionalContext"])
+        assert OFFER in text
+        assert f'trajectory_id="{first}"' in text
+        assert f"> assistant: {STEPS}" in text
+        assert "(2 wait in all.)" in text
+        # The session has it now.
+        file.write_bytes(jsonl(user("Write the release notes, please"), hook_added(text)))
+        assert await for_prompt(memory, prompt(file)) == {}
 
 
 async def test_what_has_taught_its_lessons_is_offered_no_more(settings: Settings) -> None:
@@ -92,25 +84,27 @@ async def test_what_a_hook_prints_is_never_too_long_for_claude_code(settings: Se
         lesson = draft(0) | {"when_to_use": "Writing the release notes", "content": '先 "构建" 再上传。\n' * 100}
         await memory.record("Release notes", outcome="success", experiences=[lesson], source="test")
         await memory.record("发布 " * 2_000, outcome="success", steps="步骤 \\ \n" * 9_000, source="test")
-    done = by_process(settings, prompt(tmp_path / "s.jsonl"), PYTHONIOENCODING="cp1252")
-    assert 1_000 < len(done.stdout.decode()) <= 10_000
-    assert "发布" in json.loads(done.stdout)["hookSpecificOutput"]["additionalContext"]
+        output = await for_prompt(memory, prompt(tmp_path / "s.jsonl"))
+    assert 1_000 < len(json.dumps(output, ensure_ascii=False)) < MAX_OUTPUT_CHARS
+    assert "发布" in str(output)
 
 
 async def test_a_subagent_gets_notes_behind_its_prompt(settings: Settings) -> None:
+    given = {"prompt": f"{TASK}, please", "description": "d", "subagent_type": "general-purpose"}
+    told: dict[str, object] = {"hook_event_name": "PreToolUse", "tool_name": "Agent", "tool_input": given}
+    unlike = given | {"prompt": "Water the flowers in the garden"}
     async with Memory.open(settings) as memory:
         await memory.record(TASK, outcome="success", experiences=[draft(0)], source="test")
-    given = {"prompt": f"{TASK}, please", "description": "d", "subagent_type": "general-purpose"}
-    told = {"hook_event_name": "PreToolUse", "tool_name": "Agent", "tool_input": given, "transcript_path": "/nowhere"}
-    output = json.loads(by_process(settings, told).stdout)["hookSpecificOutput"]
-    assert output["updatedInput"]["prompt"].startswith(f"{TASK}, please\n\n")
-    assert str(draft(0)["content"])[:20] in output["updatedInput"]["prompt"]
-    # Whether it may start is not for a memory to decide.
-    assert set(output) == {"hookEventName", "updatedInput"}
-    assert output["updatedInput"] | {"prompt": given["prompt"]} == given
-    assert by_process(settings, told | {"tool_name": "Bash"}).stdout == b""
-    unlike = told | {"tool_input": given | {"prompt": "Water the flowers in the garden"}}
-    assert by_process(settings, unlike).stdout == b""
+        output = await for_subagent(memory, told)
+        # Whether it may start is not for a memory to decide.
+        assert set(output) == {"updatedInput"}
+        changed = output["updatedInput"]
+        assert isinstance(changed, dict)
+        assert changed["prompt"].startswith(f"{TASK}, please\n\n")
+        assert str(draft(0)["content"])[:20] in changed["prompt"]
+        assert changed | {"prompt": given["prompt"]} == given
+        assert await for_subagent(memory, told | {"tool_name": "Bash"}) == {}
+        assert await for_subagent(memory, told | {"tool_input": unlike}) == {}
 
 
 def test_attempts_lists_what_waits_and_show_its_steps(settings: Settings) -> None:

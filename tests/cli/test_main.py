@@ -65,19 +65,65 @@ def test_a_pipe_gets_plain_lines(run: Run) -> None:
     assert run("list").stdout == f"{id}\tactive\tfailure\t0/0\tBefore starting an engine\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
-def test_a_terminal_gets_a_table(run: Run, home: Path) -> None:
-    import pty
+def test_a_command_that_is_not_there_is_told_which_is_like_it(run: Run) -> None:
+    assert "There is no command 'lsit'. Did you mean list" in run("lsit").stderr
+    assert run("xyzzy").stderr.endswith("There is no command 'xyzzy'.\n")
 
-    learned(run)
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "reme_mcp", "--home", str(home), "list"]
-    subprocess.run(command, stdout=theirs, check=True, timeout=60)
-    os.close(theirs)
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
-    assert "when to use" in shown
-    assert "━" in shown
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_eighty_columns(run: Run, command: str) -> None:
+    assert [line for line in run(command, "--help").stdout.splitlines() if len(line) > 80] == []
+
+
+def test_the_help_has_its_commands_in_groups(run: Run) -> None:
+    text = run("--help").stdout
+    places = [text.index(f"\n{title}:\n") for title in ("Use it", "Look after it", "Share it", "Connect it")]
+    assert places == sorted(places)
+    assert max(map(len, text.splitlines())) <= 80
+    assert set(COMMANDS) <= set(re.findall(r"^  ([a-z-]+)  ", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "says"),
+    [
+        ("record", {"sessionId": "s", "type": "user", "uuid": "u"}, "--format claude-code"),
+        ("record", {"type": "session_meta", "payload": {}}, "--format codex"),
+        ("record", LESSON, "reme-mcp import"),
+        ("import", RECORD, "reme-mcp record"),
+        ("import", {"sessionId": "s", "type": "user", "uuid": "u"}, "--format claude-code"),
+        ("import", {"track": "B1", "query": "a", "relevant": {"m1": 2}}, "qrels"),
+        ("import", "q1 0 d17 1\nq2 0 d3 0", "qrels"),
+    ],
+)
+def test_a_file_of_another_kind_is_recognised(run: Run, tmp_path: Path, command: str, given: object, says: str) -> None:
+    file = tmp_path / "given.jsonl"
+    file.write_text(given if isinstance(given, str) else json.dumps(given), encoding="utf-8")
+    done = run(command, str(file))
+    assert done.exit_code == 1
+    assert "this looks like " in done.stderr
+    assert says in done.stderr
+    assert run("list").stdout == ""
+
+
+def test_an_error_that_comes_again_and_again_is_told_three_times_and_counted(run: Run) -> None:
+    done = run("record", "-", given="\n".join(json.dumps({"task": f"Do {number}"}) for number in range(7)))
+    assert done.exit_code == 1
+    assert done.stderr.count("neither outcome nor reward came") == 4
+    assert "… and 4 more like it" in done.stderr
+    assert "7 of 7 not recorded" in done.stderr
+
+
+def test_what_waits_for_its_lessons_is_told_to_a_person_and_not_to_a_model(run: Run) -> None:
+    done = run("record", "-", given=json.dumps({"task": "Start the car", "outcome": "success", "steps": "Started it."}))
+    assert "record_trajectory" not in done.output
+    assert "reme-mcp distill --by-hand" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "log", "review", "queue", "attempts"])
+def test_an_empty_list_says_so(run: Run, command: str) -> None:
+    done = run(command)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert re.search(r"[Nn]othing", done.stderr)
 
 
 def test_a_file_of_another_editor_is_taken_and_one_of_another_encoding_refused(run: Run, tmp_path: Path) -> None:
@@ -175,14 +221,14 @@ def test_a_backup_is_made_put_back_and_undone(run: Run, home: Path, tmp_path: Pa
 
     done = run("restore-backup", Path(made["file"]).name)
     assert done.exit_code == 1
-    assert "--force replaces what it holds, and keeps a backup of that" in done.stderr
-    done = run("restore-backup", Path(made["file"]).name, "--force", "--dry-run")
-    assert "replaced: experiences\t1\n" in done.stdout
+    assert "a pool with 1 lesson; --force replaces that, and keeps a backup of it" in done.stderr
+    done = run("restore-backup", Path(made["file"]).name, "--dry-run")
+    assert "replaced: lessons\t1\n" in done.stdout
     assert "Nothing was changed." in done.stderr
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [second]
 
     done = run("restore-backup", str(tmp_path / "mine.zip"), "--force")
-    assert "experiences\t1\n" in done.stdout
+    assert "lessons\t1\n" in done.stdout
     assert [one["id"] for one in json.loads(run("list", "--json").stdout)] == [first]
     undo = done.stderr.split()[-1]
     undone = json.loads(run("restore-backup", "--force", undo, "--json").stdout)

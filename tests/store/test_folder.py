@@ -435,7 +435,7 @@ async def test_a_home_in_use_is_replaced_only_by_force_and_kept(old_home: Path) 
     async with opened(old_home) as store:
         await fill(store, "e-new")
     before = contents(old_home)
-    with pytest.raises(InvalidInput, match=r"is in use \(6 rows\); --force"):
+    with pytest.raises(InvalidInput, match=r"holds a pool with 3 lessons; --force"):
         await backup.restore(old_home, str(made.file))
     looked = await backup.restore(old_home, made.file.name, force=True, dry_run=True)
     assert looked.replaced is not None
@@ -632,7 +632,7 @@ async def test_tables_that_cant_be_read_are_replaced_by_force_only(old_home: Pat
     made = await backup.make(old_home)
     for file in (old_home / "pool").rglob("*.manifest"):
         file.write_bytes(b"gone")
-    with pytest.raises(InvalidInput, match=r"tables that can't be read\); --force"):
+    with pytest.raises(InvalidInput, match=r"tables that can't be read; --force"):
         await backup.restore(old_home, made.file.name)
     done = await backup.restore(old_home, made.file.name, force=True)
     assert done.replaced is None

@@ -12,6 +12,7 @@ import pytest
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill.drafts import NamedDraft, to_json
 from reme_mcp.errors import InvalidInput
+from reme_mcp.import_export.importer import BATCH
 from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Entry, ExperienceDraft, now
 from reme_mcp.store.log import MAX_REASON_CHARS
@@ -177,18 +178,23 @@ async def test_pruning_and_scanning_by_hand_are_logged_and_dry_runs_are_not(memo
 
 
 @pytest.mark.anyio
-async def test_an_import_is_logged_as_the_file_for_each_experience(memory: Memory) -> None:
+async def test_an_import_is_one_line_of_the_log_whatever_it_brings(memory: Memory) -> None:
     lines = [{"when_to_use": one["when_to_use"], "content": one["content"]} for one in (draft(0), draft(1))]
     lines.append({"when_to_use": "When it has to be quick", "content": ORDER})
     data = "\n".join(map(json.dumps, lines)).encode()
     await memory.pool.import_file("lib.jsonl", data, dry_run=True)
     assert await entries(memory) == []
     await memory.pool.import_file("lib.jsonl", data)
-    assert sorted((who, did) for who, did, _ in await entries(memory)) == [
-        ("file:lib.jsonl", "imported"),
-        ("file:lib.jsonl", "imported"),
-        ("file:lib.jsonl", "quarantined"),
+    (told,) = await memory.pool.log()
+    assert (told.source, told.did, told.reason) == ("file:lib.jsonl", "imported", "2 new, 1 held back for review")
+    await memory.pool.import_file("lib.jsonl", data)
+    assert await memory.pool.log() == [told]
+    many = [
+        {"when_to_use": f"Case {number} of a kind", "content": f"Do it the way number {number} is done."}
+        for number in range(BATCH + 1)
     ]
+    await memory.pool.import_file("many.jsonl", "\n".join(map(json.dumps, many)).encode())
+    assert [one.about for one in await memory.pool.log()] == ["file:many.jsonl", "file:lib.jsonl"]
 
 
 @pytest.mark.anyio

@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from reme_mcp.auth.access import ROLES, Access, Role
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.schema import now
+from reme_mcp.store import durability
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.text import clean
 
@@ -248,13 +248,7 @@ def _token(values: dict[str, object]) -> Token:
 def _write(path: Path, tokens: Sequence[Token]) -> None:
     """Put the tokens in the place of those before, at once, for their owner's eyes only."""
     text = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1, default=datetime.isoformat)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        durability.write(path, text.encode())
     except OSError as exc:
         raise StoreError(f"can't write the tokens to {path} ({exc.strerror})") from exc

@@ -273,7 +273,7 @@ def _backups(home: Path) -> str:
 
 def _way_back(home: Path) -> str:
     newest = max((home / folder.BACKUPS).glob("*.zip"), key=lambda file: file.stat().st_mtime, default=None)
-    return "" if newest is None else f"reme-mcp restore-backup --force {newest.name}"
+    return f"reme-mcp restore-backup --force {'FILE' if newest is None else newest.name}"
 
 
 # --- the models ---

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from reme_mcp.safety.redaction import Redact
+from reme_mcp.store import durability
 
 MARK = "home.json"
 FILE = "last-error.json"
@@ -57,11 +58,9 @@ class Keeper(logging.Handler):
         words = self._redact(words)
         at = datetime.fromtimestamp(record.created, UTC).isoformat()
         said = {"at": at, "level": record.levelname, "message": " ".join(words.split())[:MAX_CHARS]}
-        part = self._home / f"{FILE}.{os.getpid()}.part"
         with suppress(OSError):
             if (self._home / MARK).exists():
-                part.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
-                part.replace(self._home / FILE)
+                durability.write(self._home / FILE, json.dumps(said, ensure_ascii=False).encode())
 
 
 @contextmanager

@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +23,7 @@ from reme_mcp.cli.screen import say, show_below
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
 from reme_mcp.schema import one_line
+from reme_mcp.store import durability
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -123,16 +122,10 @@ def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
     if there and not force:
         raise click.ClickException(f"{there[0]} exists; --force replaces it")
     for path, text in files:
-        name = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            os.replace(name, path)
+            durability.write(path, text.encode())
         except OSError as exc:
-            if name:
-                Path(name).unlink(missing_ok=True)
             raise click.ClickException(f"can't write {path}: {exc.strerror}") from exc
 
 

@@ -80,9 +80,10 @@ def find_twin(
         synonyms: Pairs of words that a model finds near enough in meaning.
     """
 
-    def are_near(one: str, other: str) -> bool:
+    def is_known(one: str, other: str) -> bool:
         return frozenset((one, other)) in synonyms
 
+    are_near = is_known if synonyms else difference.never_near
     twins: list[tuple[bool, float, Twin]] = []
     key = _key(lesson(candidate))
     for other in others:

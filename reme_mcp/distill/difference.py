@@ -158,7 +158,12 @@ class _Reading:
         return {token.key: token.text for token in self.tokens if token.role != "grammar"}
 
 
-def difference(older: str, newer: str, are_near: AreNear = lambda one, other: False) -> str:
+def never_near(one: str, other: str) -> bool:
+    """Return that two words are not near in meaning: no model says that any are."""
+    return False
+
+
+def difference(older: str, newer: str, are_near: AreNear = never_near) -> str:
     """Return what the newer text adds, replaces or turns around, in words; empty where it says nothing but the older.
 
     What it leaves out does not matter, but for numbers.
@@ -200,9 +205,11 @@ def leftover(older: str, newer: str) -> tuple[set[str], set[str]]:
     )
 
 
-def unmatched(older: str, newer: str, are_near: AreNear = lambda one, other: False) -> set[str]:
+def unmatched(older: str, newer: str, are_near: AreNear = never_near) -> set[str]:
     """Return the telling words and marks of the newer text that have no counterpart in the older."""
     old, new = leftover(older, newer)
+    if are_near is never_near:
+        return new
     left = sorted(old)
     matched = set()
     for word in sorted(new):
@@ -213,7 +220,7 @@ def unmatched(older: str, newer: str, are_near: AreNear = lambda one, other: Fal
     return new - matched
 
 
-def agreement(older: str, newer: str, are_near: AreNear = lambda one, other: False) -> float:
+def agreement(older: str, newer: str, are_near: AreNear = never_near) -> float:
     """Return the share of the telling words of both that have a counterpart in the other text, 0 to 1."""
     told, telling = _read(older).telling(), _read(newer).telling()
     common = len(telling) - len(unmatched(older, newer, are_near))
@@ -222,7 +229,7 @@ def agreement(older: str, newer: str, are_near: AreNear = lambda one, other: Fal
 
 def is_synonym(word: str, other: str, are_near: AreNear) -> bool:
     """Return whether two words mean the same."""
-    return may_be_synonyms(word, other) and are_near(word, other)
+    return are_near(word, other) and may_be_synonyms(word, other)
 
 
 def may_be_synonyms(word: str, other: str) -> bool:

@@ -26,6 +26,7 @@ from reme_mcp.store import archive, durability, folder, sqlite_ledger
 from reme_mcp.store.location import Folder, count_rows
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
+from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.sqlite_ledger import NAME
 from reme_mcp.store.tables import connect, versions_in
 
@@ -77,7 +78,7 @@ async def make(home: Path, target: Path | None = None) -> Backup:
     Raises:
         StoreError: The home can't be read, or the file not be written; nothing is left of it.
     """
-    folder.whole_marker(home, schema=SCHEMA_VERSION)
+    await _check(Folder(home), folder.whole_marker(home, schema=SCHEMA_VERSION))
     file = _new_file(home, target)
     async with ProcessLock(home / "backups.lock"):
         with ExitStack() as stack:
@@ -139,6 +140,18 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
             # Only what the mark, as it is now, says was replaced.
             folder.clear_leftovers(home)
     return Restored(source, contents.schema, tables, held, undo)
+
+
+async def _check(location: Folder, mark: folder.HomeMarker) -> None:
+    """Refuse tables that are not whole or have gone back: a copy of them would pass for the newest backup."""
+    if folder.has_tables(location.path / mark.pool):
+        tables = OpenTables(location, mark, await location.connect(mark))
+        try:
+            for name in await tables.names():
+                await tables.open(name)
+        finally:
+            tables.close()
+        await location.check_all(mark, {})
 
 
 async def _register(pool: Path, schema: int) -> None:

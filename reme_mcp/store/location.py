@@ -171,6 +171,14 @@ class Folder:
         if head is not None and version < head[1]:
             raise self.damaged(f"{table} was at version {head[1]} and is at {version}")
 
+    async def check_all(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> None:
+        """Check each table, and the ledger where there is one; who holds all locks may."""
+        for table, version in versions.items():
+            self.check(mark, table, self.head(mark, table), await version())
+        if (file := self.path / mark.pool / NAME).exists():
+            found = await anyio.to_thread.run_sync(sqlite_ledger.version, file)
+            self.check(mark, NAME, self.head(mark, NAME), found)
+
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
         """Take back a commit that nobody was told of, as a power cut leaves one; return whether there was one."""
         async with self.lock("pool-upkeep"), self.lock("pool"), self.lock("pool-receipts"):
@@ -288,6 +296,9 @@ class Bucket:
         return None
 
     def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
+        """Do nothing, likewise."""
+
+    async def check_all(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> None:
         """Do nothing, likewise."""
 
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:

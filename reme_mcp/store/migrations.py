@@ -120,8 +120,7 @@ async def migrate(location: Location, migrations: Sequence[Migration]) -> folder
             if isinstance(location, Folder):
                 mark = await _backed_up(location.path, mark)
             connection = await location.connect(mark)
-            for name, version in (await versions_in(connection)).items():
-                location.check(mark, name, location.head(mark, name), await version())
+            await location.check_all(mark, await versions_in(connection))
             for step in migrations[mark.schema - 1 :]:
                 await step(connection)
             mark = dataclasses.replace(mark, schema=newest, backup="")

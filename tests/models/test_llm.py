@@ -494,6 +494,18 @@ SERVERS: dict[str, Callable[[Asked], Reply | None]] = {
         if "response_format" in asked.body
         else None
     ),
+    "DeepSeek": lambda asked: (
+        refused(400, "This response_format type is unavailable now")
+        if form_of(asked).startswith("json_schema")
+        else None
+    ),
+    "one whose objects want the word": lambda asked: (
+        refused(400, "'messages' must contain the word 'json' in some form, to use 'response_format' of this type")
+        if form_of(asked) == "json_object" and "json" not in json.dumps(asked.body["messages"]).lower()
+        else refused(422, "json_schema: unprocessable")
+        if form_of(asked).startswith("json_schema")
+        else None
+    ),
     "one that says nothing": lambda asked: refused(422, "bad request") if "response_format" in asked.body else None,
     "Gemma": lambda asked: (
         refused(400, "System role not supported") if asked.body["messages"][0]["role"] == "system" else None

@@ -160,6 +160,9 @@ NO_MESSAGES: dict[str, tuple[bytes, list[tuple[object, int]]]] = {
     "the other half": (recall_line('"y-31"', r'"\udc00\ud800 \ud83d\ude80 \\\\ud800"').encode(), [("y-31", 0)]),
     "batch": (f"[{recall_line(32, '1')},{recall_line(33, '2')},7]".encode(), [(32, 0), (33, 0), (None, -32600)]),
     "batch with half a pair": (b"[" + recall_line(34, r'"\ud800"').encode() + b"]", [(34, 0)]),
+    "a value that a client lost": (recall_line(35, '"x","context":').encode(), [(35, -32700)]),
+    "its id behind those in it": (b'{"method":"x","params":{"id":3,"params":[{"id":4}]},"id":36,}', [(36, -32700)]),
+    "a brace": (b"{", [(None, -32700)]),
     "empty batch": (b"[]", [(None, -32600)]),
 }  # fmt: skip
 

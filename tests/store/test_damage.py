@@ -153,6 +153,8 @@ async def test_a_damaged_home_is_refused_in_words_and_left_as_it_is(
     for _ in range(2):
         with pytest.raises(StoreError, match=rf"is damaged: .*{says}.*restore-backup --force \d+T\d+Z\.zip"):
             await Store.open(home)
+    with pytest.raises(StoreError, match=r"damaged|can't read"):
+        await backup.make(home)
     assert contents(home) == before
     [kept] = (home / "backups").iterdir()
     looked = await backup.restore(home, kept.name, force=True, dry_run=True)

@@ -172,6 +172,17 @@ async def test_a_workspace_has_its_own_listing_and_stats(settings: Settings) -> 
             await one.read_resource(f"reme://experiences/{answer['added'][0]}")
 
 
+async def test_an_experience_and_the_stats_tell_the_lift(settings: Settings) -> None:
+    async with client(settings) as one:
+        answer = await call(one, "record_trajectory", task=TASK, outcome="success", experiences=[LESSON])
+        uri = f"reme://experiences/{answer['added'][0]}"
+        assert (await read(one, uri))["lift"] == "no outcome is known"
+        recalled = await call(one, "recall_experiences", task=TASK)
+        await call(one, "record_trajectory", task=TASK, outcome="failure", receipt=recalled["receipt"])
+        assert "not shown to be caused" in (await read(one, uri))["lift"]
+        assert sum((await read(one, "reme://stats"))["lift"].values()) == 1
+
+
 async def test_what_stands_beside_the_text_of_a_recall_is_short_and_does_not_repeat_it(settings: Settings) -> None:
     lesson = {"when_to_use": "When a car has to be started", "content": "Lock all doors and press the brake. " * 8}
     async with client(settings) as one:

@@ -96,6 +96,17 @@ async def test_every_answer_says_what_a_browser_may_do(memory: Memory) -> None:
                 assert re.search(r"\sstyle=|\son\w+=|<style|<script>", answer.text) is None
 
 
+async def test_a_lesson_tells_its_lift_once_an_outcome_is_known(memory: Memory) -> None:
+    id = await learn(memory, 0)
+    async with served(memory) as page, page.http() as http:
+        assert "<dt>Lift</dt>" not in (await http.get(f"/lesson/{id}")).text
+        recalled = await memory.recall(str(draft(0)["when_to_use"]), source="test")
+        await memory.record("task", outcome="failure", receipt=recalled.receipt, source="test")
+        text = (await http.get(f"/lesson/{id}")).text
+        assert "<dt>Lift</dt>" in text
+        assert "not shown to be caused" in text
+
+
 async def test_a_form_leads_back_to_this_page_only(memory: Memory) -> None:
     id = await learn(memory, 0)
     async with served(memory) as page, page.http() as http:

@@ -575,14 +575,17 @@ class Pool:
         workspace = self._workspace(workspace)
         source = clean.label(f"file:{folder}")
         store = await self._open_store()
-        held = await store.experiences(workspace, markdown.ids_in(pages))
+        # A page of another workspace, or of another pool, is that of the lesson that it was taken in as.
+        held = await store.of_origins(workspace, markdown.ids_in(pages))
         plan = markdown.plan(pages, held, workspace=workspace, source=source, redact=self._redact, at=now())
         tell(plan.known, len(pages))
         rejected: list[Unusable] = []
         after: list[Experience] = []
         for name, said in plan.edits.items():
             try:
-                edited = await self.edit(said.id, said.changes, workspace=workspace, source=source, dry_run=dry_run)
+                edited = await self.edit(
+                    held[said.id].id, said.changes, workspace=workspace, source=source, dry_run=dry_run
+                )
                 after.append(edited[0])
             except InvalidInput as exc:
                 rejected.append(Unusable(name, str(exc)))

@@ -142,7 +142,8 @@ class Pool:
         workspace = self._workspace(workspace)
         store = await self._open_store()
         space = self._vectors.space
-        in_recall = [one for one in await store.summaries(workspace) if one.status in RECALLABLE]
+        lessons = await store.summaries(workspace)
+        in_recall = lessons.at(lessons.status.are(*RECALLABLE).nonzero()[0])
         return PoolStats(
             workspace=workspace,
             home=str(store.location),
@@ -264,7 +265,7 @@ class Pool:
             while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 tried = [one for one in page if one.frequency]
                 tallies = await store.receipts.tally(tried)
-                reasons = await ledger.reasons_to_prune(store, tried, tallies, rules)
+                reasons = await ledger.reasons_to_prune(store, workspace, tried, tallies, rules)
                 found += [(one, reasons[one.id]) for one in tried if reasons[one.id]]
                 offset += len(page)
             if not dry_run:

@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from reme_mcp import atomic
 from reme_mcp.auth.access import ROLES, Access, Role
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.schema import now
-from reme_mcp.store import durability
 from reme_mcp.store.lock import ProcessLock
 from reme_mcp.text import clean
 
@@ -249,6 +249,6 @@ def _write(path: Path, tokens: Sequence[Token]) -> None:
     """Put the tokens in the place of those before, at once, for their owner's eyes only."""
     text = json.dumps({"tokens": [asdict(token) for token in tokens]}, indent=1, default=datetime.isoformat)
     try:
-        durability.write(path, text.encode())
+        atomic.write(path, text.encode())
     except OSError as exc:
         raise StoreError(f"can't write the tokens to {path} ({exc.strerror})") from exc

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from reme_mcp import atomic
 from reme_mcp.safety.redaction import Redact
-from reme_mcp.store import durability
 
 MARK = "home.json"
 FILE = "last-error.json"
@@ -60,7 +60,7 @@ class Keeper(logging.Handler):
         said = {"at": at, "level": record.levelname, "message": " ".join(words.split())[:MAX_CHARS]}
         with suppress(OSError):
             if (self._home / MARK).exists():
-                durability.write(self._home / FILE, json.dumps(said, ensure_ascii=False).encode())
+                atomic.write(self._home / FILE, json.dumps(said, ensure_ascii=False).encode())
 
 
 @contextmanager

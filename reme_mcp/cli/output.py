@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 
 import click
 
+from reme_mcp import atomic
 from reme_mcp.cli.screen import say, show_below
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
 from reme_mcp.schema import one_line
-from reme_mcp.store import durability
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
@@ -124,7 +124,7 @@ def write_files(files: Sequence[tuple[Path, str]], *, force: bool) -> None:
     for path, text in files:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            durability.write(path, text.encode())
+            atomic.write(path, text.encode())
         except OSError as exc:
             raise click.ClickException(f"can't write {path}: {exc.strerror}") from exc
 

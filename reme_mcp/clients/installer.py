@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from reme_mcp import atomic
 from reme_mcp.clients import entry as entrys
 from reme_mcp.clients.catalog import CLIENTS, Client, Machine
 from reme_mcp.clients.entry import MODULE, PROGRAM, Entry, drop, find, is_before, is_ours, names
@@ -29,6 +30,10 @@ NAME = "reme"
 BACKUP_ENDING = ".before-reme-mcp"
 # How often a file that changes under our hands is read again.
 MAX_TRIES = 5
+
+
+class _Changed(Exception):
+    """Another program has changed the file meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,37 +198,26 @@ def _replace(target: Path, content: bytes | None, after: str | None) -> bool:
         target.unlink()
         return True
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     mark = codecs.BOM_UTF8 if content is not None and content.startswith(codecs.BOM_UTF8) else b""
     try:
-        # What only its owner may read is never readable by others, not even for a moment.
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT, 0o666 if content is None else 0o600), "wb") as written:
-            written.write(mark + after.encode())
-            written.flush()
-            os.fsync(written.fileno())
-        if content is not None:
-            _like(target, part)
-        if _read(target) != content:
-            return False
-        part.replace(target)
-    finally:
-        with suppress(OSError):
-            part.unlink()
+        with atomic.replacing(target) as part:
+            atomic.create(part, mark + after.encode(), 0o666 if content is None else 0o600)
+            atomic.sync(part)
+            if content is not None:
+                _like(target, part)
+            if _read(target) != content:
+                raise _Changed
+    except _Changed:
+        return False
     return True
 
 
 def _keep(file: Path, target: Path, content: bytes) -> Path:
     """Write what the file held beside it, readable by the same people; the newest such copy is kept."""
     backup = _backup_of(file)
-    part = backup.with_name(f".{backup.name}.{os.getpid()}.part")
-    try:
-        part.touch(mode=0o600)
-        part.write_bytes(content)
+    with atomic.replacing(backup) as part:
+        atomic.create(part, content)
         _like(target, part)
-        part.replace(backup)
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return backup
 
 

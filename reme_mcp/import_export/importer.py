@@ -168,7 +168,7 @@ async def _take(
 ) -> tuple[list[Experience], list[Experience]]:
     """Return what of a batch is to be added to the pool, and what of the pool is to be changed; count the rest."""
     workspace = batch.candidates[0].workspace
-    known = await store.known_origins(workspace, [one.id for one in records if one.id])
+    known = await store.of_origins(workspace, [one.id for one in records if one.id])
     present = await store.experiences(workspace, [one.id for one in batch.candidates])
     fresh = [row for row, one in enumerate(records) if one.id not in known]
     near = dict(zip(fresh, await pipeline.neighbours(batch, store, rows=fresh), strict=True))

@@ -16,11 +16,12 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+from reme_mcp import atomic
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.store import durability, sqlite_ledger
 from reme_mcp.store.folder import (
@@ -87,42 +88,38 @@ def pack(pool: Path, target: Path, *, schema: int, tables: Mapping[str, int]) ->
     Raises:
         StoreError: `target` can't be written; nothing is left of it.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if target.exists():
             raise StoreError(f"{target} exists already; name another file, or remove it")
-        # A clock before 1980 is no reason to fail.
-        with zipfile.ZipFile(part, "w", strict_timestamps=False) as archive:
-            os.chmod(part, 0o600)
-            archive.writestr(zipfile.ZipInfo(MARK), json.dumps({"schema": schema, "tables": dict(tables)}))
-            for file in sorted(pool.rglob("*")):
-                if file.is_file() and file.suffix != durability.HEAD and not file.name.startswith(NAME):
-                    archive.write(file, f"pool/{file.relative_to(pool).as_posix()}")
-            if (pool / NAME).exists():
-                # Part of it may be in its journal.
-                with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-                    copied = Path(folder, NAME)
-                    try:
-                        sqlite_ledger.copy(pool / NAME, copied)
-                    except DamagedLedger:
-                        # What can't be read is kept as it is: somebody may mend it.
-                        copied = pool / NAME
-                    archive.write(copied, f"pool/{NAME}")
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        with zipfile.ZipFile(part) as archive:
-            if damaged := archive.testzip():
-                raise StoreError(f"can't write {target}: {damaged} reads back differently; is the disk all right?")
-        size = part.stat().st_size
-        part.replace(target)
-        durability.sync(target.parent)
+        with atomic.replacing(target) as part:
+            _fill(part, target, pool, schema, tables)
+            with zipfile.ZipFile(part) as archive:
+                if damaged := archive.testzip():
+                    raise StoreError(f"can't write {target}: {damaged} reads back differently; is the disk all right?")
+            return part.stat().st_size
     except OSError as exc:
         raise StoreError(f"can't write {target}: {reason_of(exc)}") from exc
-    finally:
-        with suppress(OSError):
-            part.unlink()
-    return size
+
+
+def _fill(part: Path, target: Path, pool: Path, schema: int, tables: Mapping[str, int]) -> None:
+    atomic.create(part, b"")
+    # A clock before 1980 is no reason to fail.
+    with zipfile.ZipFile(part, "w", strict_timestamps=False) as archive:
+        archive.writestr(zipfile.ZipInfo(MARK), json.dumps({"schema": schema, "tables": dict(tables)}))
+        for file in sorted(pool.rglob("*")):
+            if file.is_file() and file.suffix != durability.HEAD and not file.name.startswith(NAME):
+                archive.write(file, f"pool/{file.relative_to(pool).as_posix()}")
+        if (pool / NAME).exists():
+            # Part of it may be in its journal.
+            with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+                copied = Path(folder, NAME)
+                try:
+                    sqlite_ledger.copy(pool / NAME, copied)
+                except DamagedLedger:
+                    # What can't be read is kept as it is: somebody may mend it.
+                    copied = pool / NAME
+                archive.write(copied, f"pool/{NAME}")
 
 
 def find_backup(home: Path, what: str) -> Path:
@@ -195,7 +192,7 @@ def unpack(file: Path, into: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("wb") as written:
                     shutil.copyfileobj(source, written, 1 << 20)
-        durability.sync_tree(into)
+        atomic.sync_tree(into)
     except BaseException as exc:
         shutil.rmtree(into, ignore_errors=True)
         if isinstance(exc, OSError):

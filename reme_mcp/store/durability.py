@@ -1,10 +1,8 @@
-"""What makes files last: written whole or not at all, and on the disk before anybody is told that they are there.
+"""How far each table has come, and which of its files are on the disk.
 
-In:  paths and bytes.
-Out: files that a power cut leaves as they were or as they are; nothing in between.
-Does not know: what stands in them.
-
-`fsync` of a file brings its bytes to the disk, `fsync` of its folder brings its name there.
+In:  the folder of a table, after a commit.
+Out: files that last; a version beside the table that says what a table must have at least.
+Does not know: what stands in the tables.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from pathlib import Path
 
 import anyio
 
+from reme_mcp.atomic import sync
+
 HEAD = ".head"
 MAX_HEAD_BYTES = 64
 # The system writes back what is so old by itself.
@@ -25,53 +25,6 @@ WRITTEN_BACK_S = 120.0
 OF_A_COMMIT = ("data", "_deletions", "_versions")
 WRITTEN_BEFORE_COMMIT = ("data", "_deletions", "_transactions")
 NEWEST_FIRST = 2**64 - 1
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, and whoever looks after a power cut, sees all of it or what was there before.
-
-    Raises:
-        OSError: It can't be written; it is as it was.
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        # What a killed process of this number has left may be anybody's.
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk; one that is gone needs it no more."""
-    try:
-        opened = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        if os.name != "nt":
-            raise
-        # Windows opens no folder, and needs no such call for its names.
-        return
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def sync_tree(folder: Path) -> None:
-    """Bring all that is in a folder to the disk."""
-    for root, _, files in os.walk(folder):
-        for name in files:
-            sync(Path(root, name))
-        sync(Path(root))
 
 
 class Head:

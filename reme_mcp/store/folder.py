@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from reme_mcp import atomic
 from reme_mcp.errors import StoreError
-from reme_mcp.store import durability
 
 MARK = "home.json"
 # Far more than the names of the tables of a thousand embedders.
@@ -293,7 +293,7 @@ def write_marker(home: Path, mark: HomeMarker) -> None:
         StoreError: It can't be written; it is as it was.
     """
     try:
-        durability.write(home / MARK, mark.to_json().encode())
+        atomic.write(home / MARK, mark.to_json().encode())
     except OSError as exc:
         raise _unusable(home, exc) from exc
 

@@ -322,17 +322,18 @@ class Store(Attempts, Known):
         listed = ", ".join(lit(id).to_sql() for id in trajectory_ids)
         return await self._rows(f"{where} AND array_has_any(trajectory_ids, [{listed}])")
 
-    async def known_origins(self, workspace: str, origins: Sequence[str]) -> set[str]:
-        """Return those of `origins` that `workspace` has an experience of: as its own id, or as that of its origin."""
+    async def of_origins(self, workspace: str, origins: Sequence[str]) -> dict[str, Experience]:
+        """Return what `workspace` has of some `origins`: by its own id, or by an id that it had where it came from."""
         if not origins:
-            return set()
+            return {}
         from lancedb import lit
 
         listed = ", ".join(lit(id).to_sql() for id in origins)
         where = f"{equals('workspace', workspace).to_sql()} AND array_has_any(origins, [{listed}])"
         found = await self._rows(where)
-        known = set(await self.experiences(workspace, origins))
-        return known.union(*(one.origins for one in found)) & set(origins)
+        wanted = set(origins)
+        known = {origin: one for one in found for origin in one.origins if origin in wanted}
+        return known | await self.experiences(workspace, origins)
 
     @timed("store: match text")
     async def match_text(

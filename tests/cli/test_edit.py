@@ -54,6 +54,18 @@ def change(page: Path, old: str, new: str) -> None:
     page.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def test_pages_of_one_workspace_are_edited_as_the_lessons_of_another_too(run: Run, folder: Path) -> None:
+    other = ("--set", "workspace=other")
+    assert imported(run(*other, "import", str(folder), "--json")) == {"added": 3}
+    assert imported(run(*other, "import", str(folder), "--json")) == {"known": 3}
+    before = json.loads(run("list", "--json").stdout)
+    change(page_of(folder, 1), SITUATIONS[1][1], "Look at the log first.")
+    assert imported(run(*other, "import", str(folder), "--json")) == {"known": 2, "edited": 1}
+    assert json.loads(run("list", "--json").stdout) == before
+    texts = [one["content"] for one in json.loads(run(*other, "list", "--json").stdout)]
+    assert sum("Look at the log first." in text for text in texts) == 1
+
+
 def test_pages_come_back_as_they_were_and_what_is_edited_is_changed(run: Run, folder: Path) -> None:
     before = json.loads(run("list", "--json").stdout)
     assert imported(run("import", str(folder), "--json")) == {"known": 3}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,15 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 from reme_mcp.cli.main import cli
-from reme_mcp.config.settings import EmbedderSettings, LLMSettings, RecallSettings, Settings
+from reme_mcp.config.settings import EmbedderSettings, LLMSettings, Settings
 from reme_mcp.distill.queue import MAX_TRIES
 from reme_mcp.errors import AnswerError, EndpointError, InvalidInput, StoreError
-from reme_mcp.memory.memory import ConnectLLM, Memory
-from reme_mcp.models.llm import LLM
-from reme_mcp.models.usage import Allowance
+from reme_mcp.memory.memory import Memory
 from reme_mcp.recall.notes import record_summary
-from reme_mcp.recall.rerank import Order, Rewriting
-from reme_mcp.schema import Spent, Trajectory, now
+from reme_mcp.schema import now
+from tests.distill.queue_cases import STEPS, Hanging, connecting, success, work
+from tests.distill.queue_cases import settings as settings
 from tests.fakes import (
     GOOD,
     WEAK,
@@ -37,32 +34,7 @@ from tests.fakes import (
 
 pytestmark = pytest.mark.anyio
 
-STEPS = "Built the site with hugo, then uploaded the public folder with rsync."
 DEADLINE_S = 30
-
-
-@pytest.fixture
-def settings(home: Path) -> Settings:
-    llm = LLMSettings(base_url="http://127.0.0.1:9/v1", model="scripted")
-    return Settings(home=str(home), embedder=EmbedderSettings(provider="none"), llm=llm)
-
-
-def connecting(llm: LLM) -> ConnectLLM:
-    def connect(settings: LLMSettings, allowance: Allowance, on_spent: Callable[[Spent], None]) -> LLM:
-        return llm
-
-    return connect
-
-
-async def work(memory: Memory) -> list[Trajectory]:
-    """Let the model work on the queue, and return the trajectories as they are then."""
-    seen: list[Trajectory] = []
-
-    async def done(trajectory: Trajectory) -> None:
-        seen.append(trajectory)
-
-    assert await memory.distill(done) == len(seen)
-    return seen
 
 
 async def until_empty(memory: Memory) -> None:
@@ -70,12 +42,6 @@ async def until_empty(memory: Memory) -> None:
     with anyio.fail_after(DEADLINE_S):
         while await memory.queued():  # noqa: ASYNC110  it may be another process that empties it
             await anyio.sleep(0.01)
-
-
-async def success(memory: Memory, task: str = "Put my blog online", **more: Any) -> str:
-    result = await memory.record(task, outcome="success", steps=STEPS, source="test", **more)
-    assert result.status == "queued"
-    return result.trajectory_id
 
 
 # --- what is learned ---
@@ -352,20 +318,6 @@ async def test_what_cant_be_stored_is_not_asked_for_again_at_once(
 # --- the background ---
 
 
-class Hanging:
-    """A model that never answers."""
-
-    def __init__(self) -> None:
-        self.asked = anyio.Event()
-
-    async def answer(self, *question: Any) -> Any:
-        self.asked.set()
-        await anyio.sleep_forever()
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-
 async def test_leaving_does_not_wait_for_the_model(settings: Settings) -> None:
     llm = Hanging()
     with anyio.fail_after(DEADLINE_S):
@@ -427,96 +379,3 @@ async def test_it_waits_for_the_model_where_the_settings_say_so(settings: Settin
             result = await memory.record("Put my blog online", outcome="success", steps=STEPS, source="test", tell=tell)
     assert result.status == status
     assert told[0] == "the model is distilling"
-
-
-# --- costs ---
-
-
-async def test_costs_are_kept_by_purpose_and_count_against_the_next_days_budget(settings: Settings) -> None:
-    seen: list[Allowance] = []
-
-    class Costly(ScriptedLLM):
-        def __init__(self, on_spent: Callable[[Spent], None], *answers: Any) -> None:
-            super().__init__(*answers)
-            self._on_spent = on_spent
-
-        async def answer(self, purpose: Any, system: str, user: str, shape: Any) -> Any:
-            spent = Spent(purpose, "scripted", now(), 1, 100, 10, False, 0.5, True)
-            self._on_spent(spent)
-            return await super().answer(purpose, system, user, shape)
-
-    def connect(llm: LLMSettings, allowance: Allowance, on_spent: Callable[[Spent], None]) -> LLM:
-        seen.append(allowance)
-        return Costly(on_spent, patterns(lesson(0)), GOOD)
-
-    limited = settings.model_copy(update={"llm": settings.llm.model_copy(update={"tokens_per_day": 200})})
-    async with Memory.open(limited, connect=connect) as memory:
-        await success(memory)
-        await work(memory)
-        costs = (await memory.pool.stats()).llm
-        assert {purpose: (one.questions, one.tokens_in, one.tokens_out) for purpose, one in costs.items()} == {
-            "distill": (1, 100, 10),
-            "judge": (1, 100, 10),
-        }
-    async with Memory.open(limited, connect=connect) as memory:
-        await memory.pool.page()
-        with pytest.raises(EndpointError, match="budget is used up: 220 of"):
-            seen[-1].check()
-
-
-# --- recall ---
-
-
-def with_recall(settings: Settings, **recall: Any) -> Settings:
-    return settings.model_copy(update={"recall": RecallSettings(**recall)})
-
-
-async def fill(settings: Settings) -> None:
-    async with Memory.open(settings.model_copy(update={"llm": LLMSettings()})) as memory:
-        for number in (0, 1):
-            await memory.record(
-                "Put a site online",
-                outcome="success",
-                experiences=[draft(number, when_to_use=f"When a site has to go online, case {number}")],
-                source="test",
-            )
-
-
-async def test_the_model_orders_the_notes(settings: Settings) -> None:
-    await fill(settings)
-    async with Memory.open(settings.model_copy(update={"llm": LLMSettings()})) as memory:
-        plain = await memory.recall("a site has to go online", source="test")
-    llm = ScriptedLLM(Order(order=["2", "1"]))
-    async with Memory.open(with_recall(settings, rerank=True), connect=connecting(llm)) as memory:
-        ordered = await memory.recall("a site has to go online", source="test")
-    assert [one.id for one in ordered.experiences] == [one.id for one in reversed(plain.experiences)]
-    assert len(plain.experiences) == 2
-
-
-async def test_the_model_rewrites_the_guidance_and_no_record(settings: Settings) -> None:
-    await fill(settings)
-    llm = ScriptedLLM(Rewriting(guidance="Build first [1]."))
-    async with Memory.open(with_recall(settings, rewrite=True), connect=connecting(llm)) as memory:
-        before = await memory.pool.page()
-        recalled = await memory.recall("a site has to go online", source="test")
-        assert await memory.pool.page() == before
-    assert "> Build first [1]." in recalled.guidance
-    assert all(one.content.splitlines()[0] in recalled.guidance for one in recalled.experiences)
-
-
-@pytest.mark.parametrize("switch", ["rerank", "rewrite"])
-@pytest.mark.parametrize(
-    ("llm", "says"), [(Hanging, "took longer than 0.05 s"), (lambda: ScriptedLLM(EndpointError("away")), "away")]
-)
-async def test_a_model_that_is_slow_or_away_changes_nothing(
-    settings: Settings, switch: str, llm: Callable[[], LLM], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await fill(settings)
-    async with Memory.open(settings.model_copy(update={"llm": LLMSettings()})) as memory:
-        plain = await memory.recall("a site has to go online", source="test")
-    monkeypatch.setattr("reme_mcp.recall.search.LLM_DEADLINE_S", 0.05)
-    asking = with_recall(settings, **{switch: True})
-    async with Memory.open(asking, connect=connecting(llm())) as memory:
-        recalled = await memory.recall("a site has to go online", source="test")
-    assert [one.id for one in recalled.experiences] == [one.id for one in plain.experiences]
-    assert says in recalled.note

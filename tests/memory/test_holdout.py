@@ -12,7 +12,7 @@ from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
 from reme_mcp.schema import Outcome, RecallResult
 from tests.fakes import Run, draft
-from tests.memory.test_memory import TASK, with_refine
+from tests.memory.memory_cases import TASK, with_refine
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.refine.rules import UNPROVEN
 from reme_mcp.schema import ExperienceDraft, Outcome, RecordResult
 from tests.fakes import LEARNED, FakeEmbedder, draft, experience, trajectory
-from tests.memory.test_memory import TASK, put, stored_trajectory, warm, with_model, with_refine
+from tests.memory.memory_cases import TASK, put, stored_trajectory, warm, with_model, with_refine
 
 pytestmark = pytest.mark.anyio
 

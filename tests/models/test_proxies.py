@@ -8,7 +8,7 @@ import pytest
 
 from reme_mcp.errors import EndpointError
 from tests.http_server import serving
-from tests.models.test_llm import GOOD, VERDICT, asked_once, at, said
+from tests.models.llm_server import GOOD, VERDICT, asked_once, at, said
 from tests.socks_server import socks_proxy
 
 pytestmark = pytest.mark.anyio

@@ -106,6 +106,7 @@ def quoted(text: str) -> str:
     return quote(text.encode("utf-8", "replace"), safe="")
 
 
+@pytest.mark.slow
 async def test_whatever_is_hostile_is_text_on_every_page(memory: Memory) -> None:
     pages = {name: await planted(memory, text) for name, text in HOSTILE.items()}
     everywhere = [*PAGES, "/?status=quarantined", "/?standing=early"]
@@ -150,6 +151,7 @@ async def test_an_attempt_of_a_hundred_thousand_characters_is_shown(memory: Memo
 
 
 @needs_browser
+@pytest.mark.slow
 async def test_a_browser_runs_loads_and_bends_nothing_of_it(memory: Memory) -> None:
     lessons = [(await planted(memory, text))[0] for text in HOSTILE.values()]
     huge = await memory.record("x" * 7_000, outcome="failure", steps="y" * 100_000, source="codex")

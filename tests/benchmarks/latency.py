@@ -23,7 +23,6 @@ Each call is timed next to its references, on the same rows and queries, in turn
     LanceDB, IVF_FLAT  the same through a vector index with its defaults
     LanceDB, add       for record: one row of text and vector, no index on it, compacted now and then
     LanceDB, update    for rate: one number of one row of the same table
-
     ours, processor    what the call takes of the processor, on all threads: the figure to compare on a busy machine
 
 To read: `ratio` is our median over the reference's, `pairwise` the median of the ratios of each pair. The targets are

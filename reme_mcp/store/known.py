@@ -21,7 +21,7 @@ from reme_mcp.schema import Experience
 from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.open_tables import OpenTables
-from reme_mcp.store.tables import columns_of, mapped, to_arrow
+from reme_mcp.store.tables import columns_of, joined, mapped, to_arrow
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import Said, said
 
@@ -103,7 +103,8 @@ class Known:
 
     async def _read_places(self, *, with_rows: bool) -> None:
         """Take in the experiences that were written after the version that the directory knows."""
-        words = self._directory.words
+        words, shelf = self._directory.words, self._directory.shelf
+        read: list[pa.RecordBatch] = []
         columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
         async for batch in self._fresh(columns if words is None else [*columns, "search_text"]):
             ids, workspaces, statuses, rows = (
@@ -118,7 +119,12 @@ class Known:
                     words.put(ids[part], workspaces[part], statuses[part], texts[part])
                     await anyio.lowlevel.checkpoint()
             if with_rows:
-                self._directory.shelf.put(batch.select(columns))
+                read.append(batch.select(columns))
+                if sum(part.nbytes for part in read) > cache.BATCH_BYTES:
+                    shelf.put(joined(read))
+                    read.clear()
+        if read:
+            shelf.put(joined(read))
 
     async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
         """Return the rows of experiences that were written after the version that the directory knows."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reme_mcp.schema import Counters, Summary
-from reme_mcp.store.tables import from_row
+from reme_mcp.store.tables import columns_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,9 @@ class Summaries:
 
     def at(self, places: Numbers) -> list[Summary]:
         """Return those in some places, each as a value."""
-        return [from_row(Summary, row) for row in self.rows.take(places).to_pylist()]
+        taken = self.rows.take(places)
+        columns = (taken.column(name).to_pylist() for name in columns_of(Summary))
+        return [Summary(*values) for values in zip(*columns, strict=True)]
 
     def __len__(self) -> int:
         """Return how many there are."""

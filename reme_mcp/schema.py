@@ -237,6 +237,8 @@ class Summary:
     pinned: bool
     created_at: datetime
     counted_since: datetime
+    prior_frequency: int = 0
+    prior_utility: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ def _of(words: str) -> frozenset[str]:
 
 
 def _folded(text: str) -> str:
+    if text.isascii():
+        return text.casefold()
     bare = "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(char))
     return unicodedata.normalize("NFC", bare)
 
@@ -290,7 +292,7 @@ def _places(reading: _Reading) -> dict[str, float]:
 @lru_cache(maxsize=REMEMBERED_TEXTS)
 def _read(text: str) -> _Reading:
     language = language_of(text)
-    grammar = grammar_words(language)
+    grammar = grammar_words(language) | MORE_GRAMMAR | OPERATORS | POINTERS
     tokens: list[_Token] = []
     negated: set[str] = set()
     pointed: dict[str, set[int]] = {}
@@ -367,7 +369,7 @@ def _read(text: str) -> _Reading:
                 signs.add(sign)
         for one, other in OPPOSITE:
             points = 1 if folded in one else -1 if folded in other else points
-        role = "grammar" if folded in grammar | MORE_GRAMMAR | OPERATORS | POINTERS else "telling"
+        role = "grammar" if folded in grammar else "telling"
         key = folded if role == "grammar" else stem(word.casefold(), language)
         is_helped |= folded in HELPING
         if role == "telling" and language in _FINITE_PAST:

@@ -8,10 +8,10 @@ Does not know: how it is shown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
@@ -19,13 +19,20 @@ from reme_mcp.recall.search import Search
 from reme_mcp.refine import ledger
 from reme_mcp.refine.rules import base_rate, is_proven, track_record
 from reme_mcp.safety.passages import Finding, findings
-from reme_mcp.schema import Experience, Handout, Kind, Status, Summary, Trajectory, now
+from reme_mcp.schema import Experience, Kind, SettledBy, Status, Trajectory, now
 from reme_mcp.store.store import Store
+from reme_mcp.store.summaries import Names, Summaries
 from reme_mcp.text import clean
+
+if TYPE_CHECKING:
+    from reme_mcp.store.summaries import Numbers
 
 Order = Literal["most tried", "newest", "oldest", "helps most", "helps least"]
 Standing = Literal["waiting", "helps", "early", "untried", "to be removed", "out of recall"]
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
 IN_RECALL: tuple[Status, ...] = ("active", "provisional")
+# As long as these are at the same versions, no lesson has changed, nor what is counted of it.
+OF_LESSONS = ("experiences", "counters")
 WAITING = ("queued", "awaiting_experiences")
 MAX_QUERY_CHARS = 8_000
 SHOWN_DAYS = 30
@@ -124,12 +131,14 @@ class Held:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was read of one workspace, good for as long as the tables are at these versions."""
+    """What was read of one workspace, good for as long as the pool is at these versions."""
 
-    versions: tuple[tuple[str, int], ...]
-    summaries: list[Summary]
+    versions: Mapping[str, int]
+    lessons: Summaries
     removals: dict[tuple[int, float], Removal] = field(default_factory=dict)
-    handouts: list[Handout] | None = None
+    standings: Names | None = None
+    facts: Facts | None = None
+    week: tuple[datetime, Week] | None = None
 
 
 class Overview:
@@ -144,24 +153,27 @@ class Overview:
 
     async def version(self) -> str:
         """Return a text that is another one after every change of the pool, by whichever process."""
-        versions = await (await self._open_store()).versions()
+        versions = await self._versions()
         return " ".join(f"{name}:{number}" for name, number in sorted(versions.items()))
 
     async def facts(self, *, workspace: str | None = None) -> Facts:
         """Return the workspace in numbers."""
         workspace = self._workspace(workspace)
         seen = await self._look(workspace)
-        removal = await self.removal(workspace=workspace)
-        in_recall = [one for one in seen.summaries if one.status in IN_RECALL]
-        standings = Counter(self._standing(one, removal) for one in seen.summaries)
-        return Facts(
-            total=len(in_recall),
-            standings=dict(standings),
-            helped=sum(one.utility for one in in_recall),
-            known=sum(one.frequency for one in in_recall),
-            sources=[name for name, _ in Counter(one.source for one in seen.summaries).most_common()],
-            points=Counter((one.frequency, one.utility) for one in in_recall if one.frequency),
-        )
+        if seen.facts is None:
+            lessons, standings = seen.lessons, await self._standings(workspace, seen)
+            in_recall = lessons.status.are(*IN_RECALL)
+            known, good = lessons.frequency[in_recall].tolist(), lessons.utility[in_recall].tolist()
+            points = Counter(zip(known, good, strict=True))
+            seen.facts = Facts(
+                total=len(known),
+                standings={one: standings.counts()[one] for one in STANDINGS if one in standings.counts()},
+                helped=sum(good),
+                known=sum(known),
+                sources=list(lessons.source.counts()),
+                points=Counter({point: count for point, count in points.items() if point[0]}),
+            )
+        return seen.facts
 
     async def lessons(
         self,
@@ -187,16 +199,15 @@ class Overview:
         workspace = self._workspace(workspace)
         store = await self._open_store()
         seen = await self._look(workspace)
-        removal = await self.removal(workspace=workspace)
-        passing = [one for one in seen.summaries if self._passes(one, filters, removal)]
-        passing.sort(key=_KEYS[order])
+        rows = await self._passing(workspace, seen, filters)
+        passing = [seen.lessons.id[row] for row in _ordered(seen.lessons, rows, order)]
         if query := filters.query.strip():
             found = await self._search.find(store, workspace, query, limit=FOUND_FIRST)
             first = {item.experience.id: place for place, item in enumerate(found)}
             said = await store.ids_with_words(workspace, query)
-            passing = [one for one in passing if one.id in first or one.id in said]
-            passing.sort(key=lambda one: first.get(one.id, len(first)))
-        ids = [one.id for one in passing[offset : offset + limit]]
+            passing = [id for id in passing if id in first or id in said]
+            passing.sort(key=lambda id: first.get(id, len(first)))
+        ids = passing[offset : offset + limit]
         experiences = await store.experiences(workspace, ids)
         return Page([experiences[id] for id in ids if id in experiences], len(passing), offset)
 
@@ -218,21 +229,16 @@ class Overview:
         key = rules.min_frequency, rules.max_utility_ratio
         if key not in seen.removals:
             store = await self._open_store()
+            lessons = seen.lessons
             # One outcome more would bring these within the rule's reach.
-            near = [
-                one
-                for one in seen.summaries
-                if one.status in IN_RECALL and not one.pinned and one.frequency >= rules.min_frequency - 1
-            ]
-            tried = [one for one in near if one.frequency >= rules.min_frequency]
-            experiences = list((await store.experiences(workspace, [one.id for one in tried])).values())
-            tallies = await store.receipts.tally(experiences)
-            reasons = await ledger.reasons_to_prune(store, experiences, tallies, rules)
-            worst = sorted(experiences, key=lambda one: (one.utility / one.frequency, -one.frequency, one.id))
+            near = lessons.status.are(*IN_RECALL) & ~lessons.pinned & (lessons.frequency >= rules.min_frequency - 1)
+            tried = (near & (lessons.frequency >= rules.min_frequency)).nonzero()[0]
+            asked = lessons.at(tried)
+            reasons = await ledger.reasons_to_prune(store, workspace, asked, await store.receipts.tally(asked), rules)
+            worst = sorted(asked, key=lambda one: (one.utility / one.frequency, -one.frequency, one.id))
             goes = {one.id: reasons[one.id] for one in worst if reasons[one.id]}
-            after_one_more = sum(
-                one.id not in goes and one.utility <= rules.max_utility_ratio * (one.frequency + 1) for one in near
-            )
+            near &= lessons.utility <= rules.max_utility_ratio * (lessons.frequency + 1)
+            after_one_more = sum(lessons.id[row] not in goes for row in near.nonzero()[0])
             seen.removals[key] = Removal(*key, goes, after_one_more)
         return seen.removals[key]
 
@@ -240,35 +246,18 @@ class Overview:
         """Return what happened in the last seven days, and in the last thirty day by day."""
         workspace = self._workspace(workspace)
         seen = await self._look(workspace)
-        midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
-        first, week = midnight - timedelta(days=SHOWN_DAYS - 1), now() - timedelta(days=WEEK_DAYS)
-        before = week - timedelta(days=WEEK_DAYS)
-        if seen.handouts is None:
-            seen.handouts = await (await self._open_store()).receipts.since(workspace, first)
-        handouts = [one for one in seen.handouts if one.experience_id and one.arm != "withheld"]
-        helped: Counter[int] = Counter()
-        failed: Counter[int] = Counter()
-        for one in handouts:
-            if one.helped is not None:
-                (helped if one.helped else failed)[(one.created_at - first).days] += 1
-        new = [one for one in seen.summaries if one.created_at >= week]
-        lately = [one for one in handouts if one.created_at >= week]
-        return Week(
-            learned=len(new),
-            from_failures=sum(one.kind == "failure" for one in new),
-            handed_out=len(lately),
-            helped_share=_share(lately),
-            helped_share_before=_share([one for one in handouts if before <= one.created_at < week]),
-            rated=sum(one.settled_by == "rating" for one in lately),
-            held_back=sum(one.status == "quarantined" for one in new),
-            days=[Day(first + timedelta(days=day), helped[day], failed[day]) for day in range(SHOWN_DAYS)],
-        )
+        # By whole hours: what was counted stays true for one.
+        hour = now().replace(minute=0, second=0, microsecond=0)
+        if seen.week is None or seen.week[0] != hour:
+            seen.week = hour, await self._week(workspace, seen.lessons, hour)
+        return seen.week[1]
 
     async def proven(self, *, workspace: str | None = None) -> list[Experience]:
         """Return the active lessons with which attempts succeed more often than others do, the best first."""
         workspace = self._workspace(workspace)
         store = await self._open_store()
-        tried = [one.id for one in (await self._look(workspace)).summaries if one.status == "active" and one.utility]
+        lessons = (await self._look(workspace)).lessons
+        tried = [lessons.id[row] for row in (lessons.status.are("active") & (lessons.utility > 0)).nonzero()[0]]
         if not tried:
             return []
         usual = base_rate(*await store.successes.count(workspace))
@@ -277,7 +266,7 @@ class Overview:
 
     async def ids(self, *, workspace: str | None = None) -> list[str]:
         """Return the ids of all lessons of a workspace, newest first."""
-        return [one.id for one in (await self._look(self._workspace(workspace))).summaries]
+        return list((await self._look(self._workspace(workspace))).lessons.id)
 
     async def receipts(self, *, workspace: str | None = None, source: str | None = None) -> list[str]:
         """Return the ids of the latest recalls, newest first; where `source` is given, of those that are its own."""
@@ -309,12 +298,52 @@ class Overview:
         found = await self._search.alike(store, experience.workspace, experience, limit=1)
         return found[0].experience if found else None
 
-    async def _look(self, workspace: str) -> _Seen:
+    async def _versions(self) -> dict[str, int]:
         store = await self._open_store()
-        versions = tuple(sorted((await store.versions()).items()))
-        if self._seen is None or self._seen[0] != workspace or self._seen[1].versions != versions:
-            self._seen = workspace, _Seen(versions, await store.summaries(workspace))
-        return self._seen[1]
+        return {**await store.versions(), **await store.ledger_versions()}
+
+    async def _look(self, workspace: str) -> _Seen:
+        versions = await self._versions()
+        before = self._seen[1] if self._seen is not None and self._seen[0] == workspace else None
+        if before is not None and before.versions == versions:
+            return before
+        if before is not None and all(before.versions[name] == versions[name] for name in OF_LESSONS):
+            seen = _Seen(versions, before.lessons)
+            if self._settings.refine.removal == "share":
+                # The other rule asks how all attempts ended, too.
+                seen.removals, seen.standings, seen.facts = before.removals, before.standings, before.facts
+        else:
+            seen = _Seen(versions, await (await self._open_store()).summaries(workspace))
+        self._seen = workspace, seen
+        return seen
+
+    async def _week(self, workspace: str, lessons: Summaries, hour: datetime) -> Week:
+        import numpy as np
+
+        receipts = (await self._open_store()).receipts
+        first, week = hour.replace(hour=0) - timedelta(days=SHOWN_DAYS - 1), timedelta(days=WEEK_DAYS)
+        by_day = await receipts.ended(workspace, since=first, every=timedelta(days=1))
+        by_week = await receipts.ended(workspace, since=hour - 2 * week, every=week)
+        # What has come in the hour that has begun stands in a week of its own.
+        before = {key[1:]: count for key, count in by_week.items() if key[0] == 0}
+        lately: Counter[tuple[bool | None, SettledBy]] = Counter()
+        for (period, helped, by), count in by_week.items():
+            if period:
+                lately[helped, by] += count
+        new = lessons.created_at >= np.datetime64((hour - week).replace(tzinfo=None))
+        days: Counter[tuple[int, bool | None]] = Counter()
+        for (day, helped, _), count in by_day.items():
+            days[day, helped] += count
+        return Week(
+            learned=int(new.sum()),
+            from_failures=int((new & lessons.kind.are("failure")).sum()),
+            handed_out=lately.total(),
+            helped_share=_share(lately),
+            helped_share_before=_share(before),
+            rated=sum(count for (_, by), count in lately.items() if by == "rating"),
+            held_back=int((new & lessons.status.are("quarantined")).sum()),
+            days=[Day(first + timedelta(days=day), days[day, True], days[day, False]) for day in range(SHOWN_DAYS)],
+        )
 
     def _rules(self, min_frequency: int | None, max_utility_ratio: float | None) -> RefineSettings:
         rules = self._settings.refine
@@ -324,47 +353,63 @@ class Overview:
             raise InvalidInput(f"min_frequency {alpha}, max_utility_ratio {beta}: from 1 to 1000, and from 0 to 1")
         return rules.model_copy(update={"min_frequency": alpha, "max_utility_ratio": beta})
 
-    def _standing(self, one: Summary, removal: Removal) -> Standing:
-        if one.status == "quarantined":
-            return "waiting"
-        if one.status == "archived":
-            return "out of recall"
-        if one.id in removal.reasons:
-            return "to be removed"
-        if not one.frequency:
-            return "untried"
-        return "helps" if one.frequency >= self._settings.refine.min_frequency else "early"
+    async def _standings(self, workspace: str, seen: _Seen) -> Names:
+        if seen.standings is None:
+            import numpy as np
 
-    def _passes(self, one: Summary, filters: Filters, removal: Removal) -> bool:
+            lessons, removal = seen.lessons, await self.removal(workspace=workspace)
+            cases = {
+                "waiting": lessons.status.are("quarantined"),
+                "out of recall": lessons.status.are("archived"),
+                "to be removed": np.array([id in removal.reasons for id in lessons.id], bool),
+                "untried": lessons.frequency == 0,
+                "helps": lessons.frequency >= self._settings.refine.min_frequency,
+            }
+            places = np.select(list(cases.values()), range(len(cases)), len(cases))
+            seen.standings = Names([*cases, "early"], places)
+        return seen.standings
+
+    async def _passing(self, workspace: str, seen: _Seen, filters: Filters) -> Numbers:
+        """Return the rows of the lessons that pass the filters, without the query."""
+        import numpy as np
+
+        lessons = seen.lessons
+        passing = np.ones(len(lessons), bool)
         if filters.status:
-            if one.status != filters.status:
-                return False
-        elif not filters.standing and one.status not in IN_RECALL:
-            return False
-        return (
-            filters.kind in ("", one.kind)
-            and filters.source in ("", one.source)
-            and filters.standing in ("", self._standing(one, removal))
-        )
+            passing &= lessons.status.are(filters.status)
+        elif not filters.standing:
+            passing &= lessons.status.are(*IN_RECALL)
+        if filters.kind:
+            passing &= lessons.kind.are(filters.kind)
+        if filters.source:
+            passing &= lessons.source.are(filters.source)
+        if filters.standing:
+            passing &= (await self._standings(workspace, seen)).are(filters.standing)
+        return passing.nonzero()[0]
 
     def _workspace(self, workspace: str | None) -> str:
         return clean.workspace(self._settings.workspace if workspace is None else workspace)
 
 
-def _ratio(one: Summary) -> float:
-    return one.utility / one.frequency if one.frequency else 0.0
+def _ordered(lessons: Summaries, rows: Numbers, order: Order) -> list[int]:
+    """Return the rows in an order; those that are equal in it stay as they are, the newest first."""
+    import numpy as np
+
+    known, good = lessons.frequency[rows], lessons.utility[rows]
+    ratio = good / np.maximum(known, 1)
+    # The last key decides first.
+    keys: dict[Order, tuple[Any, ...]] = {
+        "most tried": (-known,),
+        "newest": (),
+        "oldest": (lessons.created_at[rows],),
+        "helps most": (-known, -ratio),
+        # Those that nobody has tried are no failures.
+        "helps least": (-known, ratio, known == 0),
+    }
+    placed: list[int] = (rows[np.lexsort(keys[order])] if keys[order] else rows).tolist()
+    return placed
 
 
-_KEYS: dict[Order, Callable[[Summary], tuple[float, ...]]] = {
-    "most tried": lambda one: (-one.frequency, -one.created_at.timestamp()),
-    "newest": lambda one: (-one.created_at.timestamp(),),
-    "oldest": lambda one: (one.created_at.timestamp(),),
-    "helps most": lambda one: (-_ratio(one), -one.frequency),
-    # Those that nobody has tried are no failures.
-    "helps least": lambda one: (not one.frequency, _ratio(one), -one.frequency),
-}
-
-
-def _share(handouts: Sequence[Handout]) -> float | None:
-    known = [one.helped for one in handouts if one.helped is not None]
-    return sum(known) / len(known) if known else None
+def _share(ended: Mapping[tuple[bool | None, SettledBy], int]) -> float | None:
+    known = [(helped, count) for (helped, _), count in ended.items() if helped is not None]
+    return sum(count for helped, count in known if helped) / sum(count for _, count in known) if known else None

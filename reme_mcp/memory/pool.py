@@ -70,7 +70,7 @@ class Pool(PoolReader):
             while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
                 tried = [one for one in page if one.frequency]
                 tallies = await store.receipts.tally(tried)
-                reasons = await ledger.reasons_to_prune(store, tried, tallies, rules)
+                reasons = await ledger.reasons_to_prune(store, workspace, tried, tallies, rules)
                 found += [(one, reasons[one.id]) for one in tried if reasons[one.id]]
                 offset += len(page)
             if not dry_run:

@@ -111,7 +111,8 @@ class PoolReader:
         workspace = self._workspace(workspace)
         store = await self._open_store()
         space = self._vectors.space
-        in_recall = [one for one in await store.summaries(workspace) if one.status in RECALLABLE]
+        lessons = await store.summaries(workspace)
+        in_recall = lessons.at(lessons.status.are(*RECALLABLE).nonzero()[0])
         return PoolStats(
             workspace=workspace,
             home=str(store.location),

@@ -18,13 +18,12 @@ is the impostor normalisation of speaker verification (Auckenthaler et al. 2000)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reme_mcp.models.embedder import Unrelated
 from reme_mcp.recall.ranking import Hits, Ranked
-from reme_mcp.text.fields import search_text
-from reme_mcp.text.words import Told, told, unquoted, words_needed
+from reme_mcp.text.words import Said, Told, told, unquoted, words_needed
 
 # In spreads of the cosines of unrelated texts: above their mean, and below the best one found.
 CLEAR = 3.3
@@ -90,6 +89,7 @@ def verdicts(
     vector: Hits | None,
     thresholds: Thresholds | None,
     *,
+    said: Mapping[str, Said],
     reads: Callable[[str], bool],
 ) -> list[Verdict]:
     """Return for each experience whether it is about the query.
@@ -99,6 +99,7 @@ def verdicts(
         ranked: The experiences, with the numbers of both searches.
         vector: Hits of the vector search; `None` if it did not answer, and the words decide alone.
         thresholds: Of the model; `None` where nobody knows them, and every similarity is enough.
+        said: The words of each, by its id.
         reads: Whether the model was made for a language, by its name.
     """
     if vector is not None and thresholds is None:
@@ -109,7 +110,7 @@ def verdicts(
     best = max(vector.values.values(), default=0.0) if vector is not None else 0.0
     found = []
     for item in ranked:
-        words = _Words.shared_with(asked, item)
+        words = _Words.shared_with(asked, item, said[item.experience.id])
         if vector is None or thresholds is None:
             found.append(words.decide_alone())
         else:
@@ -134,8 +135,7 @@ class _Words:
     why: str
 
     @classmethod
-    def shared_with(cls, asked: Told, item: Ranked) -> _Words:
-        text = told(search_text(item.experience))
+    def shared_with(cls, asked: Told, item: Ranked, text: Said) -> _Words:
         shared, needed = asked.shared_with(text), words_needed(len(asked.words))
         weight = item.text_relevance if 0 < needed <= shared else 0.0
         why = f"{shared} of the task's {len(asked.words)} telling words ({needed} needed)"

@@ -18,8 +18,7 @@ from datetime import datetime
 
 from reme_mcp.refine.rules import is_objected_to, track_record
 from reme_mcp.schema import Experience
-from reme_mcp.text.fields import search_text
-from reme_mcp.text.words import likeness
+from reme_mcp.text.words import Said, likeness
 
 # Corrections move an experience by a few per cent, so that only those near the top can come to the top.
 SHORTLIST_FACTOR = 6
@@ -122,21 +121,21 @@ def shortlist(text: Hits, vector: Hits | None, *, limit: int) -> list[str]:
     return sorted(ids, key=lambda id: (-relevance(id, text, vector), id))[: SHORTLIST_FACTOR * limit]
 
 
-def neighbour_relevances(experiences: Sequence[Experience], own: Sequence[float]) -> list[float]:
+def neighbour_relevances(said: Sequence[Said], own: Sequence[float]) -> list[float]:
     """Return for each experience what the two that are most like it, in their words, have on average.
 
     Args:
-        experiences: n candidates.
+        said: The words of n candidates.
         own: How relevant each is by the two searches; one that is alone has its own for its neighbours'.
     """
-    if len(experiences) < 2:
+    if len(said) < 2:
         return list(own)
     means = []
-    for row, alike in enumerate(likeness([search_text(experience) for experience in experiences]).tolist()):
+    for row, alike in enumerate(likeness(said).tolist()):
         # Without a word in common it is no neighbour, but its place stays empty.
         others = [(-value, place) for place, value in enumerate(alike) if value and place != row]
         nearest = heapq.nsmallest(NEIGHBOURS, others)
-        means.append(sum(own[place] for _, place in nearest) / min(NEIGHBOURS, len(experiences) - 1))
+        means.append(sum(own[place] for _, place in nearest) / min(NEIGHBOURS, len(said) - 1))
     return means
 
 
@@ -145,6 +144,7 @@ def rank(
     text: Hits,
     vector: Hits | None,
     *,
+    said: Mapping[str, Said],
     tools: Sequence[str],
     base_rate: float,
     at: datetime,
@@ -166,14 +166,16 @@ def rank(
         experiences: The candidates.
         text: Hits of the full-text search.
         vector: Hits of the vector search; `None` if it did not answer.
+        said: The words of each, by its id.
         tools: What the agent has; empty means unknown.
         base_rate: Share of the workspace's attempts that succeed.
         at: Now.
         weights: w.
     """
     own = [relevance(experience.id, text, vector, weights) for experience in experiences]
+    neighbours = neighbour_relevances([said[experience.id] for experience in experiences], own)
     ranked = []
-    for experience, alone, around in zip(experiences, own, neighbour_relevances(experiences, own), strict=True):
+    for experience, alone, around in zip(experiences, own, neighbours, strict=True):
         record = track_record(experience, base_rate)
         age_days = max(0, (at - experience.created_at).days)
         missing = tuple(tool for tool in experience.tools_used if tool not in tools) if tools else ()

@@ -10,7 +10,7 @@ A model that is away, or too slow, is no error: the notes are then those that we
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -31,7 +31,7 @@ from reme_mcp.refine import ledger, rules
 from reme_mcp.refine.holdout import WITHHELD, Draw, draw_withheld
 from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
-from reme_mcp.text.words import spell_out, unquoted
+from reme_mcp.text.words import Said, spell_out, unquoted
 
 # How many experiences each of the two searches looks at.
 REACH = 50
@@ -123,12 +123,13 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit)
         found = await store.experiences(workspace, ids, statuses=RECALLABLE)
         candidates = [found[id] for id in ids if id in found]
+        said = {one.id: store.said(one) for one in candidates}
         base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(candidates, text, vector, tools=tools, base_rate=base_rate, at=now())
+        ranked = ranking.rank(candidates, text, vector, said=said, tools=tools, base_rate=base_rate, at=now())
         # A name says something only where several have written, or somebody else has.
         several = len({item.experience.source for item in ranked}) > 1
         shows_sources = several or any(exposure.is_of_another(item, reader) for item in ranked)
-        ranked, below = self._above_floor(query, ranked, vector)
+        ranked, below = self._above_floor(query, ranked, vector, said)
 
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
         ranked, over = await self._exposed(store, ranked, reader, limit)
@@ -147,16 +148,18 @@ class Search:
 
     async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
         """Return the experiences in recall that are about a query, best first; no model is asked for an order."""
-        ranked, vector = await self._ranked(store, workspace, query, limit)
-        return self._above_floor(query, ranked, vector)[0][:limit]
+        ranked, vector, said = await self._ranked(store, workspace, query, limit)
+        return self._above_floor(query, ranked, vector, said)[0][:limit]
 
     async def alike(self, store: Store, workspace: str, experience: Experience, *, limit: int) -> list[Ranked]:
         """Return the experiences in recall that are most like this one, best first, however little that is."""
         query = f"{experience.when_to_use}\n{experience.content}"[:MAX_TASK_CHARS]
-        ranked, _ = await self._ranked(store, workspace, query, limit + 1)
+        ranked, *_ = await self._ranked(store, workspace, query, limit + 1)
         return [item for item in ranked if item.experience.id != experience.id][:limit]
 
-    async def _ranked(self, store: Store, workspace: str, query: str, limit: int) -> tuple[list[Ranked], Hits | None]:
+    async def _ranked(
+        self, store: Store, workspace: str, query: str, limit: int
+    ) -> tuple[list[Ranked], Hits | None, dict[str, Said]]:
         text, vector = await gather(
             partial(self._by_words, store, workspace, query, ()),
             partial(self._by_vectors, store, workspace, query, ()),
@@ -164,20 +167,23 @@ class Search:
         ids = ranking.shortlist(text, vector, limit=limit)
         found = await store.experiences(workspace, ids, statuses=["active"])
         candidates = [found[id] for id in ids if id in found]
+        said = {one.id: store.said(one) for one in candidates}
         base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(candidates, text, vector, tools=(), base_rate=base_rate, at=now())
-        return ranked, vector
+        ranked = ranking.rank(candidates, text, vector, said=said, tools=(), base_rate=base_rate, at=now())
+        return ranked, vector, said
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""
         return self._vectors.tell_once()
 
-    def _above_floor(self, query: str, ranked: list[Ranked], vector: Hits | None) -> tuple[list[Ranked], list[Decided]]:
+    def _above_floor(
+        self, query: str, ranked: list[Ranked], vector: Hits | None, said: Mapping[str, Said]
+    ) -> tuple[list[Ranked], list[Decided]]:
         """Return those that are about the query, and the others with the reason."""
         if not self._settings.floor:
             return ranked, []
         thresholds = Thresholds.of(self._vectors.unrelated, min_similarity=self._settings.min_similarity)
-        found = verdicts(query, ranked, vector, thresholds, reads=self._vectors.reads_language)
+        found = verdicts(query, ranked, vector, thresholds, said=said, reads=self._vectors.reads_language)
         pairs = list(zip(ranked, found, strict=True))
         return (
             [item for item, verdict in pairs if verdict.passes],

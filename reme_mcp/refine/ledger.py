@@ -157,12 +157,14 @@ async def count(
         settled: Lines that are about to be written, and count as if they were.
         is_new: Whether φ is asked only about what changed; otherwise a crash may have come before its answer.
     """
+    if not experiences:
+        return Counted({}, [])
     tallies = await store.receipts.tally(experiences, settled=settled)
     changed: dict[str, Experience] = {}
     pruned: list[str] = []
     both = [(one, rules_.count(one, tallies[one.id], at=now())) for one in experiences]
     asked = [(before, counted) for before, counted in both if counted is not before or not is_new]
-    reasons = await reasons_to_prune(store, [counted for _, counted in asked], tallies, rules)
+    reasons = await reasons_to_prune(store, experiences[0].workspace, [one for _, one in asked], tallies, rules)
     for before, counted in asked:
         if reason := reasons[counted.id]:
             changed[counted.id] = archive(counted, reason, at=now())
@@ -224,7 +226,11 @@ async def lifts(store: Store, workspace: str, lessons: Sequence[Experience | Sum
 
 
 async def reasons_to_prune(
-    store: Store, experiences: Sequence[Experience], tallies: Mapping[str, Tally], rules: RefineSettings
+    store: Store,
+    workspace: str,
+    experiences: Sequence[Experience | Summary],
+    tallies: Mapping[str, Tally],
+    rules: RefineSettings,
 ) -> dict[str, str]:
     """Return why the removal rule takes each of some experiences of one workspace, by id; empty where one stays.
 
@@ -232,20 +238,20 @@ async def reasons_to_prune(
     """
     if rules.removal == "share" or not experiences:
         return {one.id: _reason_by_share(one, tallies[one.id], rules) for one in experiences}
-    told = await lifts(store, experiences[0].workspace, experiences)
+    told = await lifts(store, workspace, experiences)
     return {one.id: _reason_by_lift(one, told[one.id], rules) for one in experiences}
 
 
-def _may_go(experience: Experience) -> bool:
+def _may_go(experience: Experience | Summary) -> bool:
     return not experience.pinned and experience.status in RECALLABLE
 
 
-def _reason_by_lift(experience: Experience, told: Evidence, rules: RefineSettings) -> str:
+def _reason_by_lift(experience: Experience | Summary, told: Evidence, rules: RefineSettings) -> str:
     goes = _may_go(experience) and should_prune_by_lift(told, min_frequency=rules.min_frequency)
     return f"tasks go worse with it: {told.said}" if goes else ""
 
 
-def _reason_by_share(experience: Experience, tally: Tally, rules: RefineSettings) -> str:
+def _reason_by_share(experience: Experience | Summary, tally: Tally, rules: RefineSettings) -> str:
     voices = voices_on(experience, tally)
     goes = _may_go(experience) and should_prune_by_raters(
         voices,

@@ -15,7 +15,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Literal
 
-from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally, Verdicts
+from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Summary, Tally, Verdicts
 from reme_mcp.sources import THIS_MACHINE
 
 # How many outcomes the prior of a track record weighs, and how many more than its own a rating does.
@@ -268,13 +268,13 @@ def base_rate(succeeded: int, attempts: int) -> float:
     return (succeeded + 1) / (attempts + 2)
 
 
-def prune_reason(experience: Experience, voices: Sequence[Rater]) -> str:
+def prune_reason(experience: Experience | Summary, voices: Sequence[Rater]) -> str:
     """Return the sentence that an experience is archived with."""
     reason = f"succeeded with it {experience.utility} of {experience.frequency}"
     return reason if len(voices) < 2 else f"{reason}; {len(voices)} users were heard"
 
 
-def voices_on(experience: Experience, tally: Tally) -> tuple[Rater, ...]:
+def voices_on(experience: Experience | Summary, tally: Tally) -> tuple[Rater, ...]:
     """Return who knows outcomes of an experience; the counters that it came with were brought from this machine."""
     known = {rater.who: rater for rater in tally.voices}
     if experience.prior_frequency:

@@ -30,6 +30,8 @@ ROWS_READ_AHEAD = 20_000
 # How much of the rows is kept, at about 1.5 kB each: as Arrow holds them, which is a third of what Python takes.
 KEPT_BYTES = 32 * 2**20
 MAX_BATCHES = 64
+# What is read at once becomes batches of about this size: each that has a row costs a fifth of a millisecond.
+BATCH_BYTES = KEPT_BYTES // 4
 # How many experiences are kept as they are handed out, at about 3 kB each.
 KEPT_READ = 4_096
 

@@ -1,7 +1,7 @@
 """Full-text search in memory: which experiences hold the words of a query, best first.
 
 In:  ids, workspaces, statuses and texts, in any number of portions.
-Out: `(id, BM25)` pairs, best first.
+Out: `(id, BM25)` pairs, best first; what each text is compared by.
 Does not know: where they come from, or whether they are all that there is.
 
 The words are those of `text/words.py`, the numbers those of LanceDB's index (BM25 with the same constants, over all
@@ -15,32 +15,53 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from reme_mcp.schema import STATUSES, Status
-from reme_mcp.text.words import word_counts
+from reme_mcp.text.words import Said, said, word_counts
 
 K1 = 1.2
 B = 0.75
 # Of a row whose experience has another text now, or is gone.
 GONE = len(STATUSES)
+# More often than this no word stands in a text, as far as anybody compares it.
+MAX_TIMES = 2**15 - 1
+
+
+class _Posting(NamedTuple):
+    """A word: its number, the rows that hold it, and how often each does."""
+
+    number: int
+    rows: array[int]
+    times: array[int]
 
 
 class InvertedIndex:
-    """For each word, the rows that hold it and how often. Rows are only ever added."""
+    """For each word, the rows that hold it and how often, and for each row its words. Rows are only ever added.
+
+    The words of a row are there so that nobody has to split its text again, as numbers, at half a kilobyte each.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._ids: list[str] = []
         self._texts: list[int] = []
         self._workspaces: dict[str, int] = {}
-        self._postings: dict[str, tuple[array[int], array[int]]] = {}
+        self._postings: dict[str, _Posting] = {}
         self._lengths = array("I")
         self._owners = array("I")
         self._statuses = array("B")
         self._words = 0
+        self._vocabulary: list[str] = []
+        self._languages: list[str] = []
+        # Of each row after the other: the numbers of its words; how often each stands there, twice, and one more for a
+        # form of a telling word.
+        self._said = array("I")
+        self._marks = array("H")
+        self._ends = array("Q")
 
     def put(
         self, ids: Sequence[str], workspaces: Sequence[str], statuses: Sequence[Status], texts: Sequence[str]
@@ -88,6 +109,16 @@ class InvertedIndex:
         best = found[np.argsort(-values[found], kind="stable")][:limit]
         return [(self._ids[row], float(values[row])) for row in best]
 
+    def said(self, id: str, text: str) -> Said | None:
+        """Return what the text of an experience is compared by; `None` where another one is known, or none."""
+        row = self._rows.get(id)
+        if row is None or self._texts[row] != hash(text):
+            return None
+        part = slice(self._ends[row - 1] if row else 0, self._ends[row])
+        pairs = list(zip([self._vocabulary[number] for number in self._said[part]], self._marks[part], strict=True))
+        counts = {word: mark >> 1 for word, mark in pairs if mark > 1}
+        return Said(counts, self._languages[row], frozenset([word for word, mark in pairs if mark & 1]))
+
     def _values(self, query: str) -> npt.NDArray[np.float32]:
         values = np.zeros(len(self._ids), dtype=np.float32)
         if not len(values):
@@ -95,9 +126,9 @@ class InvertedIndex:
         lengths = np.frombuffer(self._lengths, np.uint32)
         mean = self._words / len(values)
         for word, asked in word_counts(query).items():
-            if word not in self._postings:
+            if word not in self._postings or not self._postings[word].rows:
                 continue
-            rows, times = (np.frombuffer(part, np.uint32) for part in self._postings[word])
+            rows, times = (np.frombuffer(part, np.uint32) for part in self._postings[word][1:])
             rarity = math.log(1 + (len(values) - len(rows) + 0.5) / (len(rows) + 0.5))
             often = times.astype(np.float32)
             values[rows] += asked * rarity * (K1 + 1) * often / (often + K1 * (1 - B + B / mean * lengths[rows]))
@@ -105,13 +136,19 @@ class InvertedIndex:
 
     def _add(self, id: str, text: str) -> int:
         row = self._rows[id] = len(self._ids)
-        counts = word_counts(text)
+        its = said(text)
+        counts, forms = its.counts, its.forms
         for word, times in counts.items():
-            posting = self._postings.get(word)
-            if posting is None:
-                posting = self._postings[word] = array("I"), array("I")
-            posting[0].append(row)
-            posting[1].append(times)
+            posting = self._postings.get(word) or self._new_posting(word)
+            posting.rows.append(row)
+            posting.times.append(times)
+            self._said.append(posting.number)
+            self._marks.append(min(times, MAX_TIMES) * 2 + (word in forms))
+        for word in forms - counts.keys():
+            self._said.append((self._postings.get(word) or self._new_posting(word)).number)
+            self._marks.append(1)
+        self._ends.append(len(self._said))
+        self._languages.append(its.language)
         length = sum(counts.values())
         self._ids.append(id)
         self._texts.append(hash(text))
@@ -120,3 +157,8 @@ class InvertedIndex:
         self._statuses.append(GONE)
         self._words += length
         return row
+
+    def _new_posting(self, word: str) -> _Posting:
+        posting = self._postings[word] = _Posting(len(self._vocabulary), array("I"), array("I"))
+        self._vocabulary.append(word)
+        return posting

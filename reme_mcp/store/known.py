@@ -7,6 +7,7 @@ Does not know: what is searched; vectors.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from reme_mcp.schema import Experience
 from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place
 from reme_mcp.store.open_tables import OpenTables
-from reme_mcp.store.tables import columns_of, mapped, to_arrow
+from reme_mcp.store.tables import columns_of, joined, mapped, to_arrow
+from reme_mcp.text.fields import search_text
+from reme_mcp.text.words import Said, said
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,8 +31,13 @@ if TYPE_CHECKING:
 # Up to so many that somebody has just written are taken by their places, which costs less than a scan for few.
 READ_BY_PLACE = 500
 # So many texts are indexed before somebody else has a turn: about ten milliseconds.
-INDEXED_AT_ONCE = 100
+INDEXED_AT_ONCE = 50
+# Where words are not in memory, those of so many texts are remembered, at about 10 kB each: those of one topic come up
+# again and again.
+REMEMBERED_TEXTS = 512
 WORD_COLUMNS = ("id", "workspace", "status", "search_text")
+
+_said = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(said)
 
 
 class Known:
@@ -41,7 +49,7 @@ class Known:
     _new_places: Batcher[None]
 
     async def index_words(self) -> None:
-        """Have full-text search answer from memory from now on, where there is room; it takes a second for 10,000."""
+        """Have full-text search answer from memory from now on, where there is room; two seconds for 10,000."""
         if await self._places() is None or self._directory.words is not None:
             return
         from reme_mcp.store.inverted_index import InvertedIndex
@@ -59,6 +67,11 @@ class Known:
                 self._directory.words = words
                 # What was written since is read once more, with its words.
                 self._directory.version = min(self._directory.version, version)
+
+    def said(self, experience: Experience) -> Said:
+        """Return the words that an experience is compared by; where full-text search is in memory, they are there."""
+        text, words = search_text(experience), self._directory.words
+        return (words.said(experience.id, text) if words is not None else None) or _said(text)
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
@@ -90,7 +103,8 @@ class Known:
 
     async def _read_places(self, *, with_rows: bool) -> None:
         """Take in the experiences that were written after the version that the directory knows."""
-        words = self._directory.words
+        words, shelf = self._directory.words, self._directory.shelf
+        read: list[pa.RecordBatch] = []
         columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
         async for batch in self._fresh(columns if words is None else [*columns, "search_text"]):
             ids, workspaces, statuses, rows = (
@@ -105,7 +119,12 @@ class Known:
                     words.put(ids[part], workspaces[part], statuses[part], texts[part])
                     await anyio.lowlevel.checkpoint()
             if with_rows:
-                self._directory.shelf.put(batch.select(columns))
+                read.append(batch.select(columns))
+                if sum(part.nbytes for part in read) > cache.BATCH_BYTES:
+                    shelf.put(joined(read))
+                    read.clear()
+        if read:
+            shelf.put(joined(read))
 
     async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
         """Return the rows of experiences that were written after the version that the directory knows."""

@@ -11,6 +11,7 @@ take one change at a time, in the order in which they come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -81,6 +82,13 @@ class Contains:
 
 
 @dataclass(frozen=True, slots=True)
+class Filled:
+    """The text of the field is not empty."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class Since:
     """The time of the field is not before a moment."""
 
@@ -96,7 +104,7 @@ class Either:
     other: Is | Contains
 
 
-Condition = Is | Contains | Since | Either
+Condition = Is | Contains | Filled | Since | Either
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +192,39 @@ class Ledger(Protocol):
 
     async def counters(self, since: int) -> tuple[int, Sequence[Counters]]:
         """Return a number that rises with every write, and the counters that were written since it was `since`.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        ...
+
+    async def version(self) -> int:
+        """Return a number that another one follows with every write, by whichever process; 0 where it stands in tables.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        ...
+
+    async def count(
+        self,
+        kind: type[Any],
+        by: Sequence[str],
+        where: Sequence[Condition] = (),
+        *,
+        of: str,
+        since: datetime,
+        every: timedelta,
+    ) -> Counter[tuple[Any, ...]]:
+        """Return how many values there are of each period, and in it of each combination of some fields.
+
+        Args:
+            kind: Of the values.
+            by: The fields. They follow in each key upon the number of the period, 0 for the first.
+            where: The conditions; none for all values.
+            of: The field with the time that decides on the period.
+            since: When the first period begins; what is older is not counted.
+            every: How long a period is.
 
         Raises:
             StoreError: It can't be read.

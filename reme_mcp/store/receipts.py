@@ -7,13 +7,13 @@ Does not know: what a sum decides (`refine.py` does).
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from reme_mcp.schema import EXPLICIT, Ended, Experience, Handout, Rater, ReceiptLine, Tally
+from reme_mcp.schema import EXPLICIT, Ended, Experience, Handout, Rater, ReceiptLine, SettledBy, Summary, Tally
 from reme_mcp.sources import rater_of
-from reme_mcp.store.ledger import Is, Ledger, Since
+from reme_mcp.store.ledger import Condition, Filled, Is, Ledger
 
 
 class Receipts:
@@ -53,12 +53,22 @@ class Receipts:
         """Return the newest lines of `workspace`."""
         return await self._ledger.read(ReceiptLine, [Is("workspace", [workspace])], newest_by="created_at", limit=limit)
 
-    async def since(self, workspace: str, moment: datetime) -> list[Handout]:
-        """Return what the recalls of `workspace` from a moment on handed out, without tasks."""
-        return await self._ledger.read(Handout, [Is("workspace", [workspace]), Since("created_at", moment)])
+    async def ended(
+        self, workspace: str, *, since: datetime, every: timedelta
+    ) -> Counter[tuple[int, bool | None, SettledBy]]:
+        """Return how many experiences the recalls of `workspace` handed out, by period, how it ended, and who said so.
+
+        Args:
+            workspace: Whose recalls.
+            since: When the first period, number 0, begins.
+            every: How long a period is.
+        """
+        handed_out: list[Condition] = [Is("workspace", [workspace]), Is("arm", ["", "shown"]), Filled("experience_id")]
+        by = ("helped", "settled_by")
+        return await self._ledger.count(ReceiptLine, by, handed_out, of="created_at", since=since, every=every)
 
     async def tally(
-        self, experiences: Sequence[Experience], *, settled: Sequence[ReceiptLine] = ()
+        self, experiences: Sequence[Experience | Summary], *, settled: Sequence[ReceiptLine] = ()
     ) -> dict[str, Tally]:
         """Return what the receipts since each experience's `counted_since` say, by experience id.
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,21 @@ import anyio.to_thread
 
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Trajectory
-from reme_mcp.store.ledger import KEYS, TABLES, WAIT_S, Blank, Change, Condition, Contains, Drop, Either, Is, Put
+from reme_mcp.store.ledger import (
+    KEYS,
+    TABLES,
+    WAIT_S,
+    Blank,
+    Change,
+    Condition,
+    Contains,
+    Drop,
+    Either,
+    Filled,
+    Is,
+    Put,
+    Since,
+)
 from reme_mcp.store.tables import Row, column_type, columns_of
 
 NAME = "ledger.db"
@@ -203,6 +218,39 @@ class SqliteLedger:
         return self._latest, [
             Counters(*[make(value) for make, value in zip(columns.back, row[1:], strict=True)]) for row in rows
         ]
+
+    async def version(self) -> int:
+        """Return how many transactions the file has seen."""
+        with _mapped(self._file, "read"):
+            (version,) = self._reading.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    async def count(
+        self,
+        kind: type[Any],
+        by: Sequence[str],
+        where: Sequence[Condition] = (),
+        *,
+        of: str,
+        since: datetime,
+        every: timedelta,
+    ) -> Counter[tuple[Any, ...]]:
+        """Return how many values there are of each period and each combination of some fields."""
+        types = _columns(kind).types
+        back = [FROM_COLUMN.get(types[name], _same) for name in by]
+        clause, values = _where([*where, Since(of, since)])
+        period = f"({of} - ?) / ?"
+        places = ", ".join(str(place) for place in range(1, len(by) + 2))
+        query = f"SELECT {', '.join([period, *by])}, count(*) FROM {TABLES[kind]}{clause} GROUP BY {places}"
+        with _mapped(self._file, "read"):
+            asked = [_to_microseconds(since), every // MICROSECOND, *values]
+            rows = self._reading.execute(query, asked).fetchall()
+        return Counter(
+            {
+                (period, *(make(value) for make, value in zip(back, fields, strict=True))): count
+                for period, *fields, count in rows
+            }
+        )
 
     async def purge_deleted(self) -> None:
         """Leave nothing in the journal that was removed; `secure_delete` has overwritten it in the file itself."""
@@ -500,6 +548,8 @@ def _sql(condition: Condition) -> tuple[str, list[object]]:
             return f"{field} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
         case Contains(field, part):
             return f"instr({field}, ?) > 0", [part]
+        case Filled(field):
+            return f"{field} <> ''", []
         case Either(one, other):
             (first, left), (second, right) = _sql(one), _sql(other)
             return f"({first} OR {second})", [*left, *right]

@@ -56,6 +56,7 @@ from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.receipts import Receipts
 from reme_mcp.store.space import Space
 from reme_mcp.store.successes import Successes
+from reme_mcp.store.summaries import Summaries, summaries_of
 from reme_mcp.store.table_ledger import TableLedger
 from reme_mcp.store.tables import (
     all_of,
@@ -259,15 +260,12 @@ class Store(Attempts, Known):
         return await self._rows(where, newest_first=True, offset=offset, limit=limit)
 
     @timed("store: read summaries")
-    async def summaries(self, workspace: str) -> list[Summary]:
+    async def summaries(self, workspace: str) -> Summaries:
         """Return every experience of `workspace` without its texts, newest first."""
-        where = equals("workspace", workspace)
-        found = await read_rows(self._tables["experiences"], Summary, where, newest_by="created_at")
-        known = await self._known_counters()
-        return [
-            replace(one, frequency=known[one.id].frequency, utility=known[one.id].utility) if one.id in known else one
-            for one in found
-        ]
+        with mapped("read experiences"):
+            query = self._tables["experiences"].query().where(equals("workspace", workspace))
+            rows = await query.select(columns_of(Summary)).to_arrow()
+        return summaries_of(rows, await self._known_counters())
 
     async def ids_with_words(self, workspace: str, words: str) -> set[str]:
         """Return the ids of the experiences whose texts hold these very words, in capitals or not."""
@@ -283,8 +281,8 @@ class Store(Attempts, Known):
         """Return how many experiences of each status `workspace` holds."""
         with mapped("count experiences"):
             query = self._tables["experiences"].query().where(equals("workspace", workspace)).select(["status"])
-            statuses: list[Status] = (await query.to_arrow()).column("status").to_pylist()
-        return {status: statuses.count(status) for status in sorted(set(statuses))}
+            counted = (await query.to_arrow()).column("status").value_counts().to_pylist()
+        return {one["values"]: one["counts"] for one in sorted(counted, key=lambda one: one["values"])}
 
     async def sources(self, workspace: str, *, statuses: Sequence[Status]) -> list[str]:
         """Return the source of each experience of `workspace` that has one of these statuses."""
@@ -296,6 +294,9 @@ class Store(Attempts, Known):
 
     async def workspaces(self) -> list[str]:
         """Return the names of all workspaces that hold an experience, sorted."""
+        places = await self._places()
+        if places is not None:
+            return sorted({place.workspace for place in places.values()})
         with mapped("list workspaces"):
             names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
             return sorted(names.unique().to_pylist())
@@ -522,9 +523,14 @@ class Store(Attempts, Known):
         await self._ledger.write([Put(ReceiptLine, lines, are_new=True)], wait_s=RECEIPT_WAIT_S)
 
     async def versions(self) -> dict[str, int]:
-        """Return the version of each table: as long as none changes, nobody writes."""
+        """Return the version of each table: as long as none changes, nobody writes into them."""
         with mapped("look at the tables"):
             return {name: await table.version() for name, table in self._tables.items()}
+
+    async def ledger_versions(self) -> dict[str, int]:
+        """Return the versions of the ledger and of its counters; where it stands in tables, theirs count, too."""
+        await self._known_counters()
+        return {"counters": self._counters_until, "ledger": await self._ledger.version()}
 
     async def purge_deleted(self) -> None:
         """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""

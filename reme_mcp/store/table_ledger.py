@@ -9,15 +9,30 @@ Receipts have a lease of their own, so that a recall never waits for somebody wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from reme_mcp.schema import Counters, ReceiptLine
-from reme_mcp.store.ledger import KEYS, TABLES, WAIT_S, Blank, Change, Condition, Contains, Drop, Either, Is, Put, Since
+from reme_mcp.store.ledger import (
+    KEYS,
+    TABLES,
+    WAIT_S,
+    Blank,
+    Change,
+    Condition,
+    Contains,
+    Drop,
+    Either,
+    Filled,
+    Is,
+    Put,
+    Since,
+)
 from reme_mcp.store.tables import (
     Row,
     all_of,
@@ -25,6 +40,7 @@ from reme_mcp.store.tables import (
     columns_of,
     contains,
     from_row,
+    is_filled,
     is_in,
     mapped,
     read_rows,
@@ -103,6 +119,28 @@ class TableLedger:
             query = table.query().select(columns_of(Counters)).where(f"_row_last_updated_at_version > {since}")
             return version, [from_row(Counters, row) for row in await query.to_list()]
 
+    async def version(self) -> int:
+        """Return 0: the tables have versions of their own."""
+        return 0
+
+    async def count(
+        self,
+        kind: type[Any],
+        by: Sequence[str],
+        where: Sequence[Condition] = (),
+        *,
+        of: str,
+        since: datetime,
+        every: timedelta,
+    ) -> Counter[tuple[Any, ...]]:
+        """Return how many values there are of each period and each combination of some fields."""
+        table = self._tables[TABLES[kind]]
+        condition = all_of(at_or_after(of, since), _where(where))
+        with mapped(f"count {table.name}"):
+            rows = await table.query().select([of, *by]).where(condition).to_arrow()
+        columns = [rows.column(name).to_pylist() for name in (of, *by)]
+        return Counter(((at - since) // every, *fields) for at, *fields in zip(*columns, strict=True))
+
     async def purge_deleted(self) -> None:
         """Do nothing: the tables are rewritten with all others."""
 
@@ -151,6 +189,8 @@ def _expression(condition: Condition) -> Expr:
             return is_in(field, values)
         case Contains(field, part):
             return contains(field, part)
+        case Filled(field):
+            return is_filled(field)
         case Since(field, moment):
             return at_or_after(field, moment)
         case Either(one, other):

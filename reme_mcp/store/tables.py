@@ -222,6 +222,13 @@ def contains(column: str, part: str) -> Expr:
     return col(column).contains(part)
 
 
+def is_filled(column: str) -> Expr:
+    """Return the condition that a column's text is not empty."""
+    from lancedb import col, lit
+
+    return col(column) != lit("")
+
+
 def has_status(statuses: Sequence[Status] | None, also: Sequence[str] = ()) -> Expr | None:
     """Return the condition on the status, or on the id being in `also`; `None` for no condition."""
     if statuses is None:

@@ -58,8 +58,6 @@ MIN_WORDS = 2
 # Fewer words that carry grammar in a language do not make a text one of it.
 MIN_GRAMMAR_WORDS = 2
 MIN_WORD_SHARE = 0.15
-# Texts whose words are remembered: those of one topic come up again and again. About 10 kB each.
-REMEMBERED_TEXTS = 512
 # Words whose stems are, at about 0.2 kB each.
 REMEMBERED_WORDS = 8_192
 
@@ -96,7 +94,7 @@ def is_spaced(text: str) -> bool:
 
 def stems(text: str) -> frozenset[str]:
     """Return the distinct words of `text`: stems of English words, character pairs of East Asian runs."""
-    return frozenset(_counts(text))
+    return frozenset(word_counts(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,36 +105,81 @@ class Told:
         language: As `stop_words` names it; `other` where its letters are not Latin and it is not known.
         words: Its telling words, those that are not common: stemmed as its language has it, and as English has it, for
             names and borrowed words.
-        forms: Both.
     """
 
     language: str
     words: frozenset[tuple[str, str]]
+
+    def shared_with(self, text: Said) -> int:
+        """Return how many of its telling words a text has."""
+        return sum(own in text.forms or english in text.forms for own, english in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a text has to be compared by.
+
+    Attributes:
+        counts: As `word_counts` returns them.
+        language: As `Told` has it.
+        forms: Of its telling words, both stems.
+    """
+
+    counts: Mapping[str, int]
+    language: str
     forms: frozenset[str]
 
-    def shared_with(self, other: Told) -> int:
-        """Return how many of its telling words another text has."""
-        return sum(own in other.forms or english in other.forms for own, english in self.words)
 
-
-@functools.lru_cache(maxsize=REMEMBERED_TEXTS)
 def told(text: str) -> Told:
     """Return language and telling words of `text`; the language is the one that most of its common words are of."""
-    lower = _CAMEL.sub(" ", text).lower()
-    runs = _EAST_ASIAN.findall(lower)
-    found = set(_WORD.findall(_EAST_ASIAN.sub(" ", lower) if runs else lower))
-    language = _language(found)
-    common = _COMMON if language == "english" else _COMMON | _grammar_words()[language]
+    language, words, pairs = _telling(_split(text))
     own, english = _stemmer(language), _stemmer("english")
-    words = {(own(word), english(word)) for word in map(_folded, found - common)}
-    words.update((pair, pair) for run in runs for pair in _pairs(run))
-    known = "other" if language == "english" and not mostly_latin(text) else language
-    return Told(known, frozenset(words), frozenset(chain.from_iterable(words)))
+    forms = [(own(word), english(word)) for word in words] + [(pair, pair) for pair in pairs]
+    return Told(_known(language, text), frozenset(forms))
+
+
+def said(text: str) -> Said:
+    """Return what `text` has to be compared by."""
+    split = _split(text)
+    language, words, pairs = _telling(split)
+    forms = {*map(_stemmer("english"), words), *pairs}
+    if language != "english":
+        forms.update(map(_stemmer(language), words))
+    return Said(_counts(split), _known(language, text), frozenset(forms))
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A text in lower case, its words, and its East Asian runs, in the order in which they stand there."""
+
+    lower: str
+    words: Sequence[str]
+    runs: Sequence[str]
+
+
+def _split(text: str) -> _Split:
+    lower = _CAMEL.sub(" ", text).lower()
+    runs = [] if lower.isascii() else _EAST_ASIAN.findall(lower)
+    return _Split(lower, _WORD.findall(_EAST_ASIAN.sub(" ", lower) if runs else lower), runs)
+
+
+def _telling(split: _Split) -> tuple[str, set[str], list[str]]:
+    """Return the language of a text, its words that are not common, and the pairs of its East Asian runs."""
+    found = set(split.words)
+    language = _language(found)
+    telling = found - (_COMMON if language == "english" else _COMMON | _grammar_words()[language])
+    words = telling if split.lower.isascii() else set(map(_folded, telling))
+    return language, words, [pair for run in split.runs for pair in _pairs(run)]
+
+
+def _known(language: str, text: str) -> str:
+    return "other" if language == "english" and not mostly_latin(text) else language
 
 
 def _language(words: set[str]) -> str:
     """Return the language of a text with these words; English where nothing else is clear."""
-    counts = Counter(chain.from_iterable(_languages_of().get(word, ()) for word in words))
+    languages_of = _languages_of()
+    counts = Counter(chain.from_iterable([languages_of[word] for word in languages_of.keys() & words]))
     language = max(counts, key=lambda name: (counts[name], name == "english"), default="english")
     return language if counts[language] >= MIN_GRAMMAR_WORDS else "english"
 
@@ -157,14 +200,14 @@ def stem(word: str, language: str) -> str:
     return _folded(_stemmer(language)(word))
 
 
-def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def likeness(texts: Sequence[Said]) -> npt.NDArray[np.float32]:
     """Return how alike n texts are in their words, (n, n) float32, 0 to 1: the cosines of their tf-idf vectors.
 
     How rare a word is, is counted among these texts.
     """
     import numpy as np
 
-    counted = [_counts(text) for text in texts]
+    counted = [text.counts for text in texts]
     columns = {word: column for column, word in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
     times = np.zeros((len(texts), len(columns)), dtype=np.float32)
     for row, words in enumerate(counted):
@@ -178,17 +221,17 @@ def likeness(texts: Sequence[str]) -> npt.NDArray[np.float32]:
 
 def word_counts(text: str) -> Mapping[str, int]:
     """Return the words of `text` and how often they stand in it: stems, and character pairs of East Asian runs."""
-    folded = _CAMEL.sub(" ", text).lower()
+    return _counts(_split(text))
+
+
+def _counts(split: _Split) -> Mapping[str, int]:
     stem = _stemmer("english")
-    if folded.isascii():
-        return Counter([stem(word) for word in _WORD.findall(folded) if word not in _STOP])
-    folded = _folded(folded)
+    if split.lower.isascii():
+        return Counter([stem(word) for word in split.words if word not in _STOP])
+    folded = _folded(split.lower)
     counts = Counter(stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP)
     counts.update(pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run))
     return counts
-
-
-_counts = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(word_counts)
 
 
 def words_needed(distinct: int, *, least: int = MIN_WORDS) -> int:
@@ -201,6 +244,8 @@ def words_needed(distinct: int, *, least: int = MIN_WORDS) -> int:
 
 def mostly_latin(text: str) -> bool:
     """Return whether most letters of `text` are Latin: a model for English maps all others to one unknown token."""
+    if text.isascii():
+        return True
     letters = [letter for letter in text if letter.isalpha()]
     return 2 * sum(letter < "\u0250" for letter in letters) >= len(letters)
 

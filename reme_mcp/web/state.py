@@ -7,7 +7,7 @@ Does not know: pages.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -17,7 +17,6 @@ from starlette.responses import HTMLResponse
 from reme_mcp.auth.access import Access
 from reme_mcp.errors import Forbidden
 from reme_mcp.memory.memory import Memory
-from reme_mcp.schema import Status
 from reme_mcp.sources import source_of
 from reme_mcp.web.render import render
 
@@ -81,13 +80,13 @@ class View:
         """Return a whole page."""
         pool = self.memory.pool
         names = list(self.access.workspaces or await pool.workspaces())
-        counts: Mapping[Status, int] = await pool.counts(workspace=self.workspace)
+        standings = (await self.memory.overview.facts(workspace=self.workspace)).standings
         html = render(
             template,
             view=self,
             link=self.link,
             workspaces=sorted({*names, self.workspace}),
-            waiting=counts.get("quarantined", 0),
+            waiting=standings.get("waiting", 0),
             form_token=self.request.scope["reme_form"],
             may_write=self.access.allows("write"),
             may_decide=self.access.allows("admin"),

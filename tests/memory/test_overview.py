@@ -42,6 +42,36 @@ async def test_standings_come_from_the_outcomes(memory: Memory) -> None:
     assert [one.id for one in shown.experiences] == [early]
 
 
+async def test_what_only_the_ledger_gets_is_seen_at_the_next_look(memory: Memory) -> None:
+    id = await learn(memory, 0)
+    overview = memory.overview
+    seen: list[object] = []
+    for helpful in (None, True, False):
+        if helpful is not None:
+            await memory.rate(id, helpful=helpful, source=f"client {helpful}")
+        facts, week = await overview.facts(), await overview.week()
+        seen.append((facts.helped, facts.known, dict(facts.points), week.rated, week.helped_share))
+        seen.append(await overview.version())
+    assert seen[::2] == [
+        (0, 0, {}, 0, None),
+        (1, 1, {(1, 1): 1}, 1, 1.0),
+        (1, 2, {(2, 1): 1}, 2, 0.5),
+    ]
+    assert len(set(seen[1::2])) == 3
+    assert [one.frequency for one in (await overview.lessons(Filters())).experiences] == [2]
+
+
+async def test_a_recall_counts_in_the_week_and_one_that_found_nothing_does_not(memory: Memory) -> None:
+    await learn(memory, 0)
+    await learn(memory, 1, content=ORDER)
+    assert len((await memory.recall("task 0", source="a")).experiences) == 1
+    assert (await memory.recall("quark soup", source="a", workspace="empty")).experiences == []
+    week = await memory.overview.week()
+    assert (week.learned, week.held_back, week.handed_out, week.helped_share) == (2, 1, 1, None)
+    assert (await memory.overview.week(workspace="empty")).handed_out == 0
+    assert (await memory.overview.facts(workspace="empty")).standings == {}
+
+
 async def test_lessons_come_in_the_order_that_is_asked_for_page_by_page(memory: Memory) -> None:
     ids = [await learn(memory, number) for number in range(3)]
     await rate(memory, ids[1], True, True)

@@ -13,6 +13,8 @@ from reme_mcp.models.embedder import Unrelated
 from reme_mcp.recall.floor import BEHIND, CLEAR, MIN_TEXT_RELEVANCE, Thresholds, Verdict, verdicts
 from reme_mcp.recall.ranking import Hits, rank
 from reme_mcp.schema import Experience
+from reme_mcp.text.fields import search_text
+from reme_mcp.text.words import said
 from tests.fakes import LEARNED, draft, experience
 
 BLANK = {"when_to_use": "", "generalized_task": "", "keywords": (), "task": ""}
@@ -41,8 +43,9 @@ def judged(
     found = words if words is not None else {one.id: 1.0 for one in experiences}
     text = Hits.of_text(sorted(found.items(), key=lambda pair: -pair[1]), reach=50)
     vector = None if cosines is None else Hits.of_numbers(sorted(cosines.items(), key=lambda pair: -pair[1]))
-    ranked = rank(experiences, text, vector, tools=(), base_rate=0.5, at=LEARNED + timedelta(days=1))
-    given = verdicts(query, ranked, vector, thresholds, reads=reads)
+    its = {one.id: said(search_text(one)) for one in experiences}
+    ranked = rank(experiences, text, vector, said=its, tools=(), base_rate=0.5, at=LEARNED + timedelta(days=1))
+    given = verdicts(query, ranked, vector, thresholds, said=its, reads=reads)
     return {item.experience.id: verdict for item, verdict in zip(ranked, given, strict=True)}
 
 

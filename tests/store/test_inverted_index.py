@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from reme_mcp.store.inverted_index import InvertedIndex
+from reme_mcp.text.words import said
 
 TEXTS = {
     "e-site": "Building a static site: upload the public folder, then purge the cache.",
@@ -83,3 +84,18 @@ def test_another_text_takes_the_place_of_the_older_one_and_what_is_gone_is_not_f
     assert ids(made, "bacon cache") == ["e-site"]
     put(made, {"e-egg": "Frying bacon"})
     assert ids(made, "bacon") == ["e-egg"]
+
+
+def test_the_words_of_a_text_are_kept_as_they_are_and_only_of_the_text_that_is_known() -> None:
+    texts = {
+        **TEXTS,
+        "e-german": "Wie öffne ich die Türen mit dem Schlüssel, und die Tür, und die Türen?",
+        "e-chinese": "启动发动机 startEngine",
+        "e-empty": "",
+        "e-common": "What should we do now? Use it, use it!",
+    }
+    made = index(texts)
+    assert {id: made.said(id, text) for id, text in texts.items()} == {id: said(text) for id, text in texts.items()}
+    assert made.said("e-egg", TEXTS["e-site"]) is made.said("e-unknown", TEXTS["e-egg"]) is None
+    put(made, {"e-egg": TEXTS["e-site"]})
+    assert made.said("e-egg", TEXTS["e-site"]) == said(TEXTS["e-site"])

@@ -16,7 +16,7 @@ import pytest
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Spent, Trajectory
 from reme_mcp.store import sqlite_ledger
-from reme_mcp.store.ledger import TABLES, Blank, Contains, Drop, Either, Is, Ledger, Put, Since
+from reme_mcp.store.ledger import TABLES, Blank, Contains, Drop, Either, Filled, Is, Ledger, Put, Since
 from reme_mcp.store.sqlite_ledger import SqliteLedger
 from reme_mcp.store.table_ledger import TableLedger
 from reme_mcp.store.tables import connect, create_table, schemas
@@ -114,6 +114,26 @@ async def test_what_is_asked_for_comes_newest_first(ledger: Ledger, where: Any, 
     assert [one.id for one in read] == found
     pages = [await ledger.read(Trajectory, where, newest_by="created_at", offset=at, limit=1) for at in range(3)]
     assert [one.id for page in pages for one in page] == found
+
+
+async def test_values_are_counted_by_period_and_by_what_their_fields_hold(ledger: Ledger) -> None:
+    hour = timedelta(hours=1)
+    lines = [
+        line("r-1", created_at=LEARNED - hour / 60, helped=True),
+        line("r-2", created_at=LEARNED, helped=True),
+        line("r-3", created_at=LEARNED + hour / 2, helped=True),
+        line("r-4", created_at=LEARNED + hour / 2, helped=None),
+        line("r-5", created_at=LEARNED + 2 * hour, helped=False, settled_by="rating"),
+        line("r-6", created_at=LEARNED + 2 * hour, experience_id=""),
+    ]
+    await ledger.write([Put(ReceiptLine, lines, are_new=True)])
+    by, where = ["helped", "settled_by"], [Filled("experience_id")]
+    counted = await ledger.count(ReceiptLine, by, where, of="created_at", since=LEARNED, every=hour)
+    outcomes = {(one.helped, one.settled_by) for one in lines[1:4]}
+    assert {key[1:] for key in counted if key[0] == 0} == outcomes
+    assert counted[0, True, lines[1].settled_by] == 2
+    assert counted[2, False, "rating"] == 1
+    assert counted.total() == 4
 
 
 async def test_what_is_dropped_or_emptied_is_that_and_nothing_else(ledger: Ledger) -> None:

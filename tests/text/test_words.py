@@ -7,7 +7,7 @@ import pytest
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.memory.memory import Memory
-from reme_mcp.text.words import likeness, mostly_latin, spell_out, stems, told, unquoted, words_needed
+from reme_mcp.text.words import likeness, mostly_latin, said, spell_out, stems, told, unquoted, words_needed
 
 LESSONS = {
     "zh": ("启动发动机之前", "先锁好所有车门并踩住刹车。"),
@@ -47,7 +47,7 @@ def test_quoted_literals_are_left_out_unless_nothing_else_is_there(text: str, re
 
 
 def test_texts_are_alike_by_the_words_that_few_of_them_have() -> None:
-    alike = likeness(["start the engine", "the engine starts now", "start a loop", "发动机", ""])
+    alike = likeness([*map(said, ["start the engine", "the engine starts now", "start a loop", "发动机", ""])])
     assert np.allclose(np.diag(alike), [1, 1, 1, 1, 0])
     assert np.allclose(alike, alike.T)
     assert alike[0, 1] == pytest.approx(1)
@@ -85,7 +85,7 @@ def test_a_text_tells_its_subject_in_its_own_language(text: str, language: str, 
     ],
 )
 def test_forms_of_one_word_are_shared_in_a_language_and_across_two(query: str, text: str, shared: int) -> None:
-    assert told(query).shared_with(told(text)) == shared
+    assert told(query).shared_with(said(text)) == shared
 
 
 @pytest.mark.parametrize(("distinct", "needed"), [(0, 0), (1, 1), (2, 2), (13, 2), (14, 3), (50, 8)])

@@ -195,7 +195,7 @@ async def test_a_server_that_keeps_a_connection_alive_forever_is_given_up(chat: 
         ("0.5", 0.5, 0.5),
         ("0", 0, 0),
         ("-3", 0, 0),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3_000, 3_600),
+        (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 80_000, 86_400),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
     ],
     ids=["seconds", "half a second", "none", "negative", "a time to come", "a time that is past"],

@@ -9,6 +9,7 @@ Does not know: what stands in them.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +53,8 @@ def create(path: Path, content: bytes, mode: int = 0o600) -> None:
     Raises:
         OSError: It can't be written.
     """
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
 
 
@@ -70,6 +72,10 @@ def sync(path: Path) -> None:
         return
     try:
         os.fsync(opened)
+    except OSError as exc:
+        # Some file systems know no such call for a folder.
+        if exc.errno != errno.EINVAL:
+            raise
     finally:
         os.close(opened)
 

@@ -8,6 +8,7 @@ Does not know: who collects them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+# What a collector gets to answer when a process ends.
+FLUSH_MS = 2_000
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -51,3 +55,13 @@ def timed(name: str) -> Callable[[AsyncFunction[Given, Result]], AsyncFunction[G
         return run
 
     return decorate
+
+
+def flush() -> None:
+    """Send the spans that wait, where this process collects them: it may end without `atexit`."""
+    if "opentelemetry.sdk.trace" in sys.modules:
+        from opentelemetry import trace
+
+        send = getattr(trace.get_tracer_provider(), "force_flush", None)
+        if send is not None:
+            send(FLUSH_MS)

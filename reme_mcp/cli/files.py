@@ -91,7 +91,7 @@ def import_files(
         done: list[Imported] = []
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             for file in files:
-                name = "stdin" if str(file) == "-" else file.name
+                name = "stdin" if str(file) == "-" else file.resolve().name
                 try:
                     data = sys.stdin.buffer.read() if name == "stdin" else _pages(file) or file.read_bytes()
                 except OSError as exc:
@@ -145,7 +145,10 @@ def _pages(path: Path) -> list[Page]:
     files = sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path] if path.suffix == ENDING else []
     if path.is_dir() and not files:
         raise OSError(0, f"it has no lessons as Markdown (*{ENDING})")
-    return [Page(file.name, file.read_text(encoding="utf-8", errors="replace")) for file in files]
+    try:
+        return [Page(file.name, file.read_text(encoding="utf-8")) for file in files]
+    except UnicodeDecodeError as exc:
+        raise OSError(0, f"a page is not UTF-8 (byte {exc.start + 1}); save it as UTF-8") from exc
 
 
 @click.command(

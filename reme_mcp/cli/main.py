@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from reme_mcp import __version__
+from reme_mcp import __version__, tracing
 from reme_mcp.cli.options import Choice, settings_of
 from reme_mcp.cli.output import PROGRAM, examples, make_writable
 from reme_mcp.cli.screen import fitted
@@ -221,6 +221,7 @@ def main() -> None:
         # thread that nobody waits for comes back out of an extension: one that loads a model.
         code = exc.code or 0
         if isinstance(code, int):
+            tracing.flush()
             os._exit(code)
         raise
 

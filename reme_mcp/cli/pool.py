@@ -69,6 +69,7 @@ WORDS = {
     "updated_at": "changed",
 }
 IN_NUMBERS = {
+    "lift": "lessons by lift",
     "workspace": "workspace",
     "home": "home",
     "experiences": "lessons",

@@ -494,7 +494,7 @@ class Memory:
         """Note that somebody was asked for the lessons of an attempt that waits for them."""
         store = await self._open_store()
         with _put_off_unwritable():
-            async with store.writing() as writer:
+            async with store.settling() as writer:
                 current = await store.trajectory(trajectory.workspace, trajectory.id)
                 if current is not None and current.status == "awaiting_experiences":
                     await writer.put_trajectory(replace(current, tries=current.tries + 1))

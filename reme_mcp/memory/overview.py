@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
+from reme_mcp.recall import exposure
 from reme_mcp.recall.search import Search
 from reme_mcp.refine import ledger
 from reme_mcp.refine.rules import base_rate, is_proven, track_record
@@ -261,7 +262,9 @@ class Overview:
         if not tried:
             return []
         usual = base_rate(*await store.successes.count(workspace))
-        proven = [one for one in (await store.experiences(workspace, tried)).values() if is_proven(one, usual)]
+        found = [one for one in (await store.experiences(workspace, tried)).values() if is_proven(one, usual)]
+        credited = await store.receipts.credited(found)
+        proven = [one for one in found if exposure.is_proven_to_others(one, credited)]
         return sorted(proven, key=lambda one: (-track_record(one, usual), one.id))
 
     async def ids(self, *, workspace: str | None = None) -> list[str]:

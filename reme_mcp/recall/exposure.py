@@ -17,6 +17,7 @@ from collections.abc import Sequence, Set
 
 from reme_mcp.recall.ranking import Ranked
 from reme_mcp.safety.quarantine import is_approved
+from reme_mcp.schema import Experience
 from reme_mcp.sources import THIS_MACHINE, rater_of
 
 # Of the places of a recall, for the unproven lessons of one holder; one in any case.
@@ -69,6 +70,17 @@ def within_share(ranked: Sequence[Ranked], unproven: Set[str], *, limit: int) ->
 def share(limit: int) -> int:
     """Return how many of `limit` places the unproven lessons of one holder may have."""
     return max(1, int(MAX_SHARE * limit))
+
+
+def is_proven_to_others(experience: Experience, credited: Set[str]) -> bool:
+    """Return whether others may rely on an experience: this machine brought it, or somebody else vouches for it.
+
+    Args:
+        experience: From any holder.
+        credited: The ids of those with which somebody succeeded who did not bring them.
+    """
+    is_ours = rater_of(experience.source) == THIS_MACHINE
+    return is_ours or experience.pinned or is_approved(experience) or experience.id in credited
 
 
 def _is_proven(item: Ranked, credited: Set[str]) -> bool:

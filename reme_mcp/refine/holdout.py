@@ -5,8 +5,8 @@ Out: which note is withheld; what is known of each lesson's lift. Pure functions
 Does not know: recalls, or receipts.
 
 A lesson that stands by where tasks succeed need not be why. Where chance alone decided whether it was there, it is. Of
-the recalls in which a lesson was due, those from which it alone was withheld are compared with those that were left
-whole; from which another was withheld, says nothing about it. A note among few is withheld more often than one among
+the recalls in which a lesson was due, those that withheld it are compared with those that withheld nothing. A recall
+that withheld another lesson says nothing about it. A note among few is withheld more often than one among
 many, so that outcomes are weighed by the inverse of the chance (Horvitz and Thompson 1952), and count for as many as
 such weights are worth (Kish 1965).
 """

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import cache
 from string import Template
 
-# What stands between two words of a relation: a part of one sentence.
 # The end of a path: what follows would make it another one.
 _PATH_END = r"(?=[\s;`\"',)]|\.(?:\s|$)|$)"
+# What stands between two words of a relation: a part of one sentence.
 _NEAR, _FAR = r"[^.!?\n]{0,25}?", r"[^.!?\n]{0,80}?"
 
 # By name, in English, German, French, and where somebody knew them, further languages.

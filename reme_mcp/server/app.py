@@ -45,9 +45,8 @@ from reme_mcp.server.state import AccessOf, State
 from reme_mcp.server.subscriptions import Subscriptions
 from reme_mcp.server.tools import call_tool, list_tools, make_input_schema
 
-# How long a client may keep an answer. What is the same for everybody stays as long as the process does, and a client
-# that is told nothing of its end asks again in a while; what depends on the caller is the caller's. What stands in the
-# pool is fresh for no time at all: who wants to keep it subscribes.
+# How long a client may keep an answer: longer what is the same for everybody, shorter what depends on the caller.
+# The pool's content has no hint: a client that wants to keep it subscribes.
 _SAME_FOR_ALL, _FOR_ONE = CacheHint(3_600_000, "public"), CacheHint(300_000, "private")
 CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
     "server/discover": _SAME_FOR_ALL,

@@ -130,9 +130,9 @@ class Compaction:
                 await table.optimize(cleanup_older_than=NO_CLEANUP)
                 await self._tables.settle(name)
                 await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
-                await self._tables.settle(name)
                 if "vector" in (await table.schema()).names and await table.count_rows() > self._rows_without_index:
                     await index_vectors(table)
+                await self._tables.settle(name)
             except RuntimeError as exc:
                 if alone or not any(words in str(exc) for words in _PREEMPTED):
                     raise

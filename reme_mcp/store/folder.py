@@ -41,8 +41,8 @@ LEFTOVER = "snapshot-"
 POOL_NAME = re.compile(r"pool(-\d{8}T\d{6}Z(-\d+)?)?")
 # What another process may be making at this very moment, besides what is left of it.
 HOME_FILES = re.compile(
-    rf"(home|last-error)\.json(\.\d+\.part)?|last-error-hook\.txt|{POOL_NAME.pattern}|(pool(-receipts|-upkeep|-queue)?|backups)\.lock|backups"
-    r"|snapshot-[\dTZ-]+|tokens\.(json(\.\d+\.part)?|lock)"
+    rf"(home|last-error|tokens)\.json|\.?(home|last-error|tokens)\.json\.\d+\.part|last-error-hook\.txt|{POOL_NAME.pattern}"
+    r"|(pool(-receipts|-upkeep|-queue)?|backups|tokens)\.lock|backups|snapshot-[\dTZ-]+"
 )
 
 

@@ -43,7 +43,13 @@ MARKER_AGE_S = 5.0
 
 
 class Folder:
-    """A home in a folder of this machine."""
+    """A home in a folder of this machine.
+
+    Attributes:
+        names_tables: Whether its mark says which tables it has.
+    """
+
+    names_tables = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -176,8 +182,9 @@ class Folder:
         for table, version in versions.items():
             self.check(mark, table, self.head(mark, table), await version())
         if (file := self.path / mark.pool / NAME).exists():
-            found = await anyio.to_thread.run_sync(sqlite_ledger.version, file)
-            self.check(mark, NAME, self.head(mark, NAME), found)
+            # Who writes into the ledger alone holds none of the locks.
+            head = self.head(mark, NAME)
+            self.check(mark, NAME, head, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
 
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
         """Take back a commit that nobody was told of, as a power cut leaves one; return whether there was one."""
@@ -201,6 +208,8 @@ class Bucket:
 
     It keeps no backups: versioning or replication of the storage itself does that.
     """
+
+    names_tables = False
 
     def __init__(self, address: str, storage: StorageSettings) -> None:
         self.address = address

@@ -98,7 +98,7 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
     @property
     def are_registered(self) -> bool:
         """Return whether the home knows which tables it has; one of an earlier version does not."""
-        return bool(self._mark.tables)
+        return bool(self._mark.tables) or not self._location.names_tables
 
     @asynccontextmanager
     async def committing(self, name: str) -> AsyncIterator[lancedb.AsyncTable]:

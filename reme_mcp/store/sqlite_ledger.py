@@ -14,6 +14,7 @@ field that is new gets its column when the file is opened next.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ from reme_mcp.store.ledger import (
     Since,
 )
 from reme_mcp.store.tables import Row, column_type, columns_of
+
+logger = logging.getLogger(__name__)
 
 NAME = "ledger.db"
 # What by: all that is read while somebody waits.
@@ -286,7 +289,11 @@ class SqliteLedger:
             (version,) = self._writing.execute("PRAGMA user_version").fetchone()
             self._writing.execute(f"PRAGMA user_version = {version + 1}")
             self._writing.execute("COMMIT")
+        try:
             self._wrote(version + 1)
+        except OSError as exc:
+            # It is stored; only that an older copy of the file is one would not be seen.
+            logger.warning("can't note how far %s has come: %s", self._file, exc.strerror)
 
     def _empty_journal(self) -> None:
         with _mapped(self._file, "write"):

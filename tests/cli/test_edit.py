@@ -203,3 +203,14 @@ def test_an_edit_that_cannot_be_taken_says_why_and_may_be_gone_on_with(run: Run,
     assert json.loads(run("list", "--json").stdout)[0]["content"] == SITUATIONS[0][1]
     held = edit(id, SITUATIONS[0][1], ORDER)
     assert "Held back until you have read it again" in held.stderr
+
+
+def test_a_page_that_is_not_utf8_is_refused_and_loses_nothing(run: Run, folder: Path) -> None:
+    before = json.loads(run("list", "--json").stdout)
+    page = page_of(folder, 1)
+    change(page, SITUATIONS[1][1], "Prüfe zuerst das Protokoll.")
+    page.write_bytes(page.read_text(encoding="utf-8").encode("latin-1", errors="replace"))
+    done = run("import", str(folder))
+    assert done.exit_code != 0
+    assert "is not UTF-8 (byte " in done.stderr
+    assert json.loads(run("list", "--json").stdout) == before

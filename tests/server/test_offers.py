@@ -32,17 +32,19 @@ RECEIPT = "reme://receipts/{id}{?workspace}"
 SKILL = "skill://{workspace}/{name}/SKILL.md"
 
 
-async def prove(memory: Memory, number: int, *, workspace: str | None = None, successes: int = 4) -> str:
+async def prove(
+    memory: Memory, number: int, *, workspace: str | None = None, successes: int = 4, source: str = "codex"
+) -> str:
     """Learn a lesson, and let attempts succeed with it in a workspace where others fail."""
     learned = await memory.record(
-        f"task {number}", outcome="failure", experiences=[draft(number)], workspace=workspace, source="codex"
+        f"task {number}", outcome="failure", experiences=[draft(number)], workspace=workspace, source=source
     )
     for other in range(4):
         await memory.record(
-            f"else {number} {other}", outcome="failure", experiences=[], workspace=workspace, source="codex"
+            f"else {number} {other}", outcome="failure", experiences=[], workspace=workspace, source=source
         )
     for attempt in range(successes):
-        recalled = await memory.recall(f"task {number}", workspace=workspace, source="codex")
+        recalled = await memory.recall(f"task {number}", workspace=workspace, source=source)
         await memory.record(
             f"task {number}",
             outcome="success",
@@ -51,7 +53,7 @@ async def prove(memory: Memory, number: int, *, workspace: str | None = None, su
             receipt=recalled.receipt,
             used=learned.added,
             workspace=workspace,
-            source="codex",
+            source=source,
         )
     return learned.added[0]
 
@@ -212,6 +214,17 @@ async def test_a_proven_lesson_is_served_as_a_skill_with_its_digest(
     assert (file.digest, file.size) == (f"sha256:{hashlib.sha256(raw).hexdigest()}", len(raw))
     assert yaml.safe_load(content.text.split("---\n")[1]) == entry.frontmatter
     assert json.dumps(entry.frontmatter["metadata"]) == json.dumps({"author": "reme-mcp", "experiences": id})
+
+
+async def test_a_holder_alone_proves_no_lesson_of_its_own_to_others(memory: Memory, settings: Settings) -> None:
+    id = await prove(memory, 0, source="mallory/claude-code")
+    await memory.record("task 9", outcome="failure", experiences=[draft(9)], source="codex")
+    async with Client(build_server(settings)) as one:
+        assert (await listed(one)).skills == []
+        recalled = await memory.recall("task 0", source="alice/cursor")
+        await memory.record("task 0", outcome="success", receipt=recalled.receipt, used=[id], source="alice/cursor")
+        (entry,) = (await listed(one)).skills
+    assert entry.frontmatter["metadata"] == {"author": "reme-mcp", "experiences": id}
 
 
 async def test_an_outcome_leaves_the_digest_of_a_skill_as_it_is_and_a_failure_takes_the_skill_away(

@@ -157,6 +157,13 @@ async def test_a_place_that_cant_be_written_is_read_and_says_so(old_home: Path, 
     assert done.stdout == "done\n", done.stderr
 
 
+@pytest.mark.parametrize("name", [".home.json.4711.part", "tokens.json.4711.part", ".tokens.json.4711.part"])
+async def test_a_file_that_another_process_was_writing_is_nobodys_home(tmp_path: Path, name: str) -> None:
+    lay(tmp_path / "home", name, "{")
+    async with opened(tmp_path / "home") as store:
+        assert await store.count("default") == {}
+
+
 # --- clocks that jump ---
 
 

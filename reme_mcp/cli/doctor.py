@@ -219,7 +219,7 @@ async def _of_tables(store: Store) -> AsyncIterator[Finding]:
             "pool",
             "ok",
             f"workspace {name}: experiences: {_counted(experiences)}; "
-            f"trajectories: {sum(trajectories.values())}; receipts: {sum(receipts.values())}",
+            f"trajectories: {trajectories['success'] + trajectories['failure']}; receipts: {receipts['recalls']}",
         )
         if "quarantined" in experiences:
             yield Finding(
@@ -345,7 +345,7 @@ def _of_clients(machine: Machine, project: Path) -> list[Finding]:
             one.client.name,
             # Whether a file that can't be read has the entry is not known.
             "note" if one.entry is None else "broken" if one.trouble else "ok",
-            one.trouble if one.entry is None else f"{one.file}, {one.name}: {entry.typed(one.entry)}",
+            f"{one.file}: {one.trouble}" if one.entry is None else f"{one.file}, {one.name}: {entry.typed(one.entry)}",
             "" if one.entry is None else one.trouble,
         )
         for one in found

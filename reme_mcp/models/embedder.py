@@ -185,7 +185,8 @@ def unit(vectors: Vectors) -> Vectors:
 def _load_embedding(settings: EmbedderSettings, *, download: bool) -> TextEmbedding:
     """Load a model of fastembed, from its cache or a folder, or fetch it where that is allowed."""
     # Nothing is said of their use, before they are imported.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY"):
+        os.environ.setdefault(name, "1")
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

@@ -141,7 +141,7 @@ def test_nothing_is_connected_to_while_the_loop_runs(tmp_path: Path) -> None:
     assert [line for line in lines if "AF_INET" in line] == []
 
 
-def test_libraries_are_told_not_to_talk_of_their_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_are_told_not_to_talk_of_their_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = (
         "from reme_mcp.config.settings import EmbedderSettings; from reme_mcp.models.embedder import load_embedder\n"
         "from reme_mcp.errors import EmbedderError\n"
@@ -150,5 +150,10 @@ def test_libraries_are_told_not_to_talk_of_their_use(monkeypatch: pytest.MonkeyP
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True\n", done.stderr
+    # Where onnxruntime keeps what it would send.
+    assert [file for file in tmp_path.rglob("*") if "onnxruntime" in file.name.lower()] == []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 from urllib.parse import urlencode
 
 import anyio
 import httpx
 import pytest
 
+from reme_mcp.config.settings import Settings
 from reme_mcp.memory.memory import Memory
 from tests.fakes import draft
 from tests.web.browser import DEADLINE_S, KEY, browser, needs_browser, served
@@ -105,6 +107,14 @@ async def test_a_lesson_tells_its_lift_once_an_outcome_is_known(memory: Memory) 
         text = (await http.get(f"/lesson/{id}")).text
         assert "<dt>Lift</dt>" in text
         assert "not shown to be caused" in text
+
+
+@pytest.mark.parametrize("rule", ["share", "lift"])
+async def test_the_removal_page_tells_the_rule_that_removes(settings: Settings, rule: Literal["share", "lift"]) -> None:
+    chosen = settings.model_copy(update={"refine": settings.refine.model_copy(update={"removal": rule})})
+    async with Memory.open(chosen) as memory, served(memory) as page, page.http() as http:
+        text = (await http.get("/removal")).text
+    assert ("helped too rarely" in text, 'name="beta"' in text) == ((True,) * 2 if rule == "share" else (False,) * 2)
 
 
 async def test_a_form_leads_back_to_this_page_only(memory: Memory) -> None:

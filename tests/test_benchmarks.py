@@ -83,6 +83,7 @@ def test_a_replay_counts_what_went_through_the_server_and_what_came_back(data: P
         "added": 3,
         "merged": 0,
         "merged_other_kind": 0,
+        "superseded": 1,
         "rejected": {},
         "settled": 1,
         "rated": 1,
@@ -90,7 +91,8 @@ def test_a_replay_counts_what_went_through_the_server_and_what_came_back(data: P
         "tool_errors": 0,
     }
     assert figures["problems"] == []
-    assert figures["pool"]["experiences"]["active"] == 3
+    # What worked takes the place of what failed at the same task.
+    assert figures["pool"]["experiences"] == {"active": 2, "archived": 1}
     assert {tool: times["calls"] for tool, times in figures["milliseconds"].items()} == {
         "recall_experiences": 3,
         "record_trajectory": 6,
@@ -106,7 +108,9 @@ def test_a_second_pass_records_new_attempts_and_learns_nothing_twice(data: Path)
 
     assert (counts["trajectories"], counts["messages_sent"]) == (3, 11)
     assert (counts["recorded"], counts["recalls"], counts["recalls_with_notes"]) == (6, 6, 4)
-    assert (counts["added"], counts["merged"], counts["tool_errors"]) == (3, 3, 0)
+    # What the second failure says is that of a lesson that was corrected: it is refused.
+    assert (counts["added"], counts["merged"], counts["superseded"]) == (3, 2, 1)
+    assert (sum(counts["rejected"].values()), counts["tool_errors"]) == (1, 0)
 
 
 def test_messages_that_nobody_understands_are_sent_and_counted_as_tool_errors(

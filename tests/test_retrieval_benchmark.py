@@ -158,7 +158,7 @@ MONTH: list[dict[str, object]] = [
         "half": "A",
         "field": "bikes",
         "language": "en",
-        "task": "my bicycle chain squeaks",
+        "task": "my chain squeaks",
         "right": ["chain"],
         "lessons": [],
     },

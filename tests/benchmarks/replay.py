@@ -46,6 +46,7 @@ from typing import Any, Literal
 import anyio
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.types import TextContent, TextResourceContents
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import track
 
@@ -56,7 +57,6 @@ from reme_mcp.schema import (
     MAX_WHEN_TO_USE_CHARS,
     Outcome,
     RateResult,
-    RecallResult,
     RecordResult,
     task_key,
 )
@@ -79,6 +79,20 @@ QUOTED = re.compile(r"(['\"])\S.*?\1(?!\w)")
 
 
 # --- what is played ---
+
+
+class Note(BaseModel):
+    """A note of a recall, as far as it is of use here."""
+
+    id: str
+    content: str
+
+
+class Recalled(BaseModel):
+    """What stands beside the text of a recall."""
+
+    experiences: list[Note]
+    receipt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +219,7 @@ class Counts:
     added: int = 0
     merged: int = 0
     merged_other_kind: int = 0
+    superseded: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     settled: int = 0
     rated: int = 0
@@ -231,8 +246,9 @@ class Figures:
         found = [f"a tool call failed: {text}" for text in self.errors]
         if (held := sum(statuses.values())) != self.counts.added:
             found.append(f"{self.counts.added} experiences were added, the pool holds {held}")
-        if (archived := statuses.get("archived", 0)) != self.counts.pruned:
-            found.append(f"{self.counts.pruned} experiences were pruned, {archived} are archived")
+        gone = self.counts.pruned + self.counts.superseded
+        if (archived := statuses.get("archived", 0)) != gone:
+            found.append(f"{gone} experiences were pruned or superseded, {archived} are archived")
         if (held := sum(self.pool["trajectories"].values())) != self.counts.recorded:
             found.append(f"{self.counts.recorded} trajectories were recorded, the pool holds {held}")
         return found
@@ -246,6 +262,7 @@ class Player:
         self._client = client
         self._kinds: dict[str, Outcome] = {}
         self._pruned: set[str] = set()
+        self._superseded: set[str] = set()
 
     async def play(self, attempt: Attempt, turn: int) -> None:
         """Recall for one attempt, record it, write its lesson, rate the first note; `turn` counts passes from 1."""
@@ -296,12 +313,12 @@ class Player:
             # The server is sent them all the same, and its refusal is counted.
             return Transcript((), 0, ())
 
-    async def _recall(self, task: str, tools: Sequence[str]) -> RecallResult | None:
+    async def _recall(self, task: str, tools: Sequence[str]) -> Recalled | None:
         arguments: dict[str, object] = {"task": task} | ({"tools": list(tools)} if tools else {})
         answer = await self._call("recall_experiences", arguments)
         if answer is None:
             return None
-        result = RecallResult.model_validate(answer)
+        result = Recalled.model_validate(answer)
         self.figures.counts.recalls += 1
         if result.experiences:
             self.figures.counts.recalls_with_notes += 1
@@ -319,6 +336,8 @@ class Player:
         counts.settled += len(result.settled)
         counts.added += len(result.added)
         counts.merged += len(result.merged)
+        self._superseded |= {one.id for one in result.superseded}
+        counts.superseded = len(self._superseded)
         counts.merged_other_kind += sum(self._kinds[one.id] != attempt.outcome for one in result.merged)
         for one in result.rejected:
             reason = self._reason(one.reason, attempt.outcome)
@@ -340,7 +359,8 @@ class Player:
         answer = await self._call("rate_experience", arguments)
         if answer is not None:
             self.figures.counts.rated += 1
-            if RateResult.model_validate(answer).status == "archived":
+            # One that was corrected by the very attempt whose outcome it gets is archived, too, but not by the rule.
+            if RateResult.model_validate(answer).status == "archived" and experience_id not in self._superseded:
                 self._prune([experience_id])
 
     def _prune(self, ids: Iterable[str]) -> None:

@@ -203,7 +203,8 @@ async def test_a_killed_process_loses_nothing_that_it_acknowledged(
     started = time.monotonic()
     acknowledged: list[dict[str, Any]] = []
     rounds = 0
-    while rounds < ROUNDS and time.monotonic() - started < KILLING_S:
+    # On a slow machine twice, whatever it takes.
+    while rounds < 2 or (rounds < ROUNDS and time.monotonic() - started < KILLING_S):
         child = start(f"round{rounds}", 1_000)
         child.hear()
         child.go()
@@ -211,7 +212,6 @@ async def test_a_killed_process_loses_nothing_that_it_acknowledged(
         acknowledged += child.kill(after_s=moment.uniform(0, 0.05))
         await check(settings, acknowledged)
         rounds += 1
-    assert rounds >= 2
     assert any("trajectory" in said for said in acknowledged)
     # The next process finds nothing in its way.
     last = start("last", 2)

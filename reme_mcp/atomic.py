@@ -16,20 +16,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Replace a file so that a reader, and whoever looks after a power cut, sees all of it or what was there before.
 
-    Only its owner may read it.
+    Only its owner may read it. One that is not `lasting` waits for no disk, and a power cut may take it.
 
     Raises:
         OSError: It can't be written; it is as it was.
     """
-    with replacing(path) as part:
+    with replacing(path, lasting=lasting) as part:
         create(part, content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, lasting: bool = True) -> Iterator[Path]:
     """Give a path beside a file; what is written there takes the file's place at the end, or is gone after an error.
 
     Raises:
@@ -38,13 +38,15 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        sync(part)
+        if lasting:
+            sync(part)
         part.replace(path)
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
-    sync(path.parent)
+    if lasting:
+        sync(path.parent)
 
 
 def create(path: Path, content: bytes, mode: int = 0o600) -> None:

@@ -368,7 +368,6 @@ class Handout:
     source: str
     created_at: datetime
     helped: bool | None
-    settled_by: Literal["", "trajectory", "rating"]
     arm: Arm
     chance: float
 

@@ -60,10 +60,8 @@ class Keeper(logging.Handler):
         said = {"at": at, "level": record.levelname, "message": " ".join(words.split())[:MAX_CHARS]}
         with suppress(OSError):
             if (self._home / MARK).exists():
-                # A hint for `doctor`, which a power cut may take: it is not worth waiting for the disk.
-                part = self._home / f".{FILE}.{os.getpid()}.part"
-                atomic.create(part, json.dumps(said, ensure_ascii=False).encode())
-                part.replace(self._home / FILE)
+                # A hint for `doctor`: it is not worth waiting for the disk.
+                atomic.write(self._home / FILE, json.dumps(said, ensure_ascii=False).encode(), lasting=False)
 
 
 @contextmanager

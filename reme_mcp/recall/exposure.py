@@ -80,14 +80,17 @@ def is_proven_to_others(experience: Experience, credited: Set[str]) -> bool:
         credited: The ids of those with which somebody succeeded who did not bring them.
     """
     is_ours = rater_of(experience.source) == THIS_MACHINE
-    return is_ours or experience.pinned or is_approved(experience) or experience.id in credited
+    return is_ours or _is_vouched_for(experience) or experience.id in credited
+
+
+def _is_vouched_for(experience: Experience) -> bool:
+    """Say whether a person has pinned or approved it."""
+    return experience.pinned or is_approved(experience)
 
 
 def _is_proven(item: Ranked, credited: Set[str]) -> bool:
     experience = item.experience
-    if experience.pinned or is_approved(experience):
-        return True
-    return experience.id in credited and item.track_record >= 0
+    return _is_vouched_for(experience) or (experience.id in credited and item.track_record >= 0)
 
 
 def _has_succeeded(item: Ranked, unproven: Set[str]) -> bool:

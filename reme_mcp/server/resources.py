@@ -47,41 +47,26 @@ POOL_URI = "reme://experiences"
 STATS_URI = "reme://stats"
 RECEIPT_URI = "reme://receipts"
 PAGE_SIZE = 50
+
+
+def _template(uri: str, name: str, title: str, mime_type: str = "application/json") -> ResourceTemplate:
+    return ResourceTemplate(uri_template=uri, name=name, title=title, mime_type=mime_type, icons=icons("resource"))
+
+
 TEMPLATES = (
-    ResourceTemplate(
-        uri_template=f"{POOL_URI}{{?workspace,page}}",
-        name="experiences-page",
-        title="Experience pool, one page",
-        mime_type="application/json",
-        icons=icons("resource"),
+    _template(f"{POOL_URI}{{?workspace,page}}", "experiences-page", "Experience pool, one page"),
+    _template(f"{POOL_URI}/{{id}}{{?workspace}}", "experience", "One experience with its provenance"),
+    _template(
+        f"{RECEIPT_URI}/{{id}}{{?workspace}}",
+        "receipt",
+        "What one recall handed out, the numbers behind it, and how it was settled",
     ),
-    ResourceTemplate(
-        uri_template=f"{POOL_URI}/{{id}}{{?workspace}}",
-        name="experience",
-        title="One experience with its provenance",
-        mime_type="application/json",
-        icons=icons("resource"),
-    ),
-    ResourceTemplate(
-        uri_template=f"{RECEIPT_URI}/{{id}}{{?workspace}}",
-        name="receipt",
-        title="What one recall handed out, the numbers behind it, and how it was settled",
-        mime_type="application/json",
-        icons=icons("resource"),
-    ),
-    ResourceTemplate(
-        uri_template=f"{STATS_URI}{{?workspace}}",
-        name="stats-of-workspace",
-        title="Statistics of one workspace",
-        mime_type="application/json",
-        icons=icons("resource"),
-    ),
-    ResourceTemplate(
-        uri_template=f"{skills.SCHEME}{{workspace}}/{{name}}/{skills.FILE}",
-        name="skill",
-        title="A lesson that has proven itself, as a skill",
-        mime_type=skills.MIME_TYPE,
-        icons=icons("resource"),
+    _template(f"{STATS_URI}{{?workspace}}", "stats-of-workspace", "Statistics of one workspace"),
+    _template(
+        f"{skills.SCHEME}{{workspace}}/{{name}}/{skills.FILE}",
+        "skill",
+        "A lesson that has proven itself, as a skill",
+        skills.MIME_TYPE,
     ),
 )
 

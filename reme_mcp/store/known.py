@@ -91,7 +91,7 @@ class Known:
                 directory.clear()
             if directory.is_too_large:
                 directory.words = None
-            if not directory.is_too_large:
+            else:
                 await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
                 if len(directory.places) > rows:
                     # Rows that are gone don't show up as fresh.

@@ -16,6 +16,7 @@ from reme_mcp.models.embedder import Embedder
 from reme_mcp.schema import Experience, ReceiptLine, RecordResult, Trajectory
 from reme_mcp.store.store import Store
 from tests.fakes import FakeLoader, draft
+from tests.store.store_cases import put as put_into
 
 TASK = "put my blog online"
 
@@ -50,16 +51,7 @@ async def warm(settings: Settings, *outcomes: Embedder | str) -> AsyncIterator[M
 async def put(home: str, *values: Experience | Trajectory | ReceiptLine) -> None:
     """Write values past the memory, as another process would."""
     store = await Store.open(Path(home))
-    async with store.writing() as writer:
-        experiences = [value for value in values if isinstance(value, Experience)]
-        await writer.put_counters(experiences)
-        await writer.put_experiences(experiences)
-        for value in values:
-            if isinstance(value, Trajectory):
-                await writer.put_trajectory(value)
-    for value in values:
-        if isinstance(value, ReceiptLine):
-            await store.add_receipt([value])
+    await put_into(store, *values)
     store.close()
 
 

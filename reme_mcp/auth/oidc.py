@@ -5,17 +5,17 @@ Out: what their holders may do, until when; nothing for a token that is not the 
      or without a workspace and a role.
 Does not know: HTTP servers, this server's own tokens.
 
+PyJWT fetches the keys and checks the tokens. When to fetch is decided here, since its `PyJWKClient` refuses everybody
+once its keys are old and the provider is down, and asks a provider that is down again for each request.
+
 Source: RFC 7519 (JWT), RFC 7517 (JWKS), RFC 8725 (best practices: fixed algorithms, issuer and audience checked),
 OpenID Connect Discovery 1.0.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,6 @@ KEYS_ARE_FRESH_S = 600
 # Tokens with keys that nobody knows must not make us ask the provider each time.
 ASK_AGAIN_AFTER_S = 30
 TIMEOUT_S = 10
-MAX_ANSWER_BYTES = 1_000_000
 ROLE_PREFIX = "reme:"
 
 
@@ -163,26 +162,22 @@ class Issuer:
         url = self._settings.jwks_url
         if not url:
             where = self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
-            said = await anyio.to_thread.run_sync(_json_from, where)
+            said = await anyio.to_thread.run_sync(_fetched_from, where)
             if said.get("issuer") != self._settings.issuer or not isinstance(said.get("jwks_uri"), str):
                 raise IdentityError(f"{where} is not that of {self._settings.issuer}, or names no jwks_uri")
             url = said["jwks_uri"]
-        answer = await anyio.to_thread.run_sync(_json_from, url)
+        answer = await anyio.to_thread.run_sync(_fetched_from, url)
         try:
             self._keys = jwt.PyJWKSet.from_dict(answer)
         except jwt.PyJWTError as exc:
             raise IdentityError(f"{url} holds no keys that can be used ({type(exc).__name__})") from exc
 
 
-def _json_from(url: str) -> dict[str, Any]:
+def _fetched_from(url: str) -> dict[str, Any]:
+    import jwt
+
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            value = json.loads(answer.read(MAX_ANSWER_BYTES))
-    except urllib.error.HTTPError as exc:
-        exc.close()
-        raise IdentityError(f"{url} answers {exc.code}") from exc
-    except (OSError, ValueError) as exc:
+        answer: dict[str, Any] = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=TIMEOUT_S).fetch_data()
+    except (jwt.PyJWTError, OSError, ValueError) as exc:
         raise IdentityError(f"{url} can't be asked ({exc})") from exc
-    if not isinstance(value, dict):
-        raise IdentityError(f"{url} answers no JSON object")
-    return value
+    return answer

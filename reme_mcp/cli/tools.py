@@ -16,7 +16,8 @@ from reme_mcp.schema import OUTCOMES
 
 if TYPE_CHECKING:
     from reme_mcp.memory.memory import Memory
-    from reme_mcp.schema import Outcome, RecordResult
+    from reme_mcp.results import RecordResult
+    from reme_mcp.schema import Outcome
     from reme_mcp.transcripts.sessions import Format
 
 FORMATS = ("claude-code", "codex")

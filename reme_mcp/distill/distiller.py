@@ -26,8 +26,9 @@ from reme_mcp.errors import ConfigError
 from reme_mcp.models.question import Model, Question, Room
 from reme_mcp.recall import rerank
 from reme_mcp.recall.notes import MARK, without_guidance
+from reme_mcp.results import Rejected
 from reme_mcp.safety import quarantine
-from reme_mcp.schema import Experience, ExperienceDraft, Rejected, Trajectory
+from reme_mcp.schema import Experience, ExperienceDraft, Trajectory
 from reme_mcp.text.tokens import shorten, tokens
 from reme_mcp.transcripts.excerpt import fit
 from reme_mcp.transcripts.transcript import Transcript, from_json, to_text

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from reme_mcp.results import Rejected
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
     MAX_KEYWORDS,
@@ -23,7 +24,6 @@ from reme_mcp.schema import (
     MAX_TOOLS,
     Experience,
     ExperienceDraft,
-    Rejected,
     Trajectory,
     clean_text,
     is_left_out,

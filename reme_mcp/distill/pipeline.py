@@ -24,19 +24,15 @@ from reme_mcp.models.service import Embedded, Vectors
 from reme_mcp.refine import ledger
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import activate
+from reme_mcp.results import Merged, Quarantined, RecordResult, Rejected, Superseded
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
     RECALLABLE,
     STATUSES,
     Experience,
-    Merged,
     Outcome,
-    Quarantined,
     ReceiptLine,
-    RecordResult,
     RecordStatus,
-    Rejected,
-    Superseded,
     Trajectory,
     now,
     task_key,

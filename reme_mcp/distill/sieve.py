@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from reme_mcp.distill import prompts
 from reme_mcp.distill.drafts import NamedDraft, read_drafts
+from reme_mcp.results import Rejected
 from reme_mcp.safety import quarantine
 from reme_mcp.safety.injection_rules import order as order_pattern
 from reme_mcp.safety.secret_rules import compiled
-from reme_mcp.schema import ExperienceDraft, Rejected, task_key
+from reme_mcp.schema import ExperienceDraft, task_key
 from reme_mcp.text.words import mostly_latin, stems
 from reme_mcp.transcripts.transcript import Transcript
 

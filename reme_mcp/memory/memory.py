@@ -45,22 +45,9 @@ from reme_mcp.recall.explanation import explained, recalled
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
+from reme_mcp.results import ExplainResult, RateResult, RecallResult, RecordResult
 from reme_mcp.safety.redaction import redactor_of
-from reme_mcp.schema import (
-    Experience,
-    ExplainResult,
-    Outcome,
-    RateResult,
-    RecallResult,
-    ReceiptLine,
-    RecordResult,
-    Spent,
-    Trajectory,
-    Verdicts,
-    new_id,
-    now,
-    task_key,
-)
+from reme_mcp.schema import Experience, Outcome, ReceiptLine, Spent, Trajectory, Verdicts, new_id, now, task_key
 from reme_mcp.sources import THIS_MACHINE, may_speak_for, rater_of
 from reme_mcp.store import log
 from reme_mcp.store.ledger_writer import LedgerWriter

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from reme_mcp.recall.ranking import Ranked
 from reme_mcp.recall.search import Notes
-from reme_mcp.schema import ExplainedExperience, ExplainResult, RankingNumbers, RecalledExperience
+from reme_mcp.results import ExplainedExperience, ExplainResult, RankingNumbers, RecalledExperience
 from reme_mcp.text.tokens import tokens
 
 DIGITS = 4

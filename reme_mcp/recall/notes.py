@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from reme_mcp.recall.ranking import Ranked
 from reme_mcp.refine.rules import is_objected_to
+from reme_mcp.results import RateResult, RecordResult
 from reme_mcp.safety.quarantine import suspicions_of_text
-from reme_mcp.schema import Experience, RateResult, RecordResult, SettledBy, one_line
+from reme_mcp.schema import Experience, SettledBy, one_line
 from reme_mcp.text.tokens import shorten, tokens
 from reme_mcp.transcripts.transcript import Step, Transcript
 

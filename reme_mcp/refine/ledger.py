@@ -18,12 +18,12 @@ from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, should_prune_by_lift
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
+from reme_mcp.results import Settled
 from reme_mcp.schema import (
     RECALLABLE,
     Attempt,
     Experience,
     ReceiptLine,
-    Settled,
     Summary,
     Tally,
     Trajectory,

@@ -20,7 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory, Tell, ignore_progress
-from reme_mcp.schema import ExperienceDraft, Outcome, RateResult, RecallResult, RecordResult, is_left_out
+from reme_mcp.results import RateResult, RecallResult, RecordResult
+from reme_mcp.schema import ExperienceDraft, Outcome, is_left_out
 
 SHOWN_CHARS = 60
 SHOWN_NAMES = 8

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from reme_mcp.auth.access import Role
 from reme_mcp.recall import notes
-from reme_mcp.schema import RateResult, RecallResult, RecordResult
+from reme_mcp.results import RateResult, RecallResult, RecordResult
 from reme_mcp.server import apps
 from reme_mcp.server.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.server.icons import Name, icons

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reme_mcp.errors import NotFound
-from reme_mcp.schema import Experience, RecordResult, Trajectory
+from reme_mcp.results import RecordResult
+from reme_mcp.schema import Experience, Trajectory
 from reme_mcp.store import log
 from reme_mcp.store.store import Store
 

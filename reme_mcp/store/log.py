@@ -10,18 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from reme_mcp.schema import (
-    Deed,
-    Entry,
-    Experience,
-    ReceiptLine,
-    Recorded,
-    RecordResult,
-    Trajectory,
-    new_id,
-    now,
-    one_line,
-)
+from reme_mcp.results import RecordResult
+from reme_mcp.schema import Deed, Entry, Experience, ReceiptLine, Recorded, Trajectory, new_id, now, one_line
 from reme_mcp.store.ledger import Condition, Contains, Either, Is, Ledger, Since
 
 

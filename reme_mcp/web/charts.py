@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from reme_mcp.memory.overview import Day, Removal
 from reme_mcp.recall.ranking import WEIGHTS
 from reme_mcp.refine.rules import share_interval
-from reme_mcp.schema import RankingNumbers
+from reme_mcp.results import RankingNumbers
 
 BAR_WIDTH, BAR_HEIGHT = 84, 8
 PLOT_WIDTH, PLOT_HEIGHT = 306, 206

@@ -51,15 +51,8 @@ from rich.console import Console
 from rich.progress import track
 
 from reme_mcp.errors import InvalidInput
-from reme_mcp.schema import (
-    MAX_CONTENT_CHARS,
-    MAX_TOOLS,
-    MAX_WHEN_TO_USE_CHARS,
-    Outcome,
-    RateResult,
-    RecordResult,
-    task_key,
-)
+from reme_mcp.results import RateResult, RecordResult
+from reme_mcp.schema import MAX_CONTENT_CHARS, MAX_TOOLS, MAX_WHEN_TO_USE_CHARS, Outcome, task_key
 from reme_mcp.transcripts.messages import parse_messages
 from reme_mcp.transcripts.transcript import Transcript, to_text
 from tests.benchmarks import report

@@ -13,7 +13,8 @@ import pytest
 from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import Embedder
-from reme_mcp.schema import Experience, ReceiptLine, RecordResult, Trajectory
+from reme_mcp.results import RecordResult
+from reme_mcp.schema import Experience, ReceiptLine, Trajectory
 from reme_mcp.store.store import Store
 from tests.fakes import FakeLoader, draft
 from tests.store.store_cases import put as put_into

@@ -10,7 +10,8 @@ import pytest
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
-from reme_mcp.schema import Outcome, RecallResult
+from reme_mcp.results import RecallResult
+from reme_mcp.schema import Outcome
 from tests.fakes import Run, draft
 from tests.memory.memory_cases import TASK, with_refine
 

@@ -10,7 +10,7 @@ import pytest
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
-from reme_mcp.schema import RecordResult
+from reme_mcp.results import RecordResult
 from tests.fakes import draft
 from tests.memory.memory_cases import TASK, attempt, counters, learn, until
 from tests.memory.memory_cases import memory as memory

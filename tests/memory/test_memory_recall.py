@@ -10,7 +10,7 @@ import pytest
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
-from reme_mcp.schema import RecordResult
+from reme_mcp.results import RecordResult
 from tests.fakes import FakeEmbedder, draft, experience
 from tests.memory.memory_cases import TASK, counters, counts, learn, put, warm
 from tests.memory.memory_cases import memory as memory

@@ -13,7 +13,8 @@ from reme_mcp.config.settings import Settings
 from reme_mcp.distill.drafts import NamedDraft, to_json
 from reme_mcp.memory.memory import Memory
 from reme_mcp.refine.rules import UNPROVEN
-from reme_mcp.schema import ExperienceDraft, Outcome, RecordResult
+from reme_mcp.results import RecordResult
+from reme_mcp.schema import ExperienceDraft, Outcome
 from tests.fakes import LEARNED, FakeEmbedder, draft, experience, trajectory
 from tests.memory.memory_cases import TASK, put, stored_trajectory, warm, with_model, with_refine
 

@@ -9,7 +9,7 @@ import pytest
 from reme_mcp.config.settings import RecallSettings, Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
-from reme_mcp.schema import ExplainResult
+from reme_mcp.results import ExplainResult
 from tests.fakes import Run, draft
 
 LONG = "Compare the memory limit with the peak usage before anything else is changed. " * 20

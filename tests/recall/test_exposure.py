@@ -8,7 +8,7 @@ from reme_mcp.config.settings import RecallSettings, Settings
 from reme_mcp.memory.memory import Memory
 from reme_mcp.recall import exposure
 from reme_mcp.recall.ranking import Ranked
-from reme_mcp.schema import RecallResult
+from reme_mcp.results import RecallResult
 from tests.fakes import draft, experience
 
 TASK = "publish a static site"

@@ -19,18 +19,8 @@ from reme_mcp.recall.notes import (
     track_record,
 )
 from reme_mcp.recall.ranking import Ranked
-from reme_mcp.schema import (
-    MAX_CONTENT_CHARS,
-    MAX_LABEL_CHARS,
-    MAX_WHEN_TO_USE_CHARS,
-    Merged,
-    Quarantined,
-    RateResult,
-    RecordResult,
-    Rejected,
-    Settled,
-    clean_text,
-)
+from reme_mcp.results import Merged, Quarantined, RateResult, RecordResult, Rejected, Settled
+from reme_mcp.schema import MAX_CONTENT_CHARS, MAX_LABEL_CHARS, MAX_WHEN_TO_USE_CHARS, clean_text
 from reme_mcp.text.tokens import tokens
 from tests.fakes import experience
 

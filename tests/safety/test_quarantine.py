@@ -22,11 +22,12 @@ from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
 from reme_mcp.recall import notes
+from reme_mcp.results import RecordResult
 from reme_mcp.safety.injection_rules import RULES, texts_of
 from reme_mcp.safety.injection_signs import SIGNS, WORDS, Sign
 from reme_mcp.safety.quarantine import HELD_BACK, MAX_WAITING, approve, hold, is_approved, suspicions
 from reme_mcp.safety.unicode import visible
-from reme_mcp.schema import ExperienceDraft, RecordResult
+from reme_mcp.schema import ExperienceDraft
 from reme_mcp.server.app import build_server
 from reme_mcp.store.store import Store
 from tests.fakes import LEARNED, SITUATIONS, draft, experience

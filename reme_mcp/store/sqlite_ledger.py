@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -49,6 +50,9 @@ from reme_mcp.store.tables import Row, column_type, columns_of
 logger = logging.getLogger(__name__)
 
 NAME = "ledger.db"
+RETRY_S = 0.005
+# SQLite's codes tell more in their higher bits.
+PRIMARY = 0xFF
 # What by: all that is read while somebody waits.
 INDEXES: Mapping[type[Any], Sequence[str]] = {
     Trajectory: ("digest", "task_key", "status", "workspace, created_at", "workspace, updated_at"),
@@ -272,7 +276,7 @@ class SqliteLedger:
             try:
                 _begin_now(self._writing, wait_s=0.0)
             except sqlite3.OperationalError as exc:
-                if "locked" not in str(exc) or not wait_s:
+                if not _is_busy(exc) or not wait_s:
                     raise
                 await anyio.to_thread.run_sync(partial(_begin_now, self._writing, wait_s=wait_s))
 
@@ -419,8 +423,8 @@ def _open(file: Path) -> tuple[sqlite3.Connection, bool]:
     """Return a connection, and whether it can write; in a folder that can only be read it can't."""
     try:
         return _connect(file), True
-    except sqlite3.OperationalError:
-        if not file.is_file():
+    except sqlite3.OperationalError as exc:
+        if not file.is_file() or _is_busy(exc):
             raise
     return _open_to_read(file), False
 
@@ -446,13 +450,31 @@ def _connect(file: Path) -> sqlite3.Connection:
     try:
         if is_new:
             file.chmod(0o600)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _keep_a_journal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _keep_a_journal(connection: sqlite3.Connection) -> None:
+    """Switch a new file to WAL. SQLite doesn't wait where two do so at once: each may stand in the other's way."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if not _is_busy(exc) or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+
+
+def _is_busy(exc: sqlite3.OperationalError) -> bool:
+    """Return whether somebody else holds the file; what is wrong otherwise stays wrong."""
+    return exc.sqlite_errorcode & PRIMARY in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @contextmanager
@@ -478,7 +500,7 @@ def _mapped(file: Path, what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as exc:
-        if "locked" in str(exc):
+        if _is_busy(exc):
             raise StoreError(
                 f"another process holds {file} for too long, and nothing was stored; "
                 "try again, or end it if it is stuck"

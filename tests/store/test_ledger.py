@@ -196,6 +196,24 @@ async def test_a_writer_that_is_kept_waiting_gives_up_and_a_reader_is_not_kept(t
         await ledger.write([Put(Trajectory, [trajectory("t-1")])], wait_s=0.05)
 
 
+async def test_an_opening_waits_for_another_one_that_makes_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ledger.db"
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        other.close()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    ledger = SqliteLedger(file, check=lambda: None, wrote=lambda _: None)
+    assert (ledger.can_write, len(waits)) == (True, 1)
+    ledger.close()
+
+
 async def test_a_field_that_is_new_gets_its_column(tmp_path: Path) -> None:
     async with in_a_database(tmp_path) as ledger:
         await ledger.write([Put(Trajectory, [trajectory("t-1", tries=2)])])

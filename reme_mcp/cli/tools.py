@@ -29,6 +29,7 @@ FORMATS = ("claude-code", "codex")
         'reme-mcp recall "deploy the blog" --tool bash --tool git --limit 3',
         'reme-mcp recall "deploy the blog" --workspace team --json',
         'reme-mcp recall "deploy the blog" --explain',
+        'reme-mcp recall "deploy the blog" --explain --as alice',
     )
 )
 @click.argument("task")
@@ -36,6 +37,7 @@ FORMATS = ("claude-code", "codex")
 @click.option("--tool", "tools", multiple=True, help="A tool that the agent has; repeat for more.")
 @click.option("--limit", type=int, help="How many, 1 to 20.")
 @click.option("--explain", is_flag=True, help="All that was found, and why each was handed out or not.")
+@click.option("--as", "reader", metavar="NAME", help="With --explain: as the holder of a token who brought lessons.")
 @click.option("--receipt", "with_receipt", is_flag=True, help="Write a receipt, to record the outcome with.")
 @as_json_option
 @click.pass_obj
@@ -46,19 +48,22 @@ def recall(
     tools: tuple[str, ...],
     limit: int | None,
     explain: bool,
+    reader: str | None,
     with_receipt: bool,
     as_json: bool,
 ) -> None:
     """Show what earlier work says about TASK. It leaves no trace, unless --receipt is given."""
     if explain and with_receipt:
         raise click.UsageError("--explain only looks; leave --receipt out")
+    if reader is not None and not explain:
+        raise click.UsageError("--as goes with --explain: a recall is always one's own")
     from reme_mcp.models.service import BY_WORDS
     from reme_mcp.recall.explanation import explanation
 
     async def run(memory: Memory) -> None:
         await memory.warm_up(download=False, work=False)
         if explain:
-            found = await memory.explain(task, context=context, tools=tools, limit=limit)
+            found = await memory.explain(task, context=context, tools=tools, limit=limit, source=SOURCE, reader=reader)
             if as_json:
                 click.echo(found.model_dump_json(indent=1))
             else:

@@ -263,6 +263,7 @@ class Memory:
         limit: int | None = None,
         workspace: str | None = None,
         source: str = "",
+        reader: str | None = None,
     ) -> ExplainResult:
         """Return what `recall` would hand out for a task, what it would not, and why; no receipt is written.
 
@@ -272,14 +273,24 @@ class Memory:
             tools: What the agent has; empty means unknown.
             limit: 1 to 20 experiences; the settings' `recall.limit` where `None`.
             workspace: Whose pool; the settings' where `None`.
-            source: Who would ask; this machine where empty.
+            source: Who asks; this machine where empty.
+            reader: The holder of a token as whom it is answered, by the name in the sources of the lessons; empty for
+                somebody who has brought none, `None` for who asks.
 
         Raises:
             InvalidInput: An argument is out of its range.
+            NotFound: No holder of this name has brought a lesson here.
             StoreError: The pool can't be read.
         """
-        *_, notes = await self._notes(task, context, tools, limit, workspace, source)
-        return explained(notes, note=notes.trouble)
+        eyes = source if reader is None else f"{reader}/{source}"
+        if reader and reader not in (holders := await self.overview.holders(workspace=workspace)):
+            known = f"those who have: {', '.join(holders)}" if holders else "nobody has"
+            raise NotFound(
+                f"no holder {clean.label(reader)!r} has brought a lesson here ({known}); who has brought none is "
+                "handed out what somebody new is"
+            )
+        *_, notes = await self._notes(task, context, tools, limit, workspace, eyes)
+        return explained(notes, note=_for_reader(notes.trouble, source))
 
     async def record(
         self,

@@ -21,6 +21,7 @@ from reme_mcp.refine import ledger
 from reme_mcp.refine.rules import base_rate, is_proven, track_record
 from reme_mcp.safety.passages import Finding, findings
 from reme_mcp.schema import Experience, Kind, SettledBy, Status, Trajectory, now
+from reme_mcp.sources import THIS_MACHINE, rater_of
 from reme_mcp.store.store import Store
 from reme_mcp.store.summaries import Names, Summaries
 from reme_mcp.text import clean
@@ -270,6 +271,11 @@ class Overview:
     async def ids(self, *, workspace: str | None = None) -> list[str]:
         """Return the ids of all lessons of a workspace, newest first."""
         return list((await self._look(self._workspace(workspace))).lessons.id)
+
+    async def holders(self, *, workspace: str | None = None) -> list[str]:
+        """Return the holders of tokens who have brought lessons, in the order of their names."""
+        lessons = (await self._look(self._workspace(workspace))).lessons
+        return sorted({rater_of(source) for source in lessons.source.counts()} - {THIS_MACHINE})
 
     async def receipts(self, *, workspace: str | None = None, source: str | None = None) -> list[str]:
         """Return the ids of the latest recalls, newest first; where `source` is given, of those that are its own."""

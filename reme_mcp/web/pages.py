@@ -14,12 +14,13 @@ from urllib.parse import quote
 
 from starlette.responses import HTMLResponse, Response
 
-from reme_mcp.errors import InvalidInput
+from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.import_export import skills
 from reme_mcp.memory.overview import Filters, Order, Standing
 from reme_mcp.refine.rules import share_interval
 from reme_mcp.safety import injection_rules
 from reme_mcp.schema import Deed, Kind, Status, now
+from reme_mcp.sources import THIS_MACHINE, rater_of
 from reme_mcp.transcripts.transcript import from_json
 from reme_mcp.web.render import render
 from reme_mcp.web.state import View
@@ -29,6 +30,8 @@ Name = TypeVar("Name", bound=str)
 PAGE_SIZE = 40
 SHOWN_SOURCES, SHOWN_ATTEMPTS = 8, 5
 DECIDED_DAYS = 30
+# In an address: no holder's name has a slash where it stands in a source.
+SOMEBODY_NEW = "/"
 ORDERS: tuple[Order, ...] = get_args(Order)
 STATUSES: tuple[Status, ...] = get_args(Status)
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -126,22 +129,32 @@ async def review(view: View) -> Response:
 
 
 async def recall(view: View) -> Response:
-    """What would be handed out for a task, and why not the others; no receipt is written."""
+    """What would be handed out for a task, and why not the others; no receipt is written.
+
+    Anybody may look as themselves and as somebody new, who is handed out no more; as somebody else only who decides.
+    """
     task, tools = view.value("task"), [one for one in re.split(r"[\s,]+", view.value("tools")) if one]
-    limit = view.number("limit", view.memory.settings.recall.limit)
+    limit, whom = view.number("limit", view.memory.settings.recall.limit), view.value("as")
+    holders = await view.memory.overview.holders(workspace=view.workspace) if view.access.allows("admin") else []
+    reader = None if whom in ("", rater_of(view.source)) else THIS_MACHINE if whom == SOMEBODY_NEW else whom
+    if reader:
+        view.access.demand("admin", "trying a recall as somebody else")
     result, trouble = None, ""
     if task:
         try:
             result = await view.memory.explain(
-                task, tools=tools, limit=limit, workspace=view.workspace, source=view.source
+                task, tools=tools, limit=limit, workspace=view.workspace, source=view.source, reader=reader
             )
-        except InvalidInput as exc:
+        except (InvalidInput, NotFound) as exc:
             trouble = str(exc)
     return await view.page(
         "recall.html",
         task=task,
         tools=" ".join(tools),
         limit=limit,
+        readers={"": "you", SOMEBODY_NEW: "somebody new"}
+        | {name: name for name in holders if name != rater_of(view.source)},
+        whom="" if reader is None else whom,
         result=result,
         trouble=trouble,
     )

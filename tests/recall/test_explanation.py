@@ -93,6 +93,11 @@ def test_the_command_line_explains_in_words_and_as_json(run: Run) -> None:
     assert found["experiences"][0]["id"] in text
     assert "not handed out (floor)" in run("recall", "a static soup for many guests", "--explain").stdout
     assert "leave --receipt out" in run("recall", query, "--explain", "--receipt").stderr
+    assert "--as goes with --explain" in run("recall", query, "--as", "alice").stderr
+    assert (
+        "no holder 'alice' has brought a lesson here (nobody has)"
+        in run("recall", query, "--explain", "--as", "alice").stderr
+    )
     assert json.loads(run("stats", "--json").stdout)["receipts"]["recalls"] == 0
 
 

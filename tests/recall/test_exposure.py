@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from reme_mcp.config.settings import RecallSettings, Settings
+from reme_mcp.errors import NotFound
 from reme_mcp.memory.memory import Memory
 from reme_mcp.recall import exposure
 from reme_mcp.recall.ranking import Ranked
-from reme_mcp.results import RecallResult
+from reme_mcp.results import ExplainResult, RecallResult
 from tests.fakes import draft, experience
 
 TASK = "publish a static site"
@@ -90,6 +91,10 @@ async def succeed(memory: Memory, source: str, *used: str) -> None:
     )
 
 
+def handed_out(found: ExplainResult) -> int:
+    return sum(one.rule == "handed_out" for one in found.experiences)
+
+
 def shown(found: RecallResult) -> list[str]:
     return [one.id for one in found.experiences]
 
@@ -106,6 +111,11 @@ async def test_a_holder_does_not_fill_the_recall_of_another(settings: Settings) 
         assert "2 of 5 places" in explained.experiences[2].why
         # Who brought them gets them all.
         assert len(shown(await memory.recall(TASK, source=MALLORY))) == 5
+        assert handed_out(await memory.explain(TASK, source="cli", reader="mallory")) == 5
+        assert handed_out(await memory.explain(TASK, source=MALLORY)) == 5
+        assert handed_out(await memory.explain(TASK, source=MALLORY, reader="")) == 2
+        with pytest.raises(NotFound, match=r"no holder 'mallry' has brought a lesson here \(those who have: mallory\)"):
+            await memory.explain(TASK, reader="mallry")
         # To have succeeded with them oneself proves nothing.
         await succeed(memory, MALLORY, *planted)
         assert len(shown(await memory.recall(TASK, source=VICTIM))) == 2

@@ -67,6 +67,41 @@ async def test_a_role_looks_rates_or_decides(settings: Settings, role: Role, rat
         assert (await http.post("/ui/do/archive", data=form)).status_code == archives
 
 
+@pytest.mark.parametrize("role", ["read", "write", "admin"])
+async def test_only_who_decides_tries_a_recall_as_somebody_else(settings: Settings, role: Role) -> None:
+    def out_of_six(text: str) -> int:
+        found = re.search(r"(\d+) of 6 found are handed out", text)
+        assert found is not None
+        return int(found[1])
+
+    async with Memory.open(settings) as memory:
+        for number in range(6):
+            lesson = draft(number, when_to_use=f"Publish a static site, way {number} of many")
+            await memory.record(f"publish {number}", outcome="success", experiences=[lesson], source="mallory/mcp")
+    async with hosted(changed(settings, "recall", limit=5)) as server, server.http() as http:
+        await signed_in(server, http, role)
+        path = "/ui/recall?task=publish+a+static+site"
+        own = (await http.get(path)).text
+        assert out_of_six(own) == out_of_six((await http.get(f"{path}&as=/")).text) == 2
+        assert ('<option value="mallory">' in own) == (role == "admin")
+        as_mallory, as_nobody = await http.get(f"{path}&as=mallory"), await http.get(f"{path}&as=nobody")
+        if role == "admin":
+            assert out_of_six(as_mallory.text) == 5
+            assert '<option value="mallory" selected>' in as_mallory.text
+            assert "no holder &#39;nobody&#39; has brought a lesson here" in as_nobody.text
+            return
+        # Nothing tells a name that there is from one that there is not.
+        assert (as_mallory.status_code, as_nobody.status_code) == (403, 403)
+        assert as_mallory.text == as_nobody.text
+        token = await server.token("mallory", role=role)
+        async with server.http(token) as as_holder:
+            assert (
+                out_of_six((await as_holder.get(path)).text)
+                == out_of_six((await as_holder.get(f"{path}&as=mallory")).text)
+                == 5
+            )
+
+
 async def test_a_person_sees_the_workspaces_of_the_token_only(settings: Settings) -> None:
     id = await a_lesson(settings, "other")
     async with hosted(settings) as server, server.http() as http:

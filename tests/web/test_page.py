@@ -223,6 +223,27 @@ async def test_a_person_opens_searches_reviews_and_undoes_in_a_browser(memory: M
 
 
 @needs_browser
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_a_recall_is_tried_as_somebody_else(memory: Memory, scripts: bool) -> None:
+    for number in range(6):
+        lesson = draft(number, when_to_use=f"Publish a static site, way {number} of many")
+        await memory.record(f"publish {number}", outcome="success", experiences=[lesson], source="mallory/mcp")
+    async with served(memory) as page, browser(scripts=scripts) as seen:
+        tab = seen.tab
+        await tab.goto(page.first)
+        await tab.goto(f"{page.url}/recall?limit=5")
+        assert await tab.locator("select[name=as] option").all_inner_texts() == ["you", "somebody new", "mallory"]
+        await tab.fill("textarea[name=task]", "publish a static site")
+        for whom, shown in (("you", 2), ("mallory", 5), ("somebody new", 2)):
+            await tab.select_option("select[name=as]", label=whom)
+            await tab.click("button.primary")
+            await tab.wait_for_selector(f"text={shown} of 6 found are handed out")
+            assert await tab.locator("select[name=as] option:checked").inner_text() == whom
+            assert await tab.locator("text=2 of 5 places at most").count() == (4 if shown == 2 else 0)
+        assert seen.said == []
+
+
+@needs_browser
 @pytest.mark.parametrize("dark", [False, True])
 async def test_nothing_scrolls_sideways_on_a_narrow_screen(memory: Memory, dark: bool) -> None:
     id = await learn(memory, 0, when_to_use="w" * 400, content="https://example.net/" + "c" * 1500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Sequence, Set
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "reme_mcp"
 FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 800
 # From the outside to the inside: a folder imports only from lines below its own. `top` stands for files, not folders.
 ORDER = (
     ("cli",),
@@ -97,7 +99,13 @@ def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
-def imports(path: Path, *, anywhere: bool = True) -> set[str]:
+@cache
+def nodes_of(file: Path) -> Sequence[ast.AST]:
+    return list(ast.walk(tree_of(file)))
+
+
+@cache
+def imports(path: Path, *, anywhere: bool = True) -> Set[str]:
     """Return the dotted names that a file imports; with `anywhere` off, only those that run when it is imported."""
     names: set[str] = set()
 
@@ -132,10 +140,6 @@ def floor(module: str) -> int:
     return next(place for place, rooms in enumerate(ORDER) if room(module) in rooms)
 
 
-def ids(file: Path) -> str:
-    return name_of(file)
-
-
 def test_what_stands_at_the_top_is_listed() -> None:
     assert {file.stem for file in PACKAGE.glob("*.py")} == TOP
 
@@ -146,11 +150,16 @@ def test_every_folder_has_its_place_in_the_order() -> None:
     assert [file for file in PACKAGE.rglob("*.py") if len(file.relative_to(PACKAGE).parts) > 2] == []
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if not file.stem.startswith("__")], ids=ids)
-def test_arrows_run_down(file: Path) -> None:
-    me = name_of(file)
-    up = {name for name in own(file) if room(name) != room(me) and floor(name) <= floor(me)}
-    assert up == set()
+def test_arrows_run_down() -> None:
+    up = [
+        (me, name)
+        for file in FILES
+        if not file.stem.startswith("__")
+        for me in [name_of(file)]
+        for name in own(file)
+        if room(name) != room(me) and floor(name) <= floor(me)
+    ]
+    assert up == []
 
 
 @pytest.mark.parametrize("folder", sorted({room(name) for name in MODULES}))
@@ -163,9 +172,9 @@ def test_modules_of_one_folder_make_no_circle(folder: str) -> None:
     assert arrows == {}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.stem == "__init__"], ids=ids)
-def test_init_files_are_empty_but_the_packages_own(file: Path) -> None:
-    assert file.parent == PACKAGE or file.read_text(encoding="utf-8") == ""
+def test_init_files_are_empty_but_the_packages_own() -> None:
+    filled = {file.parent for file in FILES if file.stem == "__init__" and file.read_text(encoding="utf-8")}
+    assert filled == {PACKAGE}
 
 
 @pytest.mark.parametrize("library", OWNERS)
@@ -176,14 +185,15 @@ def test_a_library_has_its_owners(library: str) -> None:
     assert {name for name in OWNERS[library] if not any(name in (user, room(user)) for user in users)} == set()
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_lancedb_is_used_in_its_room_only(file: Path) -> None:
-    called = {
-        node.func.attr
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    }
-    assert room(name_of(file)) == "store" or called & LANCEDB_METHODS == set()
+def test_lancedb_is_used_in_its_room_only() -> None:
+    called = [
+        (name_of(file), node.lineno, node.func.attr)
+        for file in FILES
+        if room(name_of(file)) != "store"
+        for node in nodes_of(file)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LANCEDB_METHODS
+    ]
+    assert called == []
 
 
 def test_the_methods_that_show_a_use_of_lancedb_are_its_own() -> None:
@@ -191,15 +201,15 @@ def test_the_methods_that_show_a_use_of_lancedb_are_its_own() -> None:
         node.attr
         for file in FILES
         if room(name_of(file)) == "store"
-        for node in ast.walk(tree_of(file))
+        for node in nodes_of(file)
         if isinstance(node, ast.Attribute)
     }
     assert LANCEDB_METHODS - calls <= {"checkout"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_nothing_heavy_is_imported_before_it_is_used(file: Path) -> None:
-    assert {name.split(".")[0] for name in imports(file, anywhere=False)} & HEAVY == set()
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
+    early = [(name_of(file), name) for file in FILES for name in imports(file, anywhere=False)]
+    assert [(file, name) for file, name in early if name.split(".")[0] in HEAVY] == []
 
 
 @pytest.mark.parametrize("library", sorted(HEAVY))
@@ -207,27 +217,39 @@ def test_what_is_called_heavy_is_there(library: str) -> None:
     assert importlib.util.find_spec(library) is not None
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_a_file_says_what_it_is_and_does_one_job(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert not text or ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= 800
+def test_a_file_says_what_it_is() -> None:
+    filled = [file for file in FILES if file.read_text(encoding="utf-8")]
+    assert [name_of(file) for file in filled if not ast.get_docstring(tree_of(file))] == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_nothing_is_called_a_score(file: Path) -> None:
-    tree = tree_of(file)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg | ast.keyword) and node.arg}
-    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    names |= {node.asname for node in ast.walk(tree) if isinstance(node, ast.alias) and node.asname}
-    assert "score" not in names
+def test_a_file_does_one_job() -> None:
+    lengths = {name_of(file): len(file.read_text(encoding="utf-8").splitlines()) for file in FILES}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
-@pytest.mark.parametrize("file", FILES, ids=ids)
-def test_every_import_says_its_full_name(file: Path) -> None:
+def name_in(node: ast.AST) -> str | None:
+    """Return the name that a node uses or gives, if it does."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.arg(arg=name) | ast.keyword(arg=name):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.alias(asname=name):
+            return name
+        case _:
+            return None
+
+
+def test_nothing_is_called_a_score() -> None:
+    assert [name_of(file) for file in FILES for node in nodes_of(file) if name_in(node) == "score"] == []
+
+
+def test_every_import_says_its_full_name() -> None:
     # The tests above read names; an import that has none to read would go past them.
-    tree = tree_of(file)
-    assert [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level] == []
-    assert "__import__" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    hidden = [
+        (name_of(file), node)
+        for file in FILES
+        for node in nodes_of(file)
+        if (isinstance(node, ast.ImportFrom) and node.level) or name_in(node) == "__import__"
+    ]
+    assert hidden == []

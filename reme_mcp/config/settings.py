@@ -129,6 +129,7 @@ RETIRED = frozenset(
         "recall.llm_deadline_s",
         "record.max_experiences",
         "record.max_transcript_chars",
+        "judge.min_verdict",
         "dedup.min_cosine",
         "dedup.min_text_overlap",
         "dedup.min_agreement",
@@ -208,12 +209,6 @@ class RecallSettings(Section):
     min_similarity: Annotated[float, _between(0, 1)] = 0.0
     rerank: bool = False
     rewrite: bool = False
-
-
-class JudgeSettings(Section):
-    """How good the judge must find an experience, where a model distils: 0 none, 0.25 weak, 0.5 fair, 0.75 good, 1."""
-
-    min_verdict: Annotated[float, _between(0, 1)] = 0.5
 
 
 class RefineSettings(Section):
@@ -318,7 +313,6 @@ class Settings(Section):
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
     llm: LLMSettings = Field(default_factory=LLMSettings)
     recall: RecallSettings = Field(default_factory=RecallSettings)
-    judge: JudgeSettings = Field(default_factory=JudgeSettings)
     refine: RefineSettings = Field(default_factory=RefineSettings)
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

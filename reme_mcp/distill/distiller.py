@@ -17,7 +17,6 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from reme_mcp.aio import off_loop_if_long
-from reme_mcp.config.settings import JudgeSettings
 from reme_mcp.distill import output_schemas, prompts
 from reme_mcp.distill.drafts import NamedDraft, to_compare
 from reme_mcp.distill.output_schemas import Differences, Mistakes, Patterns, Verdict
@@ -48,7 +47,6 @@ async def distil(
     trajectory: Trajectory,
     attempts: Sequence[Trajectory],
     neighbours: Neighbours,
-    settings: JudgeSettings,
     *,
     recalled: Iterable[str] = (),
 ) -> Distilled:
@@ -86,7 +84,7 @@ async def distil(
         sources += [gather] * len(more)
     chars = sum(len(step.text) for records in sources for one in records for step in one.steps)
     sieved = await off_loop_if_long(lambda: sift(raw, sources, trajectory.task), chars)
-    judged = await judge(model, sieved.drafts, trajectory, attempts, neighbours, settings, recalled=recalled)
+    judged = await judge(model, sieved.drafts, trajectory, attempts, neighbours, recalled=recalled)
     return Distilled(judged.drafts, sieved.rejected + judged.rejected)
 
 
@@ -96,7 +94,6 @@ async def judge(
     trajectory: Trajectory,
     attempts: Sequence[Trajectory],
     neighbours: Neighbours,
-    settings: JudgeSettings,
     *,
     recalled: Iterable[str] = (),
 ) -> Distilled:
@@ -116,7 +113,7 @@ async def judge(
         found = f"the judge found it {output_schemas.summary(verdict)}"
         if named.suspicions or quarantine.suspicions(named.draft, trajectory.source):
             accepted.append(replace(named, suspicions=(*named.suspicions, found)))
-        elif output_schemas.is_accepted(verdict, settings.min_verdict):
+        elif output_schemas.is_accepted(verdict):
             accepted.append(named)
         else:
             rejected.append(rejected_for(named.draft, found))

@@ -11,7 +11,7 @@ has a maximum; they think while they write, so a finding stands before the lesso
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,7 +27,7 @@ Answer = Literal["no", "partly", "yes"]
 Value = Literal["useless", "weak", "fair", "good", "excellent"]
 # fmt: on
 CONFIDENCES: dict[Confidence, float] = {"low": 0.3, "medium": 0.5, "high": 0.7, "certain": 0.9}
-VALUES: dict[Value, float] = {"useless": 0.0, "weak": 0.25, "fair": 0.5, "good": 0.75, "excellent": 1.0}
+ACCEPTED: Collection[Value] = ("fair", "good", "excellent")
 
 Sentence = Annotated[str, Field(max_length=MAX_SENTENCE_CHARS)]
 Name = Annotated[str, Field(max_length=40)]
@@ -115,9 +115,9 @@ def _names(tool: str) -> Callable[[str], bool]:
     return lambda text: text == tool or tool in re.findall(r"[\w.:/-]+", text)
 
 
-def is_accepted(verdict: Verdict, min_verdict: float) -> bool:
-    """Return whether a draft is good enough: its overall value reaches the threshold (0 to 1)."""
-    return VALUES[verdict.overall] >= min_verdict
+def is_accepted(verdict: Verdict) -> bool:
+    """Return whether a draft is good enough to be kept."""
+    return verdict.overall in ACCEPTED
 
 
 def summary(verdict: Verdict) -> str:

@@ -210,12 +210,12 @@ class Queue:
         attempts = await self._attempts(trajectory)
         neighbours = partial(self._neighbours, trajectory.workspace)
         recalled = await self._recalled([trajectory, *attempts])
-        model, settings = self._model, self._settings.judge
+        model = self._model
         if drafts:
-            found = await distiller.judge(model, drafts, trajectory, attempts, neighbours, settings, recalled=recalled)
+            found = await distiller.judge(model, drafts, trajectory, attempts, neighbours, recalled=recalled)
             accepted = [replace(draft, judged=True) for draft in found.drafts]
         else:
-            found = await distiller.distil(model, trajectory, attempts, neighbours, settings, recalled=recalled)
+            found = await distiller.distil(model, trajectory, attempts, neighbours, recalled=recalled)
             accepted = [replace(draft, judged=True, author=model.name) for draft in found.drafts]
         rejected = [*pipeline.rejected_of(trajectory), *found.rejected]
         return replace(trajectory, drafts=to_json(accepted), rejected=pipeline.dump_rejected(rejected))

@@ -32,7 +32,6 @@ WHOLE_NUMBERS = [
 NUMBERS = [
     ("llm.temperature", 0.0, 2.0),
     ("recall.min_similarity", 0.0, 1.0),
-    ("judge.min_verdict", 0.0, 1.0),
     ("refine.max_utility_ratio", 0.0, 1.0),
     ("refine.holdout", 0.0, 0.5),
 ]

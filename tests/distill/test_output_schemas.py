@@ -164,23 +164,6 @@ def test_a_text_is_never_longer_than_its_form_allows(text: str) -> None:
 # --- the verdict ---
 
 
-@pytest.mark.parametrize(
-    ("overall", "threshold", "accepted"),
-    [
-        ("weak", 0.5, False),
-        ("fair", 0.5, True),
-        ("good", 0.5, True),
-        ("fair", 0.51, False),
-        ("useless", 0.01, False),
-        ("useless", 0.0, True),
-        ("good", 1.0, False),
-        ("excellent", 1.0, True),
-    ],
-)
-def test_a_draft_is_accepted_from_the_threshold_on(overall: Value, threshold: float, accepted: bool) -> None:
-    assert output_schemas.is_accepted(verdict(overall), threshold) is accepted
-
-
 def test_a_verdict_is_told_with_every_criterion() -> None:
     assert output_schemas.summary(verdict("weak", actionability="no", accuracy="partly")) == (
         "weak (actionability no, accuracy partly, relevance yes, clarity yes, uniqueness yes)"

@@ -77,13 +77,22 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """The last seven days in numbers, and the last thirty day by day; shares are `None` where nothing is known."""
+    """The last seven days in numbers, and the last thirty day by day.
+
+    Attributes:
+        known: Outcomes of what was handed out in these days, as far as they are known.
+        helped: Those that were good.
+        known_before: The same for the seven days before.
+        helped_before: Likewise.
+    """
 
     learned: int
     from_failures: int
     handed_out: int
-    helped_share: float | None
-    helped_share_before: float | None
+    known: int
+    helped: int
+    known_before: int
+    helped_before: int
     rated: int
     held_back: int
     days: list[Day]
@@ -355,8 +364,10 @@ class Overview:
             learned=int(new.sum()),
             from_failures=int((new & lessons.kind.are("failure")).sum()),
             handed_out=lately.total(),
-            helped_share=_share(lately),
-            helped_share_before=_share(before),
+            known=sum(count for (helped, _), count in lately.items() if helped is not None),
+            helped=sum(count for (helped, _), count in lately.items() if helped),
+            known_before=sum(count for (helped, _), count in before.items() if helped is not None),
+            helped_before=sum(count for (helped, _), count in before.items() if helped),
             rated=sum(count for (_, by), count in lately.items() if by == "rating"),
             held_back=int((new & lessons.status.are("quarantined")).sum()),
             days=[Day(first + timedelta(days=day), days[day, True], days[day, False]) for day in range(SHOWN_DAYS)],
@@ -424,8 +435,3 @@ def _ordered(lessons: Summaries, rows: Numbers, order: Order) -> Numbers:
         "helps least": (-known, ratio, known == 0),
     }
     return rows[np.lexsort(keys[order])] if keys[order] else rows
-
-
-def _share(ended: Mapping[tuple[bool | None, SettledBy], int]) -> float | None:
-    known = [(helped, count) for (helped, _), count in ended.items() if helped is not None]
-    return sum(count for helped, count in known if helped) / sum(count for _, count in known) if known else None

@@ -51,7 +51,7 @@ OWNERS = {
     "onnxruntime": {"models.embedder"},
     "loguru": {"models.embedder"},
     "openai": {"models.endpoint"},
-    "filelock": {"store.lock"},
+    "filelock": {"store.file_lock"},
     "obstore": {"store.object_store"},
     "platformdirs": {"config.settings", "config.load"},
     "tomlkit": {"clients.toml"},

@@ -95,18 +95,23 @@ class Shelf:
 
     def _tidy(self) -> None:
         """Make one batch of all, without the rows that are other ones now."""
-        kept: dict[int, list[int]] = defaultdict(list)
-        for batch, index in self._stands.values():
-            kept[batch].append(index)
-        parts = [batch.take(kept[number]) for number, batch in self._batches.items() if kept[number]]
+        starts: dict[int, int] = {}
+        rows = 0
+        for number, batch in self._batches.items():
+            starts[number] = rows
+            rows += len(batch)
+        kept = [starts[batch] + index for batch, index in self._stands.values() if batch in starts]
+        if not kept:
+            self.clear()
+            return
+        whole = joined(list(self._batches.values())).take(kept)
         self.clear()
-        if parts:
-            self._add(joined(parts))
+        self._add(whole)
 
 
 @dataclass(slots=True)
 class Directory:
-    """What is in memory of all experiences, up to `version` of the table.
+    """What is in memory of all experiences.
 
     Attributes:
         places: By id.
@@ -116,8 +121,11 @@ class Directory:
         shelf: Of the rows themselves, those that were read.
         read: Some of them as they were last handed out, without their counters.
         words: Of all of them, once somebody has had them indexed; they stay when the others are forgotten.
-        unplaced_after: The version before the first one that this process wrote and did not read.
         is_too_large: Whether there are too many to keep their places; then nothing is kept.
+        version: Of the table, which is known as it was then.
+        read_version: Of the table when it was read last; what was taken in since has no place yet.
+        has_to_read: Whether the table has to be read, however little has changed.
+        told_until: Up to which note of the ledger's feed it is known.
     """
 
     places: dict[str, Place] = field(default_factory=dict)
@@ -127,9 +135,11 @@ class Directory:
     shelf: Shelf = field(default_factory=Shelf)
     read: dict[str, Experience] = field(default_factory=dict)
     words: InvertedIndex | None = None
-    unplaced_after: int | None = None
     is_too_large: bool = False
     version: int = 0
+    read_version: int = 0
+    has_to_read: bool = True
+    told_until: int = 0
 
     def put(self, id: str, place: Place) -> None:
         """Take in where an experience stands now; whatever was read of it is old."""
@@ -162,5 +172,5 @@ class Directory:
         self.workspaces.clear()
         self.shelf.clear()
         self.read.clear()
-        self.version = 0
-        self.unplaced_after = None
+        self.version = self.read_version = 0
+        self.has_to_read = True

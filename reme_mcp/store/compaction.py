@@ -12,6 +12,7 @@ writers wait.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,11 @@ class Compaction:
             await self._tables.check_marker()
             await self._compact("experiences", self._tables["experiences"], alone=True)
 
-    async def purge_deleted(self) -> None:
+    async def purge_deleted(self, *, rewritten: Callable[[], Awaitable[None]]) -> None:
         """Remove what was deleted from the disk, too: every table is written anew, and all old versions go.
 
-        Whoever reads an old version at this moment, in another process, may have to ask again.
+        Whoever reads an old version at this moment, in another process, may have to ask again. `rewritten` is called
+        when each table has its new rows.
         """
         async with self._turn, self._writing, self._receipts:
             await self._tables.check_marker()
@@ -114,6 +116,7 @@ class Compaction:
                     with mapped(f"write {name} anew"):
                         await rewrite_table(table)
                     await self._tables.settle(name)
+                await rewritten()
                 await anyio.sleep(READERS_S)
                 for name, table in self._tables.items():
                     with mapped(f"compact {name}"):

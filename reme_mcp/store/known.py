@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -20,8 +20,10 @@ from reme_mcp.aio import Batcher
 from reme_mcp.schema import Experience
 from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place
+from reme_mcp.store.feed import Note, unpacked
+from reme_mcp.store.ledger import Ledger
 from reme_mcp.store.open_tables import OpenTables
-from reme_mcp.store.tables import columns_of, joined, mapped, to_arrow
+from reme_mcp.store.tables import columns_of, joined, mapped
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import Said, said
 
@@ -44,6 +46,7 @@ class Known:
     """The experiences in memory of one store, which is one of these."""
 
     _tables: OpenTables
+    _ledger: Ledger
     _directory: Directory
     _refreshing: anyio.Lock
     _new_places: Batcher[None]
@@ -66,7 +69,8 @@ class Known:
                 words.keep(self._directory.places)
                 self._directory.words = words
                 # What was written since is read once more, with its words.
-                self._directory.version = min(self._directory.version, version)
+                self._directory.read_version = min(self._directory.read_version, version)
+                self._directory.has_to_read = True
 
     def said(self, experience: Experience) -> Said:
         """Return the words that an experience is compared by; where full-text search is in memory, they are there."""
@@ -79,30 +83,52 @@ class Known:
         return None if self._directory.is_too_large else self._directory.places
 
     async def _refresh_places(self, _: list[None]) -> None:
-        """Bring the directory up to date."""
-        table, directory = self._tables["experiences"], self._directory
+        """Bring the directory up to date, from the ledger's feed where it says enough, and from the table otherwise."""
+        directory = self._directory
         with mapped("read experiences"):
-            version = await table.version()
-            if version == directory.version:
-                return
-            rows = await table.count_rows()
-            was_too_large, directory.is_too_large = directory.is_too_large, rows > cache.ROWS_IN_MEMORY
-            if was_too_large or directory.is_too_large:
+            # Asked before the table is read, which then has at least what was told of.
+            news = self._ledger.news("experiences", directory.told_until)
+            if not (news.is_complete and self._take_in_notes(news.notes)):
+                version = await self._tables["experiences"].version()
+                if version != directory.version or directory.has_to_read:
+                    await self._read_table(version)
+            directory.told_until = news.until
+
+    def _take_in_notes(self, notes: Sequence[Note]) -> bool:
+        """Take in what the feed has told of; return whether that was all, or the table has to be read."""
+        directory = self._directory
+        if directory.has_to_read or (notes and directory.is_too_large):
+            return False
+        for note in notes:
+            if note.version > directory.version:
+                batches = unpacked(note)
+                if len(directory.places) + sum(map(len, batches)) > cache.ROWS_IN_MEMORY:
+                    return False
+                self._take_in_rows(batches, note.version)
+        return True
+
+    async def _read_table(self, version: int) -> None:
+        """Read what is new in the table, which has come to a version."""
+        directory = self._directory
+        rows = await self._tables["experiences"].count_rows()
+        was_too_large, directory.is_too_large = directory.is_too_large, rows > cache.ROWS_IN_MEMORY
+        if was_too_large or directory.is_too_large:
+            directory.clear()
+        if directory.is_too_large:
+            directory.words = None
+        else:
+            await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
+            if len(directory.places) > rows:
+                # Rows that are gone don't show up as fresh.
                 directory.clear()
-            if directory.is_too_large:
-                directory.words = None
-            else:
                 await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
-                if len(directory.places) > rows:
-                    # Rows that are gone don't show up as fresh.
-                    directory.clear()
-                    await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
-                    if directory.words is not None:
-                        directory.words.keep(directory.places)
-            directory.version = version
+                if directory.words is not None:
+                    directory.words.keep(directory.places)
+        directory.version = directory.read_version = version
+        directory.has_to_read = False
 
     async def _read_places(self, *, with_rows: bool) -> None:
-        """Take in the experiences that were written after the version that the directory knows."""
+        """Take in the experiences that were written since the table was read."""
         words, shelf = self._directory.words, self._directory.shelf
         read: list[pa.RecordBatch] = []
         columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
@@ -127,10 +153,10 @@ class Known:
             shelf.put(joined(read))
 
     async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
-        """Return the rows of experiences that were written after the version that the directory knows."""
+        """Return the rows of experiences that were written since the table was read."""
         import pyarrow as pa
 
-        table, version = self._tables["experiences"], self._directory.version
+        table, version = self._tables["experiences"], self._directory.read_version
         is_fresh = f"_row_last_updated_at_version > {version}"
         if version:
             # To look for them in a narrow column, and take the others then, costs half as much.
@@ -146,32 +172,38 @@ class Known:
             yield batch
 
     async def _place_all(self) -> None:
-        """Read where everything stands that this process has written itself: somebody needs its place."""
-        async with self._refreshing:
-            directory = self._directory
-            if directory.unplaced_after is not None:
-                directory.version = min(directory.version, directory.unplaced_after)
-                directory.unplaced_after = None
+        """Read where everything stands that was taken in without a look into the table: somebody needs its place."""
+        if self._has_unplaced():
+            self._directory.has_to_read = True
         await self._places()
 
-    async def _take_in(self, experiences: Sequence[Experience], rows: Sequence[dict[str, Any]], *, after: int) -> None:
-        """Take in what this process has just written, the next version `after` one that is known, without reading it.
+    def _has_unplaced(self) -> bool:
+        return self._directory.read_version < self._directory.version
+
+    async def _take_in(self, rows: pa.Table, *, before: int, after: int) -> None:
+        """Take in what this process has just written, from one version of the table to another, without reading it.
 
         Whatever else was written is read at the next refresh.
         """
-        table, directory = self._tables["experiences"], self._directory
+        if self._ledger.has_feed:
+            # Who holds the pool is told of all that was written before; and nobody else tells of this.
+            await self._places()
         async with self._refreshing:
-            is_next = directory.version == after and await table.version() == after + 1
-            if not is_next or directory.is_too_large or len(directory.places) + len(rows) > cache.ROWS_IN_MEMORY:
-                return
-            for one in experiences:
-                directory.put(one.id, Place(None, sys.intern(one.workspace), one.status))
-            if directory.unplaced_after is None:
-                directory.unplaced_after = after
+            directory = self._directory
+            is_next = directory.version == before and after == before + 1
+            is_known = self._ledger.has_feed and not directory.has_to_read and after > directory.version
+            has_room = not directory.is_too_large and len(directory.places) + len(rows) <= cache.ROWS_IN_MEMORY
+            if (is_next or is_known) and has_room:
+                self._take_in_rows(rows.to_batches(), after)
+
+    def _take_in_rows(self, batches: Sequence[pa.RecordBatch], version: int) -> None:
+        """Take in rows with which the table has come to a version, and which stand nobody knows where."""
+        directory, columns = self._directory, columns_of(Experience)
+        for batch in batches:
+            ids, workspaces, statuses, texts = (batch.column(name).to_pylist() for name in WORD_COLUMNS)
+            for id, workspace, status in zip(ids, workspaces, statuses, strict=True):
+                directory.put(id, Place(None, sys.intern(workspace), status))
             if directory.words is not None:
-                values = ([row[name] for row in rows] for name in WORD_COLUMNS)
-                directory.words.put(*values)
-            columns = columns_of(Experience)
-            for batch in to_arrow(list(rows), await table.schema()).select(columns).to_batches():
-                directory.shelf.put(batch)
-            directory.version = after + 1
+                directory.words.put(ids, workspaces, statuses, texts)
+            directory.shelf.put(batch.select(columns))
+        directory.version = version

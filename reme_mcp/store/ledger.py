@@ -30,6 +30,7 @@ from reme_mcp.schema import (
     Spent,
     Trajectory,
 )
+from reme_mcp.store.feed import Announce, News, Tell
 from reme_mcp.store.tables import Row
 
 # So long is waited for another process that writes.
@@ -132,11 +133,16 @@ class Blank:
     where: Sequence[Condition]
 
 
-Change = Put | Drop | Blank
+Change = Put | Drop | Blank | Announce | Tell
 
 
 class Ledger(Protocol):
     """Where the values stand. Reading needs no lock; each `write` is one turn among all processes."""
+
+    @property
+    def has_feed(self) -> bool:
+        """Return whether it takes `Announce` and `Tell`, and has news; otherwise the tables have to be looked at."""
+        ...
 
     async def read(
         self,
@@ -191,6 +197,22 @@ class Ledger(Protocol):
 
     async def counters(self, since: int) -> tuple[int, Sequence[Counters]]:
         """Return a number that rises with every write, and the counters that were written since it was `since`.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        ...
+
+    def news(self, table: str, since: int) -> News:
+        """Return what has been told of one of LanceDB's tables since it was `since`, at first 0; needs a feed.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        ...
+
+    def is_unfinished(self) -> bool:
+        """Return whether somebody has announced a commit and not told of it: who holds the pool knows it died.
 
         Raises:
             StoreError: It can't be read.

@@ -1,4 +1,4 @@
-"""A lock that reaches across tasks and processes. The only file that imports `filelock`.
+"""A lock that reaches across tasks and processes.
 
 In:  a path in the home.
 Out: `async with lock:`, one holder at a time among all tasks of all processes that name the same file.
@@ -26,10 +26,10 @@ from types import TracebackType
 import anyio
 
 from reme_mcp.errors import StoreError
+from reme_mcp.store.file_lock import FileLock
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.005
 WAIT_S = 30.0
 TELL_AFTER_S = 1.0
 PROGRAM = "reme-mcp"
@@ -51,17 +51,14 @@ def _mode(path: Path) -> int:
 
 
 class ProcessLock:
-    """Held by one task of one process; waiting polls the file every `POLL_S` seconds."""
+    """Held by one task of one process."""
 
     def __init__(self, path: Path, *, wait_s: float = WAIT_S) -> None:
         """Make one; `wait_s` is how many seconds to wait for it at most."""
-        from filelock import AsyncFileLock
-
         self._path = path
         self._wait_s = wait_s
         self._tasks = anyio.Lock()
-        # A try that does not wait needs no thread, and is over before one has begun.
-        self._file = AsyncFileLock(path, mode=_mode(path), poll_interval=POLL_S, run_in_executor=False)
+        self._file = FileLock(path, _mode(path))
 
     async def __aenter__(self) -> None:
         """Wait for the lock and hold it.
@@ -144,17 +141,20 @@ class ProcessLock:
 
     async def _lock_file(self, timeout_s: float) -> bool:
         """Return whether the file could be locked in time; whatever comes in between, no task is kept out by it."""
-        from filelock import Timeout
-
+        is_ours = False
         try:
-            await self._file.acquire(timeout=timeout_s)
-        except BaseException as exc:
-            self._tasks.release()
-            if isinstance(exc, Timeout):
-                return False
-            if isinstance(exc, OSError):
-                raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
-            raise
+            is_ours = self._file.take_now()
+            if not is_ours and timeout_s:
+                with anyio.move_on_after(timeout_s):
+                    await self._file.take()
+                    is_ours = True
+        except OSError as exc:
+            raise StoreError(f"can't lock {self._path} ({exc.strerror}); is the folder writable?") from exc
+        finally:
+            if not is_ours:
+                self._tasks.release()
+        if not is_ours:
+            return False
         self._sign()
         return True
 
@@ -174,7 +174,6 @@ class ProcessLock:
     ) -> None:
         """Let go of the lock, whatever happened."""
         try:
-            with anyio.CancelScope(shield=True):
-                await self._file.release()
+            self._file.release()
         finally:
             self._tasks.release()

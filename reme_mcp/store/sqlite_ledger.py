@@ -29,6 +29,7 @@ import anyio.to_thread
 
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Trajectory
+from reme_mcp.store.feed import KEPT_NOTES, Announce, News, Note, Tell
 from reme_mcp.store.ledger import (
     KEYS,
     TABLES,
@@ -48,6 +49,9 @@ from reme_mcp.store.tables import Row, column_type, columns_of
 logger = logging.getLogger(__name__)
 
 NAME = "ledger.db"
+# Of the feed. Numbers are never given twice; an announcement names no table.
+NOTES = "notes"
+NOTES_COLUMNS = "number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, version INTEGER NOT NULL, content BLOB"
 RETRY_S = 0.005
 # SQLite's codes tell more in their higher bits.
 PRIMARY = 0xFF
@@ -152,6 +156,7 @@ class SqliteLedger:
         self._turn = anyio.Lock(fast_acquire=True)
         self._version = -1
         self._latest = 0
+        self._told: dict[str, tuple[int, int]] = {}
         with _mapped(file, "open"):
             self._writing, self.can_write = _open(file)
             try:
@@ -161,6 +166,11 @@ class SqliteLedger:
             except BaseException:
                 self._writing.close()
                 raise
+
+    @property
+    def has_feed(self) -> bool:
+        """Return whether it can be written: who can't write may not see what others do."""
+        return self.can_write
 
     async def read(
         self,
@@ -224,6 +234,32 @@ class SqliteLedger:
             Counters(*[make(value) for make, value in zip(columns.back, row[1:], strict=True)]) for row in rows
         ]
 
+    def news(self, table: str, since: int) -> News:
+        """Return what was told of one of LanceDB's tables after the note of number `since`."""
+        if not self.can_write:
+            return News(since, (), is_complete=False)
+        with _mapped(self._file, "read"):
+            (version,) = self._reading.execute("PRAGMA data_version").fetchone()
+            if self._told.get(table) == (version, since):
+                return News(since, (), is_complete=True)
+            # The one that was read last is among them, unless some between have gone.
+            query = (
+                f"SELECT number, name, version, content FROM {NOTES} WHERE name <> '' AND number >= ? ORDER BY number"
+            )
+            rows = self._reading.execute(query, [since]).fetchall()
+        until = rows[-1][0] if rows else since
+        self._told[table] = version, until
+        notes = [Note(name, at, content) for number, name, at, content in rows if name == table and number > since]
+        is_complete = bool(rows) and rows[0][0] == since and all(note.rows for note in notes)
+        return News(until, notes, is_complete)
+
+    def is_unfinished(self) -> bool:
+        """Return whether somebody has announced a commit and not told of it."""
+        if not self.can_write:
+            return False
+        with _mapped(self._file, "read"):
+            return self._reading.execute(f"SELECT 1 FROM {NOTES} WHERE name = ''").fetchone() is not None
+
     async def version(self) -> int:
         """Return how many transactions the file has seen."""
         with _mapped(self._file, "read"):
@@ -274,8 +310,10 @@ class SqliteLedger:
                 elif isinstance(change, Drop):
                     clause, values = _where(change.where)
                     self._writing.execute(f"DELETE FROM {TABLES[change.kind]}{clause}", values)
-                else:
+                elif isinstance(change, Blank):
                     _blank(self._writing, change)
+                else:
+                    _note(self._writing, change)
             (version,) = self._writing.execute("PRAGMA user_version").fetchone()
             self._writing.execute(f"PRAGMA user_version = {version + 1}")
             self._writing.execute("COMMIT")
@@ -515,6 +553,8 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 def _missing(connection: sqlite3.Connection) -> Iterator[str]:
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if NOTES not in there:
+        yield f"CREATE TABLE {NOTES} ({NOTES_COLUMNS})"
     for kind, keys in KEYS.items():
         table, types = TABLES[kind], _columns(kind).types
         columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
@@ -546,6 +586,16 @@ def _blank(connection: sqlite3.Connection, change: Blank) -> None:
     clause, values = _where(change.where)
     emptied = ", ".join(f"{name} = ''" for name in change.fields)
     connection.execute(f"UPDATE {TABLES[change.kind]} SET {emptied}{clause}", values)
+
+
+def _note(connection: sqlite3.Connection, change: Announce | Tell) -> None:
+    if isinstance(change, Announce):
+        connection.execute(f"INSERT INTO {NOTES} (name, version, content) VALUES ('', 0, x'')")
+        return
+    connection.execute(f"DELETE FROM {NOTES} WHERE name = '' OR ?", [change.is_all])
+    rows = [(note.table, note.version, note.rows) for note in change.notes]
+    connection.executemany(f"INSERT INTO {NOTES} (name, version, content) VALUES (?, ?, ?)", rows)
+    connection.execute(f"DELETE FROM {NOTES} WHERE number <= (SELECT max(number) FROM {NOTES}) - ?", [KEPT_NOTES])
 
 
 def _where(conditions: Sequence[Condition]) -> tuple[str, list[object]]:

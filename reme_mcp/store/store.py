@@ -28,16 +28,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
-import anyio.to_thread
 
 from reme_mcp.aio import Batcher
 from reme_mcp.errors import StoreError
@@ -46,6 +44,7 @@ from reme_mcp.store import cache
 from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
+from reme_mcp.store.feed import Announce, Note, Tell, packed
 from reme_mcp.store.known import Known
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
@@ -369,7 +368,7 @@ class Store(Attempts, Known):
             return list(zip(found.column("id").to_pylist(), values, strict=True))
         await self._places()
         rows, ids = found.column("_rowid").to_pylist(), self._directory.ids
-        if self._directory.unplaced_after is not None and not all(row in ids for row in rows):
+        if self._has_unplaced() and not all(row in ids for row in rows):
             await self._place_all()
         return [(ids[row], value) for row, value in zip(rows, values, strict=True) if row in ids]
 
@@ -449,13 +448,7 @@ class Store(Attempts, Known):
         if space is None or not ids:
             return {}
         with mapped("read the vectors"):
-            places = await space.places(ids)
-            if places is None:
-                rows = await space.table.query().where(is_in("id", ids)).select(["id", "lesson"]).to_arrow()
-            else:
-                rows = await space.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
-        lessons = rows.column("lesson").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return dict(zip(rows.column("id").to_pylist(), lessons.reshape(len(rows), -1), strict=True))
+            return await space.lessons(ids)
 
     async def without_vector(self, embedder: str) -> list[str]:
         """Return the ids of all experiences, of every workspace, that `embedder` has not embedded yet."""
@@ -491,8 +484,13 @@ class Store(Attempts, Known):
                     if not self._tables.are_registered:
                         await self._tables.register()
                     writer = Writer(self)
-                    yield writer
-                    await writer.flush()
+                    await writer.find_unfinished()
+                    try:
+                        yield writer
+                    except BaseException:
+                        await writer.give_up()
+                        raise
+                    await writer.finish()
 
     @asynccontextmanager
     async def settling(self) -> AsyncIterator[LedgerWriter]:
@@ -535,8 +533,17 @@ class Store(Attempts, Known):
     async def purge_deleted(self) -> None:
         """Leave nothing in the files of any table, of all embedders' vectors too, that was deleted from it."""
         await self._tables.open_vectors()
-        await self.compaction.purge_deleted()
+        await self.compaction.purge_deleted(rewritten=self._forget_notes)
         await self._ledger.purge_deleted()
+
+    async def _forget_notes(self) -> None:
+        """Have everybody read the tables anew, and nobody what was told of them."""
+        if self._ledger.has_feed:
+            await self._ledger.write([Tell(await self._without_rows(), is_all=True)])
+
+    async def _without_rows(self) -> list[Note]:
+        """Return notes that say of every table no more than that it has to be read."""
+        return [Note(name, version) for name, version in (await self.versions()).items()]
 
     async def _rows(
         self, where: Expr | str | None, *, newest_first: bool = False, offset: int = 0, limit: int | None = None
@@ -577,7 +584,7 @@ class Store(Attempts, Known):
     def _space_of(self, name: str) -> Space:
         """Return the vectors of an open table."""
         if name not in self._spaces:
-            self._spaces[name] = Space(self._tables[name], max_rows=cache.ROWS_IN_MEMORY)
+            self._spaces[name] = Space(self._tables[name], self._ledger, max_rows=cache.ROWS_IN_MEMORY)
         return self._spaces[name]
 
 
@@ -587,14 +594,22 @@ class Writer(LedgerWriter):
     def __init__(self, store: Store) -> None:
         super().__init__([])
         self._store = store
+        self._is_announced = False
+        self._notes: list[Note] = []
 
     @asynccontextmanager
     async def settling(self) -> AsyncIterator[LedgerWriter]:
-        """Hold the ledger, too, as `Store.settling` does; what was put before the block is written with it."""
+        """Hold the ledger, too, as `Store.settling` does; what was put before the block is written with it.
+
+        What is put into the tables after it takes no turn of its own to be announced.
+        """
         async with self._store._ledger.turn(within=self._left()) as changes:
             changes += self._changes
             self._changes.clear()
             yield LedgerWriter(changes)
+            if changes and self._store._ledger.has_feed and not self._is_announced:
+                changes.append(Announce())
+                self._is_announced = True
 
     async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
         """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster.
@@ -608,10 +623,11 @@ class Writer(LedgerWriter):
         if not changed:
             return
         await self.flush()
-        rows = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
-        version = await self._store._tables["experiences"].version()
-        await self._put("experiences", rows, are_new=are_new)
-        await self._store._take_in(changed, rows, after=version)
+        table = self._store._tables["experiences"]
+        values = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
+        rows = to_arrow(values, await table.schema())
+        before, after = await self._put("experiences", rows, are_new=are_new)
+        await self._store._take_in(rows, before=before, after=after)
 
     async def put_vectors(
         self,
@@ -637,31 +653,25 @@ class Writer(LedgerWriter):
         name = space_name(embedder)
         if await self._store._space(embedder) is None:
             await self._store._tables.make({name: vector_schema(vectors.shape[1])})
-        rows = [
+        values = [
             {"id": experience.id, "workspace": experience.workspace, "vector": vector, "lesson": lesson}
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
         space = self._store._space_of(name)
-        version = await space.table.version()
-        await self._put(name, rows, are_new=are_new)
-        await space.take_in([one.id for one in experiences], [one.workspace for one in experiences], vectors, version)
+        rows = to_arrow(values, await space.table.schema())
+        before, after = await self._put(name, rows, are_new=are_new)
+        await space.take_in(rows, before=before, after=after)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
         await self.flush()
-        self._left()
-        where = all_of(equals("workspace", workspace), equals("id", experience_id))
-        async with self._committing("experiences") as table:
-            await table.delete(where)
+        await self._delete("experiences", workspace, experience_id)
         await self.delete_vectors(workspace, experience_id)
 
     async def delete_vectors(self, workspace: str, experience_id: str) -> None:
         """Remove the vectors of one experience; those of its present text are filled in later."""
-        self._left()
-        where = all_of(equals("workspace", workspace), equals("id", experience_id))
         for name in await self._store._tables.open_vectors():
-            async with self._committing(name) as table:
-                await table.delete(where)
+            await self._delete(name, workspace, experience_id)
 
     async def flush(self) -> None:
         """Write what has come for the ledger so far, and come back when it is there for good.
@@ -674,12 +684,43 @@ class Writer(LedgerWriter):
         if changes:
             await self._store._ledger.write(changes, within=self._left())
 
+    async def find_unfinished(self) -> None:
+        """Have everybody read the tables if the one who announced a commit last has died over it."""
+        if self._store._ledger.is_unfinished():
+            await self._store._tables.open_vectors()
+            await self._store._ledger.write([Tell(await self._store._without_rows())])
+
+    async def finish(self) -> None:
+        """Write what has come for the ledger, and tell of what was put into the tables."""
+        if self._is_announced:
+            self._changes.append(Tell(self._notes))
+        await self.flush()
+
+    async def give_up(self) -> None:
+        """Have everybody look into the tables for what was put there before something failed."""
+        self._changes.clear()
+        if self._is_announced:
+            # Where this fails, too, the next one who writes finds the announcement.
+            with suppress(StoreError):
+                await self._store._ledger.write([Tell(await self._store._without_rows())])
+
     @asynccontextmanager
     async def _committing(self, name: str) -> AsyncIterator[lancedb.AsyncTable]:
         """Hand out a table to write into; when the block ends, what was written is on the disk."""
         async with self._store._tables.committing(name) as table:
+            # Only now: nothing is written into a home that turns out to be damaged.
+            if self._store._ledger.has_feed and not self._is_announced:
+                await self._store._ledger.write([Announce()], within=self._left())
+                self._is_announced = True
             yield table
         self._store.compaction.wrote(name)
+
+    async def _delete(self, name: str, workspace: str, experience_id: str) -> None:
+        """Remove the row of an experience; others have to look into the table for that."""
+        self._left()
+        async with self._committing(name) as table:
+            await table.delete(all_of(equals("workspace", workspace), equals("id", experience_id)))
+        self._notes.append(Note(name, await table.version()))
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
@@ -690,23 +731,25 @@ class Writer(LedgerWriter):
         left = self._store._pool_lock.left()
         return None if left == math.inf else timedelta(seconds=left)
 
-    async def _put(self, table: str, rows: list[dict[str, Any]], *, are_new: bool) -> None:
-        """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
-        if not are_new:
-            await self._upsert(table, "id", rows)
-        elif rows:
-            self._left()
-            async with self._committing(table) as target:
-                await target.add(to_arrow(rows, await target.schema()))
+    async def _put(self, name: str, rows: pa.Table, *, are_new: bool) -> tuple[int, int]:
+        """Insert the rows, or replace those whose id is there already; `are_new`: none is.
 
-    async def _upsert(self, table: str, on: str | list[str], rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        async with self._committing(table) as target:
-            # Not through an index: one on the key would hide rows of other processes and double them.
-            merge = target.merge_insert(on).use_index(False)
-            merge = merge.when_matched_update_all().when_not_matched_insert_all()
-            await merge.execute(to_arrow(rows, await target.schema()), timeout=self._left())
+        Returns:
+            The version of the table before and after.
+        """
+        left = self._left()
+        async with self._committing(name) as table:
+            before = await table.version()
+            if are_new:
+                await table.add(rows)
+            else:
+                # Not through an index: one on the key would hide rows of other processes and double them.
+                merge = table.merge_insert("id").use_index(False)
+                await merge.when_matched_update_all().when_not_matched_insert_all().execute(rows, timeout=left)
+        after = await table.version()
+        if self._store._ledger.has_feed:
+            self._notes.append(Note(name, after, packed(rows)))
+        return before, after
 
 
 def _without_counters(one: Experience, stored: Experience) -> bool:

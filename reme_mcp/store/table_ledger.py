@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from reme_mcp.schema import Counters, ReceiptLine
+from reme_mcp.store.feed import Announce, News, Tell
 from reme_mcp.store.ledger import (
     KEYS,
     TABLES,
@@ -74,6 +75,19 @@ class TableLedger:
         self._receipts = receipts
         self._wrote = wrote
 
+    @property
+    def has_feed(self) -> bool:
+        """Return that there is none: each note would cost as much as it saves."""
+        return False
+
+    def news(self, table: str, since: int) -> News:
+        """Return that only the table knows."""
+        return News(since, (), is_complete=False)
+
+    def is_unfinished(self) -> bool:
+        """Return that nothing is: nobody announces anything."""
+        return False
+
     async def read(
         self,
         kind: type[Row],
@@ -95,6 +109,7 @@ class TableLedger:
     ) -> None:
         """Make the changes, one after the other."""
         for change in changes:
+            assert not isinstance(change, Announce | Tell), "there is no feed"
             with anyio.CancelScope(shield=True):
                 if change.kind is ReceiptLine:
                     async with self._receipts(wait_s):
@@ -146,7 +161,7 @@ class TableLedger:
     def close(self) -> None:
         """Do nothing: the tables are closed with all others."""
 
-    async def _make(self, change: Change, within: timedelta | None) -> None:
+    async def _make(self, change: Put | Drop | Blank, within: timedelta | None) -> None:
         name = TABLES[change.kind]
         table = self._tables[name]
         with mapped(f"write {name}"):

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.contention [--processes 1 2 4 8] [--rounds 25] [--json FILE]
 
-Every process opens the same fresh home at the same time and plays `rounds` rounds: recall the shared lesson, rate it
-with that receipt, record a lesson of its own. Afterwards the counters and the rows are compared with what was
-acknowledged.
+Every process opens the same fresh home at the same time, and when all have, plays `rounds` rounds: recall the shared
+lesson, rate it with that receipt, record a lesson of its own. Afterwards the counters and the rows are compared with
+what was acknowledged.
 
 To read: `lost` and `errors` must be 0. `calls per s` counts acknowledged recalls, ratings and records of all processes
 together, from the first call to the last; the home has one writer at a time, so that it can't grow with processes, and
@@ -20,9 +20,11 @@ import resource
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from reme_mcp.config.load import load_settings
 from reme_mcp.errors import ReMeError
@@ -43,6 +45,8 @@ async def play(home: Path, name: str, rounds: int) -> dict[str, object]:
     errors: list[str] = []
     async with Memory.open(settings) as memory:
         await memory.warm_up(download=False)
+        print("ready", flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.readline)
         started, spent = time.time(), spent_s()
         for number in range(rounds):
             lesson = {
@@ -85,10 +89,13 @@ async def contend(processes: int, rounds: int) -> dict[str, object]:
             learned = await memory.record(TASK, outcome="success", experiences=[SHARED], source="contention")
         command = [sys.executable, "-m", "tests.benchmarks.contention", "--worker", str(home), "--rounds", str(rounds)]
         workers = [
-            await asyncio.create_subprocess_exec(*command, "--name", f"p{number}", stdout=asyncio.subprocess.PIPE)
+            await asyncio.create_subprocess_exec(*command, "--name", f"p{number}", stdin=PIPE, stdout=PIPE)
             for number in range(processes)
         ]
-        told = [json.loads((await worker.communicate())[0]) for worker in workers]
+        for worker in workers:
+            assert worker.stdout is not None
+            await worker.stdout.readline()
+        told = [json.loads(out) for out, _ in await asyncio.gather(*(one.communicate(b"go\n") for one in workers))]
         async with Memory.open(settings) as memory:
             shared, _ = await memory.pool.experience(learned.added[0])
             active = (await memory.pool.stats()).experiences["active"]

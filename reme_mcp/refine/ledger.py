@@ -17,6 +17,7 @@ from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, should_prune_by_lift
+from reme_mcp.refine.neighbourhood import Neighbourhood, harms_everywhere, neighbourhoods
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
 from reme_mcp.results import Settled
 from reme_mcp.schema import (
@@ -68,12 +69,13 @@ def receipt_lines(
     *,
     numbers: Sequence[str] | None = None,
     draws: Sequence[Draw] | None = None,
+    task_vector: str = "",
 ) -> list[ReceiptLine]:
     """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt.
 
     No line is older than what it is counted from: where the clock was set back in between, it would never count.
     `numbers` are what the rank of each came from, as the lines keep them; `draws` what the hold-out drew for
-    each.
+    each. The first line keeps `task_vector`.
     """
     at = now()
     behind = numbers if numbers is not None else [""] * len(experiences)
@@ -98,6 +100,7 @@ def receipt_lines(
             numbers=told,
             arm=draw.arm,
             chance=draw.chance,
+            task_vector=task_vector if place <= 1 else "",
         )
         for place, (experience_id, created_at, told, draw) in (
             enumerate(handed_out, start=1) if handed_out else [(0, ("", at, "", Draw()))]
@@ -225,6 +228,20 @@ async def lifts(store: Store, workspace: str, lessons: Sequence[Experience | Sum
     return evidence(lessons, trials, succeeded=succeeded, attempts=attempts)
 
 
+async def kinds_of_tasks(
+    store: Store, workspace: str, lessons: Sequence[Experience | Summary], *, min_frequency: int
+) -> Mapping[str, Sequence[Neighbourhood]]:
+    """Return what each of some lessons does among the kinds of tasks that had it at least so often, by its id."""
+    tried = await store.tries.of(workspace)
+    usual = rules_.base_rate(*await store.successes.count(workspace))
+    return {
+        one.id: neighbourhoods(
+            tried, one.id, counted_since=one.counted_since, base_rate=usual, min_frequency=min_frequency
+        )
+        for one in lessons
+    }
+
+
 async def reasons_to_prune(
     store: Store,
     workspace: str,
@@ -234,12 +251,16 @@ async def reasons_to_prune(
 ) -> dict[str, str]:
     """Return why the removal rule takes each of some experiences of one workspace, by id; empty where one stays.
 
-    Only what is in recall goes, and nothing that is pinned.
+    Only what is in recall goes, and nothing that is pinned. By lift, what harms only some kinds of tasks stays.
     """
     if rules.removal == "share" or not experiences:
         return {one.id: _reason_by_share(one, tallies[one.id], rules) for one in experiences}
     told = await lifts(store, workspace, experiences)
-    return {one.id: _reason_by_lift(one, told[one.id], rules) for one in experiences}
+    reasons = {one.id: _reason_by_lift(one, told[one.id], rules) for one in experiences}
+    if doomed := [one for one in experiences if reasons[one.id]]:
+        kinds = await kinds_of_tasks(store, workspace, doomed, min_frequency=rules.min_frequency)
+        reasons |= {id: "" for id, of_one in kinds.items() if not harms_everywhere(of_one)}
+    return reasons
 
 
 def _may_go(experience: Experience | Summary) -> bool:

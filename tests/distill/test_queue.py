@@ -324,7 +324,7 @@ async def test_what_fails_after_the_judge_is_tried_again_without_asking_anybody(
     llm = ScriptedLLM(patterns(lesson(0)), GOOD)
     async with Memory.open(settings, connect=connecting(llm)) as memory:
         await success(memory)
-        monkeypatch.setattr("reme_mcp.distill.candidates.neighbours", fail)
+        monkeypatch.setattr("reme_mcp.distill.pipeline.neighbours", fail)
         [kept] = await work(memory)
         assert "failed inside the server" in kept.trouble
         monkeypatch.undo()

@@ -36,6 +36,7 @@ from reme_mcp.store import folder
 from reme_mcp.store.location import Bucket, Folder, location_of
 from reme_mcp.store.migrations import SCHEMA_VERSION
 from reme_mcp.store.store import Store
+from reme_mcp.text.plural import many
 
 
 @click.command(
@@ -246,11 +247,11 @@ async def _of_tables(store: Store) -> AsyncIterator[Finding]:
         yield Finding(
             "queue",
             "note",
-            f"{len(waiting)} wait for the model; the latest trouble: {latest.trouble}",
+            f"waiting for the model: {many(len(waiting), 'attempt')}; the latest trouble: {latest.trouble}",
             "reme-mcp queue",
         )
     elif waiting:
-        yield Finding("queue", "ok", f"{len(waiting)} wait for the model")
+        yield Finding("queue", "ok", f"waiting for the model: {many(len(waiting), 'attempt')}")
 
 
 def _counted(numbers: Mapping[Status, int]) -> str:
@@ -268,7 +269,7 @@ def _size(home: Path) -> str:
 
 def _backups(home: Path) -> str:
     number = len(list((home / folder.BACKUPS).glob("*.zip")))
-    return f"{number} backup{'' if number == 1 else 's'}"
+    return many(number, "backup")
 
 
 def _way_back(home: Path) -> str:

@@ -17,6 +17,7 @@ from reme_mcp.cli.output import as_json_option, examples, to_json, with_memory, 
 from reme_mcp.cli.screen import say, show_below, show_beside, show_errors
 from reme_mcp.config.settings import Settings
 from reme_mcp.schema import KINDS, STATUSES
+from reme_mcp.text.plural import many
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -215,7 +216,7 @@ def export(
         click.echo(to_json({"target": str(target), "written": written}))
     else:
         what = "lesson" if markdown else "skill" if skills else "experience"
-        say(f"{written} {what}{'' if written == 1 else 's'} in {target}.", err=True)
+        say(f"{many(written, what)} in {target}.", err=True)
 
 
 def _ask_for_folder(folder: Path) -> None:

@@ -242,7 +242,7 @@ def prune(settings: Settings, dry_run: bool, as_json: bool) -> None:
     experiences = with_memory(settings, lambda memory: memory.pool.prune(dry_run=dry_run))
     show_experiences(experiences, as_json=as_json)
     if not as_json:
-        say(f"{len(experiences)} {'would be' if dry_run else 'were'} archived.", err=True)
+        say(f"{len(experiences)} {'would be ' if dry_run else ''}archived.", err=True)
 
 
 @click.command(
@@ -284,7 +284,7 @@ def archive(
     archived = with_memory(settings, run)
     show_experiences(archived, as_json=as_json)
     if not as_json:
-        say(f"{len(archived)} {'would be' if dry_run else 'were'} archived.", err=True)
+        say(f"{len(archived)} {'would be ' if dry_run else ''}archived.", err=True)
 
 
 @click.command(epilog=examples("reme-mcp restore e-bm7md6j3db --dry-run", "reme-mcp restore e-bm7md6j3db"))

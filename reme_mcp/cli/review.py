@@ -65,7 +65,7 @@ def scan(settings: Settings, dry_run: bool, as_json: bool) -> None:
     found = with_memory(settings, lambda memory: memory.pool.review(dry_run=dry_run))
     _show_held(found, as_json=as_json)
     if not as_json:
-        say(f"{len(found)} {'would be' if dry_run else 'were'} held back.", err=True)
+        say(f"{len(found)} {'would be ' if dry_run else ''}held back.", err=True)
 
 
 @review.command("approve")

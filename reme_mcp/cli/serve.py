@@ -180,7 +180,7 @@ def nginx(settings: Settings) -> None:
         raise click.ClickException(
             "the site needs the address that clients use: --set http.public_url=https://memory.example.com"
         )
-    from reme_mcp.http.middleware import path_prefix
+    from reme_mcp.http.addresses import path_prefix
 
     port, prefix = settings.http.port, path_prefix(settings.http)
     metadata = METADATA.format(port=port, prefix=prefix) if prefix else ""

@@ -23,7 +23,8 @@ def ui(settings: Settings, port: int, opens: bool) -> None:
     from reme_mcp.http.local import serve_page
 
     def tell(address: str) -> None:
-        click.echo(f"The page is at {address}\nThe address has its key; Ctrl-C ends it.", err=True)
+        click.echo("The page is at this address, which has its key; Ctrl-C ends it.", err=True)
+        click.echo(address)
         if opens:
             click.launch(address)
 

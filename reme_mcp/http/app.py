@@ -38,8 +38,10 @@ from reme_mcp.auth.oidc import Issuer
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
 from reme_mcp.errors import ConfigError, Forbidden, IdentityError, StoreError
+from reme_mcp.http.addresses import is_loopback, path_prefix
 from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
-from reme_mcp.http.middleware import PAGE_PATH, SESSION_IDLE_S, Gate, is_loopback, path_prefix
+from reme_mcp.http.middleware import PAGE_PATH, Gate
+from reme_mcp.http.sessions import IDLE_S
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
@@ -93,7 +95,7 @@ class Host:
             self._server,
             stateless=not settings.http.sessions,
             max_request_body_size=limit,
-            session_idle_timeout=SESSION_IDLE_S,
+            session_idle_timeout=IDLE_S,
             # The gate limits them for each holder, so that none takes those of the others.
             max_sessions=None,
         )

@@ -18,7 +18,7 @@ from starlette.routing import Mount
 
 from reme_mcp.auth.access import Access
 from reme_mcp.config.settings import Settings
-from reme_mcp.http.middleware import LOCAL_NAMES, host_name
+from reme_mcp.http.addresses import LOCAL_NAMES, host_name
 from reme_mcp.http.process import listen
 from reme_mcp.memory.memory import Memory
 from reme_mcp.web.app import PageApp

@@ -6,12 +6,11 @@ Out: requests with a checked caller and a whole body, for the application behind
 Does not know: the protocol, tools, the pool.
 
 Source: RFC 6750 (bearer tokens), RFC 9728 (where a client learns of the identity provider), RFC 6585 (429); the
-specification of MCP, 2025-11-25, basic/transports (Host and Origin); the Fetch standard (CORS), by Starlette.
+Fetch standard (CORS), by Starlette.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import re
@@ -22,13 +21,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.routes import build_resource_metadata_url
-from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
-from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import AnyHttpUrl
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -38,14 +34,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reme_mcp.auth.access import Access
 from reme_mcp.auth.bearer import Bearer, Verifier
-from reme_mcp.config.settings import WITHOUT_AUTH, HTTPSettings
+from reme_mcp.config.settings import HTTPSettings
 from reme_mcp.errors import IdentityError
+from reme_mcp.http.addresses import Addresses, is_own_origin, path_prefix
 from reme_mcp.http.logs import FIELDS, request_id, requests_logger
 from reme_mcp.http.metrics import Metrics
+from reme_mcp.http.sessions import SESSION_HEADER, Session, Sessions, may_have_session
 from reme_mcp.web.guard import with_bearer
 
-LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
-WILDCARDS = ("0.0.0.0", "::")
 # Asked by what looks after the server, by its address; they say nothing about anybody.
 OPEN_PATHS = ("/healthz", "/readyz")
 PAGE_PATH = "/ui"
@@ -62,9 +58,6 @@ REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_BUCKETS = 10_000
 # In which the whole of a request has to be here.
 BODY_DEADLINE_S = 30.0
-SESSION_HEADER = "mcp-session-id"
-# The application ends a session in which nothing was asked for so long.
-SESSION_IDLE_S = 30 * 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -137,21 +130,6 @@ class _Answer:
         return watched
 
 
-@dataclass(slots=True)
-class _Session:
-    """A session of the handshake era, as long as the application has it.
-
-    Attributes:
-        access: What its holder may do; `None` where nobody is asked.
-        used_at: When its last request began or ended.
-        open_requests: How many are being answered.
-    """
-
-    access: Access | None
-    used_at: float
-    open_requests: int = 0
-
-
 class _Cors(CORSMiddleware):
     """Tells browsers which pages may read the answers: those that the gate lets in."""
 
@@ -192,16 +170,12 @@ class Gate:
         metadata_url = None if resource_url is None else build_resource_metadata_url(resource_url)
         self._bearer = BearerAuthBackend(verifier)
         self._unknown = RequireAuthMiddleware(app, [], metadata_url)
-        self._hosts = _names(settings.host, settings.public_url, *settings.allowed_hosts.split())
-        self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins.split()}
-        if settings.public_url:
-            self._origins.add(_origin(settings.public_url))
-        self._is_local = is_loopback(settings.host)
+        self._addresses = Addresses(settings)
         self._prefix = path_prefix(settings)
-        self._cors = _Cors(self._admit, self._is_origin)
+        self._cors = _Cors(self._admit, self._addresses.is_origin)
         self._open: set[_Open] = set()
         self._open_by_holder: Counter[str] = Counter()
-        self._sessions: dict[str, dict[str, _Session]] = {}
+        self._sessions = Sessions(limit=settings.max_open_requests, clock=clock)
         self._buckets: dict[str, tuple[float, float]] = {}
         self._is_closing = False
 
@@ -280,7 +254,7 @@ class Gate:
             await self._refuse(send, 503, "closing", "the server is stopping; try again", retry_after_s=5)
             return
         headers = Headers(scope=scope)
-        if not self._is_host(headers.get("host", ""), scope):
+        if not self._addresses.is_host(headers.get("host", ""), scope):
             await self._refuse(send, 421, "host", "this server is not called that; see [http] allowed_hosts")
             return
         if scope["path"].startswith("/.well-known/"):
@@ -290,7 +264,7 @@ class Gate:
         is_page = _is_page(scope)
         if is_page:
             scope = with_bearer(scope)
-        if not self._is_origin(headers.get("origin")) and not (is_page and _is_own_origin(headers)):
+        if not self._addresses.is_origin(headers.get("origin")) and not (is_page and is_own_origin(headers)):
             await self._refuse(send, 403, "origin", "pages from there may not use this server")
             return
         await self._cors(scope, receive, send)
@@ -329,13 +303,13 @@ class Gate:
             what = f"{self._settings.max_open_requests} requests are open; end some first"
             await self._refuse(send, 429, "open", what, retry_after_s=5)
             return
-        has_sessions = self._has_sessions(scope, headers)
+        has_sessions = self._settings.sessions and may_have_session(scope, headers)
         named = headers.get(SESSION_HEADER, "") if has_sessions else ""
         session = self._session(holder, named, bearer)
         if named and session is None:
             await self._refuse(send, 404, "session", "session not found; begin a new one")
             return
-        if has_sessions and not named and self._has_all_sessions(holder):
+        if has_sessions and not named and self._sessions.has_all(holder):
             what = f"{self._settings.max_open_requests} sessions are open; end some (DELETE), or go on in one"
             await self._refuse(send, 429, "sessions", what, retry_after_s=60)
             return
@@ -365,48 +339,23 @@ class Gate:
             with suppress(OSError):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    # --- sessions: the application keeps one until it is deleted, or idle for too long ---
-
-    def _session(self, holder: str, named: str, bearer: Bearer | None) -> _Session | None:
-        """Return the session that a request of a holder is in; somebody else's is as unknown as none."""
-        session = self._sessions.get(holder, {}).get(named)
-        if session is not None and session.access != (None if bearer is None else bearer.access):
+    def _session(self, holder: str, named: str, bearer: Bearer | None) -> Session | None:
+        session = self._sessions.get(holder, named)
+        if session is not None and session.access != _access(bearer):
             # The holder was moved. What the session was promised to hear of is no longer its own.
-            self._forget_session(holder, named)
+            self._sessions.forget(holder, named)
             for one in list(self._open):
                 if one.session == named:
                     one.end()
             return None
         return session
 
-    def _has_sessions(self, scope: Scope, headers: Headers) -> bool:
-        """Return whether a request is in a session or begins one: it is of the handshake era."""
-        era = headers.get(MCP_PROTOCOL_VERSION_HEADER, HANDSHAKE_PROTOCOL_VERSIONS[0])
-        return self._settings.sessions and scope["path"] == "/mcp" and era in HANDSHAKE_PROTOCOL_VERSIONS
-
-    def _has_all_sessions(self, holder: str) -> bool:
-        """Return whether a holder has as many sessions as one may, having forgotten those that are over."""
-        sessions = self._sessions.get(holder, {})
-        if len(sessions) < self._settings.max_open_requests:
-            return False
-        over = self._clock() - SESSION_IDLE_S
-        for id in [id for id, one in sessions.items() if not one.open_requests and one.used_at <= over]:
-            self._forget_session(holder, id)
-        return len(self._sessions.get(holder, {})) >= self._settings.max_open_requests
-
     def _keep_sessions(self, scope: Scope, holder: str, named: str, answer: _Answer, bearer: Bearer | None) -> None:
         """Know of a session that an answer began, and no more of one that it ended."""
         if answer.session and not named:
-            access = None if bearer is None else bearer.access
-            self._sessions.setdefault(holder, {})[answer.session] = _Session(access, self._clock())
+            self._sessions.begin(holder, answer.session, _access(bearer))
         elif named and (answer.status == 404 or (scope["method"] == "DELETE" and answer.status < 300)):
-            self._forget_session(holder, named)
-
-    def _forget_session(self, holder: str, id: str) -> None:
-        sessions = self._sessions.get(holder, {})
-        sessions.pop(id, None)
-        if not sessions:
-            self._sessions.pop(holder, None)
+            self._sessions.forget(holder, named)
 
     async def _pass_on(self, one: _Open, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on once all of it is here."""
@@ -466,22 +415,6 @@ class Gate:
         self._buckets[key] = (left - 1, at)
         return 0.0
 
-    def _is_host(self, host: str, scope: Scope) -> bool:
-        name = host_name(host)
-        if name in self._hosts:
-            return True
-        # By the very address that it came in at: no name that leads a browser astray is one.
-        server = scope.get("server")
-        return bool(name) and server is not None and self._settings.host in WILDCARDS and name == server[0]
-
-    def _is_origin(self, origin: str | None) -> bool:
-        if origin is None or origin.lower().rstrip("/") in self._origins:
-            return True
-        if not self._is_local or self._settings.public_url:
-            return False
-        scheme, _, host = origin.partition("://")
-        return scheme in ("http", "https") and host_name(host) in LOCAL_NAMES
-
     async def _refuse(
         self, send: Send, status: int, reason: str, words: str, *, retry_after_s: int | None = None
     ) -> None:
@@ -510,65 +443,18 @@ class Gate:
         requests_logger().info("request", extra={FIELDS: fields})
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether an address is this machine's own."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def may_start(settings: HTTPSettings, *, has_tokens: bool, has_issuer: bool) -> bool:
-    """Return whether a server with these settings may be started: all can reach it, and it knows nobody."""
-    is_private = is_loopback(settings.host) and not settings.public_url
-    return is_private or has_tokens or has_issuer or settings.without_auth == WITHOUT_AUTH
-
-
-def path_prefix(settings: HTTPSettings) -> str:
-    """Return the path that clients put before ours, as `/memory`; empty where none."""
-    return urlsplit(settings.public_url).path.rstrip("/")
-
-
 def _is_page(scope: Scope) -> bool:
     path: str = scope["path"]
     return path == PAGE_PATH or path.startswith(f"{PAGE_PATH}/")
-
-
-def _is_own_origin(headers: Headers) -> bool:
-    """Return whether a page of this very server asks, by whatever name it was opened."""
-    return urlsplit(headers.get("origin", "")).netloc == headers.get("host")
 
 
 def _key(bearer: Bearer) -> str:
     return f"{bearer.client_id} {bearer.subject or ''}"
 
 
+def _access(bearer: Bearer | None) -> Access | None:
+    return None if bearer is None else bearer.access
+
+
 def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other"
-
-
-def _names(host: str, public_url: str, *more: str) -> set[str]:
-    """Return the names that a server at `host` goes by."""
-    names = {host_name(name) for name in more}
-    if host not in WILDCARDS:
-        names.add(host.lower())
-    if is_loopback(host) or host in WILDCARDS:
-        names.update(LOCAL_NAMES)
-    if public_url:
-        names.add(urlsplit(public_url).hostname or "")
-    return names - {""}
-
-
-def host_name(host: str) -> str:
-    """Return the name in a `Host` header, without its port."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "") if not set(host) & set("/@?#\\") else ""
-    except ValueError:
-        return ""
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url.lower())
-    return f"{parts.scheme}://{parts.netloc}"

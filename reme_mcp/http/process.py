@@ -21,9 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import WITHOUT_AUTH, Settings
 from reme_mcp.errors import ConfigError
+from reme_mcp.http.addresses import may_start
 from reme_mcp.http.app import DRAIN_S, PATHS, Host, Transport, offered
 from reme_mcp.http.logs import log_in_json
-from reme_mcp.http.middleware import may_start
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
 

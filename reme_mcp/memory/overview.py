@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from reme_mcp.aio import gather
 from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.recall import exposure
@@ -27,7 +29,7 @@ from reme_mcp.store.summaries import Names, Summaries
 from reme_mcp.text import clean
 
 if TYPE_CHECKING:
-    from reme_mcp.store.summaries import Numbers
+    from reme_mcp.store.summaries import Flags, Numbers
 
 Order = Literal["most tried", "newest", "oldest", "helps most", "helps least"]
 Standing = Literal["waiting", "helps", "early", "untried", "to be removed", "out of recall"]
@@ -75,13 +77,22 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """The last seven days in numbers, and the last thirty day by day; shares are `None` where nothing is known."""
+    """The last seven days in numbers, and the last thirty day by day.
+
+    Attributes:
+        known: Outcomes of what was handed out in these days, as far as they are known.
+        helped: Those that were good.
+        known_before: The same for the seven days before.
+        helped_before: Likewise.
+    """
 
     learned: int
     from_failures: int
     handed_out: int
-    helped_share: float | None
-    helped_share_before: float | None
+    known: int
+    helped: int
+    known_before: int
+    helped_before: int
     rated: int
     held_back: int
     days: list[Day]
@@ -198,20 +209,29 @@ class Overview:
             raise InvalidInput(f"offset {offset}, limit {limit}: the offset starts at 0, the limit is from 1 to 1000")
         if len(filters.query) > MAX_QUERY_CHARS:
             raise InvalidInput(f"the query has {len(filters.query)} characters; at most {MAX_QUERY_CHARS} are taken")
+        import numpy as np
+
         workspace = self._workspace(workspace)
         store = await self._open_store()
         seen = await self._look(workspace)
-        rows = await self._passing(workspace, seen, filters)
-        passing = [seen.lessons.id[row] for row in _ordered(seen.lessons, rows, order)]
+        lessons = seen.lessons
+        passing = await self._passing(workspace, seen, filters)
+        first = np.array([], np.int64)
         if query := filters.query.strip():
-            found = await self._search.find(store, workspace, query, limit=FOUND_FIRST)
-            first = {item.experience.id: place for place, item in enumerate(found)}
-            said = await store.ids_with_words(workspace, query)
-            passing = [id for id in passing if id in first or id in said]
-            passing.sort(key=lambda id: first.get(id, len(first)))
-        ids = passing[offset : offset + limit]
+            found, said = await gather(
+                partial(self._search.find, store, workspace, query, limit=FOUND_FIRST),
+                partial(store.ids_with_words, workspace, query),
+            )
+            first = lessons.places(item.experience.id for item in found)
+            # One that was written since the look is not among its rows.
+            first = first[first >= 0]
+            first = first[passing[first]]
+            passing &= lessons.rows_of(said)
+            passing[first] = False
+        rows = np.concatenate([first, _ordered(lessons, passing.nonzero()[0], order)])
+        ids = [lessons.id[row] for row in rows[offset : offset + limit]]
         experiences = await store.experiences(workspace, ids)
-        return Page([experiences[id] for id in ids if id in experiences], len(passing), offset)
+        return Page([experiences[id] for id in ids if id in experiences], len(rows), offset)
 
     async def removal(
         self,
@@ -232,15 +252,12 @@ class Overview:
         if key not in seen.removals:
             store = await self._open_store()
             lessons = seen.lessons
+            goes = await ledger.removals(store, workspace, lessons, rules)
             # One outcome more would bring these within the rule's reach.
             near = lessons.status.are(*IN_RECALL) & ~lessons.pinned & (lessons.frequency >= rules.min_frequency - 1)
-            tried = (near & (lessons.frequency >= rules.min_frequency)).nonzero()[0]
-            asked = lessons.at(tried)
-            reasons = await ledger.reasons_to_prune(store, workspace, asked, await store.receipts.tally(asked), rules)
-            worst = sorted(asked, key=lambda one: (one.utility / one.frequency, -one.frequency, one.id))
-            goes = {one.id: reasons[one.id] for one in worst if reasons[one.id]}
             near &= lessons.utility <= rules.max_utility_ratio * (lessons.frequency + 1)
-            after_one_more = sum(lessons.id[row] not in goes for row in near.nonzero()[0])
+            near[lessons.places(goes)] = False
+            after_one_more = int(near.sum())
             seen.removals[key] = Removal(*key, goes, after_one_more)
         return seen.removals[key]
 
@@ -331,24 +348,26 @@ class Overview:
 
         receipts = (await self._open_store()).receipts
         first, week = hour.replace(hour=0) - timedelta(days=SHOWN_DAYS - 1), timedelta(days=WEEK_DAYS)
-        by_day = await receipts.ended(workspace, since=first, every=timedelta(days=1))
-        by_week = await receipts.ended(workspace, since=hour - 2 * week, every=week)
-        # What has come in the hour that has begun stands in a week of its own.
-        before = {key[1:]: count for key, count in by_week.items() if key[0] == 0}
-        lately: Counter[tuple[bool | None, SettledBy]] = Counter()
-        for (period, helped, by), count in by_week.items():
-            if period:
-                lately[helped, by] += count
-        new = lessons.created_at >= np.datetime64((hour - week).replace(tzinfo=None))
+        by_hour = await receipts.ended(workspace, since=first, every=timedelta(hours=1))
         days: Counter[tuple[int, bool | None]] = Counter()
-        for (day, helped, _), count in by_day.items():
-            days[day, helped] += count
+        lately: Counter[tuple[bool | None, SettledBy]] = Counter()
+        before: Counter[tuple[bool | None, SettledBy]] = Counter()
+        for (period, helped, by), count in by_hour.items():
+            at = first + timedelta(hours=period)
+            days[(at - first).days, helped] += count
+            if at >= hour - week:
+                lately[helped, by] += count
+            elif at >= hour - 2 * week:
+                before[helped, by] += count
+        new = lessons.created_at >= np.datetime64((hour - week).replace(tzinfo=None))
         return Week(
             learned=int(new.sum()),
             from_failures=int((new & lessons.kind.are("failure")).sum()),
             handed_out=lately.total(),
-            helped_share=_share(lately),
-            helped_share_before=_share(before),
+            known=sum(count for (helped, _), count in lately.items() if helped is not None),
+            helped=sum(count for (helped, _), count in lately.items() if helped),
+            known_before=sum(count for (helped, _), count in before.items() if helped is not None),
+            helped_before=sum(count for (helped, _), count in before.items() if helped),
             rated=sum(count for (_, by), count in lately.items() if by == "rating"),
             held_back=int((new & lessons.status.are("quarantined")).sum()),
             days=[Day(first + timedelta(days=day), days[day, True], days[day, False]) for day in range(SHOWN_DAYS)],
@@ -370,7 +389,7 @@ class Overview:
             cases = {
                 "waiting": lessons.status.are("quarantined"),
                 "out of recall": lessons.status.are("archived"),
-                "to be removed": np.array([id in removal.reasons for id in lessons.id], bool),
+                "to be removed": lessons.rows_of(removal.reasons),
                 "untried": lessons.frequency == 0,
                 "helps": lessons.frequency >= self._settings.refine.min_frequency,
             }
@@ -378,8 +397,8 @@ class Overview:
             seen.standings = Names([*cases, "early"], places)
         return seen.standings
 
-    async def _passing(self, workspace: str, seen: _Seen, filters: Filters) -> Numbers:
-        """Return the rows of the lessons that pass the filters, without the query."""
+    async def _passing(self, workspace: str, seen: _Seen, filters: Filters) -> Flags:
+        """Return which rows pass the filters, without the query."""
         import numpy as np
 
         lessons = seen.lessons
@@ -394,13 +413,13 @@ class Overview:
             passing &= lessons.source.are(filters.source)
         if filters.standing:
             passing &= (await self._standings(workspace, seen)).are(filters.standing)
-        return passing.nonzero()[0]
+        return passing
 
     def _workspace(self, workspace: str | None) -> str:
         return clean.workspace(self._settings.workspace if workspace is None else workspace)
 
 
-def _ordered(lessons: Summaries, rows: Numbers, order: Order) -> list[int]:
+def _ordered(lessons: Summaries, rows: Numbers, order: Order) -> Numbers:
     """Return the rows in an order; those that are equal in it stay as they are, the newest first."""
     import numpy as np
 
@@ -415,10 +434,4 @@ def _ordered(lessons: Summaries, rows: Numbers, order: Order) -> list[int]:
         # Those that nobody has tried are no failures.
         "helps least": (-known, ratio, known == 0),
     }
-    placed: list[int] = (rows[np.lexsort(keys[order])] if keys[order] else rows).tolist()
-    return placed
-
-
-def _share(ended: Mapping[tuple[bool | None, SettledBy], int]) -> float | None:
-    known = [(helped, count) for (helped, _), count in ended.items() if helped is not None]
-    return sum(count for helped, count in known if helped) / sum(count for _, count in known) if known else None
+    return rows[np.lexsort(keys[order])] if keys[order] else rows

@@ -65,19 +65,13 @@ class Pool(PoolReader):
         rules = self.settings.refine
         store = await self._open_store()
         async with store.writing() as writer:
-            found: list[tuple[Experience, str]] = []
-            offset = 0
-            while page := await store.page(workspace, statuses=RECALLABLE, offset=offset, limit=1000):
-                tried = [one for one in page if one.frequency]
-                tallies = await store.receipts.tally(tried)
-                reasons = await ledger.reasons_to_prune(store, workspace, tried, tallies, rules)
-                found += [(one, reasons[one.id]) for one in tried if reasons[one.id]]
-                offset += len(page)
+            reasons = await ledger.removals(store, workspace, await store.summaries(workspace), rules)
+            found = await store.experiences(workspace, list(reasons))
             if not dry_run:
-                archived = [rules_.archive(one, reason, at=now()) for one, reason in found]
+                archived = [rules_.archive(found[id], reason, at=now()) for id, reason in reasons.items()]
                 await writer.add_log(entries_of("pruned", archived, source=source))
                 await writer.put_experiences(archived)
-        return [one for one, _ in found]
+        return [found[id] for id in reasons]
 
     async def restore(
         self,

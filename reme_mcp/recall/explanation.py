@@ -10,6 +10,7 @@ from __future__ import annotations
 from reme_mcp.recall.ranking import Ranked
 from reme_mcp.recall.search import Notes
 from reme_mcp.results import ExplainedExperience, ExplainResult, RankingNumbers, RecalledExperience
+from reme_mcp.text.plural import many
 from reme_mcp.text.tokens import tokens
 
 DIGITS = 4
@@ -79,7 +80,7 @@ def explanation(result: ExplainResult) -> str:
     """Return the readable form of an `ExplainResult`: a paragraph for each experience, in the order of the ranking."""
     handed_out = sum(one.rule == "handed_out" for one in result.experiences)
     first = (
-        f"{handed_out} of {len(result.experiences)} found would be handed out, {result.tokens} tokens; "
+        f"{handed_out} of {len(result.experiences)} found would be handed out, {many(result.tokens, 'token')}; "
         f"searched by {' and '.join(result.search)}."
     )
     return "\n\n".join([first, *map(_paragraph, result.experiences)])
@@ -98,7 +99,7 @@ def _paragraph(one: ExplainedExperience) -> str:
         "track record": numbers.track_record,
     }
     told = [f"{name} {number:.2f}" for name, number in parts.items() if number is not None]
-    told += [f"{numbers.utility} of {numbers.frequency} outcomes good", f"{numbers.age_days} days old"]
+    told += [f"{numbers.utility} of {many(numbers.frequency, 'outcome')} good", f"{many(numbers.age_days, 'day')} old"]
     if numbers.missing_tools:
         told.append(f"needs {', '.join(numbers.missing_tools)}")
     decision = "handed out" if one.rule == "handed_out" else f"not handed out ({one.rule.replace('_', ' ')})"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from reme_mcp.refine.lift import Lift, Outcomes, lift
 from reme_mcp.schema import Arm, Experience, Summary
+from reme_mcp.text.plural import many
 
 WITHHELD = "the hold-out drew it ([refine] holdout)"
 # From so many known outcomes on, with the note and without it, the hold-out says more than who stood by.
@@ -66,9 +67,10 @@ class Evidence:
             return "no outcome is known"
         low, high = self.lift.interval()
         points = f"{100 * self.lift.mean:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f})"
+        with_it = f"{many(self.known, 'task')} with it"
         if self.is_caused:
-            return f"{points}, caused: {self.known} tasks with it, {self.without} from which it was withheld at random"
-        return f"{points}, not shown to be caused: {self.known} tasks with it, {self.without} other tasks"
+            return f"{points}, caused: {with_it}, {self.without} from which it was withheld at random"
+        return f"{points}, not shown to be caused: {with_it}, {many(self.without, 'other task')}"
 
 
 def should_prune_by_lift(one: Evidence, *, min_frequency: int) -> bool:

@@ -17,12 +17,13 @@ from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, should_prune_by_lift
-from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, voices_on
+from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, with_prior
 from reme_mcp.results import Settled
 from reme_mcp.schema import (
     RECALLABLE,
     Attempt,
     Experience,
+    Rater,
     ReceiptLine,
     Summary,
     Tally,
@@ -33,6 +34,7 @@ from reme_mcp.schema import (
 )
 from reme_mcp.sources import may_speak_for
 from reme_mcp.store.store import Store
+from reme_mcp.store.summaries import Summaries
 from reme_mcp.text.clean import unknown
 
 
@@ -164,7 +166,7 @@ async def count(
     pruned: list[str] = []
     both = [(one, rules_.count(one, tallies[one.id], at=now())) for one in experiences]
     asked = [(before, counted) for before, counted in both if counted is not before or not is_new]
-    reasons = await reasons_to_prune(store, experiences[0].workspace, [one for _, one in asked], tallies, rules)
+    reasons = await _reasons_to_prune(store, experiences[0].workspace, [one for _, one in asked], tallies, rules)
     for before, counted in asked:
         if reason := reasons[counted.id]:
             changed[counted.id] = archive(counted, reason, at=now())
@@ -225,41 +227,61 @@ async def lifts(store: Store, workspace: str, lessons: Sequence[Experience | Sum
     return evidence(lessons, trials, succeeded=succeeded, attempts=attempts)
 
 
-async def reasons_to_prune(
+async def removals(store: Store, workspace: str, lessons: Summaries, rules: RefineSettings) -> dict[str, str]:
+    """Return why the removal rule takes lessons of a workspace, by the id of each, the worst first."""
+    import numpy as np
+
+    known, good = lessons.frequency, lessons.utility
+    asked = lessons.status.are(*RECALLABLE) & ~lessons.pinned & (known >= rules.min_frequency)
+    rows = asked.nonzero()[0]
+    worst_first = rows[np.lexsort((-known[rows], good[rows] / known[rows]))]
+    if rules.removal == "lift":
+        told = await lifts(store, workspace, lessons.at(worst_first)) if len(rows) else {}
+        reasons = {id: _reason_by_lift(one, rules) for id, one in told.items()}
+    else:
+        voices = await store.receipts.voices(workspace, lessons, asked)
+        numbers = (
+            column[worst_first].tolist() for column in (good, known, lessons.prior_frequency, lessons.prior_utility)
+        )
+        reasons = {
+            lessons.id[row]: _reason_by_share(utility, frequency, with_prior(voices.get(row, ()), *prior), rules)
+            for row, utility, frequency, *prior in zip(worst_first.tolist(), *numbers, strict=True)
+        }
+    return {id: reason for id, reason in reasons.items() if reason}
+
+
+async def _reasons_to_prune(
     store: Store,
     workspace: str,
-    experiences: Sequence[Experience | Summary],
+    experiences: Sequence[Experience],
     tallies: Mapping[str, Tally],
     rules: RefineSettings,
 ) -> dict[str, str]:
-    """Return why the removal rule takes each of some experiences of one workspace, by id; empty where one stays.
-
-    Only what is in recall goes, and nothing that is pinned.
-    """
-    if rules.removal == "share" or not experiences:
-        return {one.id: _reason_by_share(one, tallies[one.id], rules) for one in experiences}
-    told = await lifts(store, workspace, experiences)
-    return {one.id: _reason_by_lift(one, told[one.id], rules) for one in experiences}
-
-
-def _may_go(experience: Experience | Summary) -> bool:
-    return not experience.pinned and experience.status in RECALLABLE
+    """Return why the removal rule takes each of some experiences of one workspace, by id; empty where one stays."""
+    may_go = [one for one in experiences if not one.pinned and one.status in RECALLABLE]
+    reasons = {one.id: "" for one in experiences}
+    if rules.removal == "lift":
+        told = await lifts(store, workspace, may_go) if may_go else {}
+        return reasons | {id: _reason_by_lift(one, rules) for id, one in told.items()}
+    for one in may_go:
+        voices = with_prior(tallies[one.id].voices, one.prior_frequency, one.prior_utility)
+        reasons[one.id] = _reason_by_share(one.utility, one.frequency, voices, rules)
+    return reasons
 
 
-def _reason_by_lift(experience: Experience | Summary, told: Evidence, rules: RefineSettings) -> str:
-    goes = _may_go(experience) and should_prune_by_lift(told, min_frequency=rules.min_frequency)
+def _reason_by_lift(told: Evidence, rules: RefineSettings) -> str:
+    goes = should_prune_by_lift(told, min_frequency=rules.min_frequency)
     return f"tasks go worse with it: {told.said}" if goes else ""
 
 
-def _reason_by_share(experience: Experience | Summary, tally: Tally, rules: RefineSettings) -> str:
-    voices = voices_on(experience, tally)
-    goes = _may_go(experience) and should_prune_by_raters(
+def _reason_by_share(utility: int, frequency: int, voices: Sequence[Rater], rules: RefineSettings) -> str:
+    goes = should_prune_by_raters(
         voices,
         min_frequency=rules.min_frequency,
         max_utility_ratio=rules.max_utility_ratio,
         outcomes_per_source=rules.outcomes_per_source,
     )
-    return prune_reason(experience, voices) if goes else ""
+    return prune_reason(utility, frequency, voices) if goes else ""
 
 
 def is_own(lines: Sequence[ReceiptLine], source: str) -> bool:

@@ -15,7 +15,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Literal
 
-from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Summary, Tally, Verdicts
+from reme_mcp.schema import Attempt, Experience, Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import THIS_MACHINE
 
 # How many outcomes the prior of a track record weighs, and how many more than its own a rating does.
@@ -268,18 +268,17 @@ def base_rate(succeeded: int, attempts: int) -> float:
     return (succeeded + 1) / (attempts + 2)
 
 
-def prune_reason(experience: Experience | Summary, voices: Sequence[Rater]) -> str:
+def prune_reason(utility: int, frequency: int, voices: Sequence[Rater]) -> str:
     """Return the sentence that an experience is archived with."""
-    reason = f"succeeded with it {experience.utility} of {experience.frequency}"
+    reason = f"succeeded with it {utility} of {frequency}"
     return reason if len(voices) < 2 else f"{reason}; {len(voices)} users were heard"
 
 
-def voices_on(experience: Experience | Summary, tally: Tally) -> tuple[Rater, ...]:
+def with_prior(voices: Sequence[Rater], prior_frequency: int, prior_utility: int) -> Sequence[Rater]:
     """Return who knows outcomes of an experience; the counters that it came with were brought from this machine."""
-    known = {rater.who: rater for rater in tally.voices}
-    if experience.prior_frequency:
-        own = known.get(THIS_MACHINE, Rater(THIS_MACHINE, 0, 0))
-        known[THIS_MACHINE] = Rater(
-            THIS_MACHINE, own.frequency + experience.prior_frequency, own.utility + experience.prior_utility
-        )
+    if not prior_frequency:
+        return voices
+    known = {rater.who: rater for rater in voices}
+    own = known.get(THIS_MACHINE, Rater(THIS_MACHINE, 0, 0))
+    known[THIS_MACHINE] = Rater(THIS_MACHINE, own.frequency + prior_frequency, own.utility + prior_utility)
     return tuple(known.values())

@@ -29,6 +29,7 @@ from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
 from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.sqlite_ledger import NAME
 from reme_mcp.store.tables import connect, versions_in
+from reme_mcp.text.plural import many
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,6 @@ async def _held(home: Path, source: Path, *, force: bool) -> Mapping[str, int] |
         held = None
     if not force and (mark is None or held is None or any(held.values()) or folder.missing_tables(home, mark)):
         lessons = held.get("experiences", 0) if held else 0
-        what = f"a pool with {lessons:,} lesson{'' if lessons == 1 else 's'}" if held else "tables that can't be read"
+        what = f"a pool with {many(lessons, 'lesson')}" if held else "tables that can't be read"
         raise InvalidInput(f"{home} holds {what}; --force replaces that, and keeps a backup of it")
     return held

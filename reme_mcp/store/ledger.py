@@ -11,7 +11,6 @@ take one change at a time, in the order in which they come.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -228,25 +227,17 @@ class Ledger(Protocol):
         """
         ...
 
-    async def count(
-        self,
-        kind: type[Any],
-        by: Sequence[str],
-        where: Sequence[Condition] = (),
-        *,
-        of: str,
-        since: datetime,
-        every: timedelta,
-    ) -> Counter[tuple[Any, ...]]:
-        """Return how many values there are of each period, and in it of each combination of some fields.
+    async def columns(
+        self, kind: type[Any], names: Sequence[str], where: Sequence[Condition] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return some fields of the values for which all conditions hold, each as a column, in the same order.
+
+        For what is counted by the hundred thousand, of which no values are made. Times are microseconds since 1970.
 
         Args:
             kind: Of the values.
-            by: The fields. They follow in each key upon the number of the period, 0 for the first.
+            names: The fields.
             where: The conditions; none for all values.
-            of: The field with the time that decides on the period.
-            since: When the first period begins; what is older is not counted.
-            every: How long a period is.
 
         Raises:
             StoreError: It can't be read.

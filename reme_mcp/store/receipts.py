@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from reme_mcp.schema import EXPLICIT, Ended, Experience, Handout, Rater, ReceiptLine, SettledBy, Summary, Tally
 from reme_mcp.sources import rater_of
-from reme_mcp.store.ledger import Condition, Filled, Is, Ledger
+from reme_mcp.store.ledger import Condition, Filled, Is, Ledger, Since
+from reme_mcp.store.summaries import Summaries
+
+if TYPE_CHECKING:
+    from reme_mcp.store.summaries import Flags
+
+HANDED_OUT: tuple[Condition, ...] = (Is("arm", ["", "shown"]),)
+MICROSECONDS = 10**6
 
 
 class Receipts:
@@ -37,7 +45,7 @@ class Receipts:
             Is("workspace", [workspace]),
             Is("experience_id", [experience_id]),
             Is("source", [source]),
-            Is("arm", ["", "shown"]),
+            *HANDED_OUT,
         ]
         newest = await self._ledger.read(ReceiptLine, where, newest_by="created_at", limit=1)
         return next(iter(newest), None)
@@ -63,9 +71,10 @@ class Receipts:
             since: When the first period, number 0, begins.
             every: How long a period is.
         """
-        handed_out: list[Condition] = [Is("workspace", [workspace]), Is("arm", ["", "shown"]), Filled("experience_id")]
-        by = ("helped", "settled_by")
-        return await self._ledger.count(ReceiptLine, by, handed_out, of="created_at", since=since, every=every)
+        where = [Is("workspace", [workspace]), *HANDED_OUT, Filled("experience_id"), Since("created_at", since)]
+        at, helped, by = await self._ledger.columns(ReceiptLine, ("created_at", "helped", "settled_by"), where)
+        first, period = round(since.timestamp() * MICROSECONDS), every // timedelta(microseconds=1)
+        return Counter(zip([(moment - first) // period for moment in at], helped, by, strict=True))
 
     async def tally(
         self, experiences: Sequence[Experience | Summary], *, settled: Sequence[ReceiptLine] = ()
@@ -86,6 +95,39 @@ class Receipts:
             one.id: tally_of([line for line in recalls[one.id].values() if line.created_at >= one.counted_since])
             for one in experiences
         }
+
+    async def voices(self, workspace: str, lessons: Summaries, asked: Flags) -> dict[int, list[Rater]]:
+        """Return who knows outcomes of lessons, by their rows: what `tally` says of each, for many at once.
+
+        Args:
+            workspace: Whose lessons.
+            lessons: All of them.
+            asked: Which rows.
+        """
+        import numpy as np
+
+        ids = [lessons.id[row] for row in asked.nonzero()[0]]
+        if not ids:
+            return {}
+        # One by one they take six times as long as all that stand there in a row.
+        of_which = Is("experience_id", ids) if 6 * len(ids) < len(lessons) else Is("workspace", [workspace])
+        fields = ("experience_id", "source", "created_at", "helped")
+        found = await self._ledger.columns(ReceiptLine, fields, [of_which, *HANDED_OUT, Filled("settled_by")])
+        rows, sources, at, helped = lessons.places(found[0]), found[1], np.array(found[2], np.int64), np.array(found[3])
+        raters = {source: rater_of(source) for source in set(sources)}
+        names = sorted(set(raters.values()))
+        number = {source: names.index(rater) for source, rater in raters.items()}
+        counts = (
+            (rows >= 0) & asked[rows] & (at >= lessons.counted_since.astype("datetime64[us]").astype(np.int64)[rows])
+        )
+        each = (rows * len(names) + np.array([number[source] for source in sources], np.int64))[counts]
+        distinct, places = np.unique(each, return_inverse=True)
+        known, good = np.bincount(places), np.bincount(places[helped[counts].astype(bool)], minlength=len(distinct))
+        voices: dict[int, list[Rater]] = {}
+        for one, frequency, utility in zip(distinct.tolist(), known.tolist(), good.tolist(), strict=True):
+            row, rater = divmod(one, len(names))
+            voices.setdefault(row, []).append(Rater(names[rater], frequency, utility))
+        return voices
 
     async def trials(self, workspace: str) -> list[tuple[Handout, bool]]:
         """Return what the hold-out drew in `workspace`, and whether the attempt succeeded, where that is known."""

@@ -17,7 +17,6 @@ import json
 import logging
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -44,7 +43,6 @@ from reme_mcp.store.ledger import (
     Filled,
     Is,
     Put,
-    Since,
 )
 from reme_mcp.store.tables import Row, column_type, columns_of
 
@@ -268,32 +266,20 @@ class SqliteLedger:
             (version,) = self._reading.execute("PRAGMA user_version").fetchone()
         return int(version)
 
-    async def count(
-        self,
-        kind: type[Any],
-        by: Sequence[str],
-        where: Sequence[Condition] = (),
-        *,
-        of: str,
-        since: datetime,
-        every: timedelta,
-    ) -> Counter[tuple[Any, ...]]:
-        """Return how many values there are of each period and each combination of some fields."""
+    async def columns(
+        self, kind: type[Any], names: Sequence[str], where: Sequence[Condition] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return some fields of the values for which all conditions hold, each as a column."""
         types = _columns(kind).types
-        back = [FROM_COLUMN.get(types[name], _same) for name in by]
-        clause, values = _where([*where, Since(of, since)])
-        period = f"({of} - ?) / ?"
-        places = ", ".join(str(place) for place in range(1, len(by) + 2))
-        query = f"SELECT {', '.join([period, *by])}, count(*) FROM {TABLES[kind]}{clause} GROUP BY {places}"
+        clause, values = _where(where)
         with _mapped(self._file, "read"):
-            asked = [_to_microseconds(since), every // MICROSECOND, *values]
-            rows = self._reading.execute(query, asked).fetchall()
-        return Counter(
-            {
-                (period, *(make(value) for make, value in zip(back, fields, strict=True))): count
-                for period, *fields, count in rows
-            }
-        )
+            rows = self._reading.execute(f"SELECT {', '.join(names)} FROM {TABLES[kind]}{clause}", values).fetchall()
+        columns = zip(*rows, strict=True) if rows else [()] * len(names)
+        # Times stand in the file as they are asked for.
+        back = [_same if types[name] is datetime else FROM_COLUMN.get(types[name], _same) for name in names]
+        return [
+            column if make is _same else tuple(map(make, column)) for make, column in zip(back, columns, strict=True)
+        ]
 
     async def purge_deleted(self) -> None:
         """Leave nothing in the journal that was removed; `secure_delete` has overwritten it in the file itself."""

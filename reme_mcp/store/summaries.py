@@ -7,7 +7,7 @@ Does not know: what is counted, or in which order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What the ledger knows better than a row.
 COUNTED = ("frequency", "utility")
+PLAIN = ("prior_frequency", "prior_utility", "pinned", "created_at", "counted_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,28 @@ class Summaries:
     source: Names
     frequency: Numbers
     utility: Numbers
+    prior_frequency: Numbers
+    prior_utility: Numbers
     pinned: Flags
     created_at: Times
+    counted_since: Times
     rows: pa.Table
+    _places: dict[str, int]
+
+    def places(self, ids: Iterable[str]) -> Numbers:
+        """Return in which rows these stand; -1 for one that is not there."""
+        import numpy as np
+
+        return np.array([self._places.get(id, -1) for id in ids], np.int64)
+
+    def rows_of(self, ids: Iterable[str]) -> Flags:
+        """Return in which rows one of these stands."""
+        import numpy as np
+
+        rows = np.zeros(len(self), bool)
+        places = self.places(ids)
+        rows[places[places >= 0]] = True
+        return rows
 
     def at(self, places: Numbers) -> list[Summary]:
         """Return those in some places, each as a value."""
@@ -81,9 +101,10 @@ def summaries_of(rows: pa.Table, counters: Mapping[str, Counters]) -> Summaries:
 
     rows = rows.sort_by([("created_at", "descending"), ("id", "ascending")]).combine_chunks()
     ids: list[str] = rows.column("id").to_pylist()
+    places = {id: place for place, id in enumerate(ids)}
     numbers = {name: rows.column(name).to_numpy().copy() for name in COUNTED}
-    for place, id in enumerate(ids):
-        if known := counters.get(id):
+    for id, known in counters.items():
+        if (place := places.get(id)) is not None:
             for name, column in numbers.items():
                 column[place] = getattr(known, name)
     for name, column in numbers.items():
@@ -94,9 +115,9 @@ def summaries_of(rows: pa.Table, counters: Mapping[str, Counters]) -> Summaries:
         status=_names(rows.column("status")),
         source=_names(rows.column("source")),
         **numbers,
-        pinned=rows.column("pinned").to_numpy(),
-        created_at=rows.column("created_at").to_numpy(),
+        **{name: rows.column(name).to_numpy() for name in PLAIN},
         rows=rows,
+        _places=places,
     )
 
 

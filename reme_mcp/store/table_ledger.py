@@ -9,7 +9,6 @@ Receipts have a lease of their own, so that a recall never waits for somebody wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
@@ -38,6 +37,7 @@ from reme_mcp.store.tables import (
     Row,
     all_of,
     at_or_after,
+    column_type,
     columns_of,
     contains,
     from_row,
@@ -138,23 +138,22 @@ class TableLedger:
         """Return 0: the tables have versions of their own."""
         return 0
 
-    async def count(
-        self,
-        kind: type[Any],
-        by: Sequence[str],
-        where: Sequence[Condition] = (),
-        *,
-        of: str,
-        since: datetime,
-        every: timedelta,
-    ) -> Counter[tuple[Any, ...]]:
-        """Return how many values there are of each period and each combination of some fields."""
+    async def columns(
+        self, kind: type[Any], names: Sequence[str], where: Sequence[Condition] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return some fields of the values for which all conditions hold, each as a column."""
+        if any(isinstance(condition, Is) and not condition.values for condition in where):
+            return [()] * len(names)
         table = self._tables[TABLES[kind]]
-        condition = all_of(at_or_after(of, since), _where(where))
-        with mapped(f"count {table.name}"):
-            rows = await table.query().select([of, *by]).where(condition).to_arrow()
-        columns = [rows.column(name).to_pylist() for name in (of, *by)]
-        return Counter(((at - since) // every, *fields) for at, *fields in zip(*columns, strict=True))
+        with mapped(f"read {table.name}"):
+            query = table.query().select(list(names))
+            rows = await (query if (condition := _where(where)) is None else query.where(condition)).to_arrow()
+        columns = (rows.column(name) for name in names)
+        types = (column_type(kind, name) for name in names)
+        return [
+            tuple((column.cast("int64") if of is datetime else column).to_pylist())
+            for of, column in zip(types, columns, strict=True)
+        ]
 
     async def purge_deleted(self) -> None:
         """Do nothing: the tables are rewritten with all others."""

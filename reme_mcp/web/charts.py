@@ -16,6 +16,7 @@ from reme_mcp.memory.overview import Day, Removal
 from reme_mcp.recall.ranking import WEIGHTS
 from reme_mcp.refine.rules import share_interval
 from reme_mcp.results import RankingNumbers
+from reme_mcp.text.plural import many
 
 BAR_WIDTH, BAR_HEIGHT = 84, 8
 PLOT_WIDTH, PLOT_HEIGHT = 306, 206
@@ -83,11 +84,10 @@ def plot(points: Mapping[tuple[int, int], int], removal: Removal, *, me: tuple[i
     for (known, good), count in sorted(points.items()):
         radius = min(MAX_DOT, 3.6 + 1.3 * math.sqrt(count - 1))
         kind = "e" if known < removal.min_frequency else "d" if good <= removal.max_utility_ratio * known else "g"
-        many = "1 lesson" if count == 1 else f"{count} lessons"
         kind += " me" if (known, good) == me else ""
         parts.append(
             f'<circle class="{kind}" cx="{x(known):.1f}" cy="{y(good / known):.1f}" r="{radius:.1f}">'
-            f"<title>{many}: {good} of {known} good</title></circle>"
+            f"<title>{many(count, 'lesson')}: {good} of {known} good</title></circle>"
         )
     return Markup("".join([*parts, "</svg>"]))
 

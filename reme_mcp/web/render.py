@@ -18,10 +18,12 @@ from markupsafe import Markup, escape
 from reme_mcp.safety.passages import Finding, Place
 from reme_mcp.safety.unicode import visible
 from reme_mcp.schema import now
+from reme_mcp.text.plural import many
 from reme_mcp.web import charts
 
 FOLDER = Path(__file__).parent
-KINDS = {"success": "worked", "failure": "failed", "comparative": "compared"}
+# Where a lesson comes from; how it does is told by its outcomes.
+KINDS = {"success": "from a success", "failure": "from a failure", "comparative": "from a comparison"}
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 MONTH_DAYS = 60
 
@@ -77,11 +79,6 @@ def ago(moment: datetime) -> str:
     if days < MONTH_DAYS:
         return f"{many(days, 'day')} ago"
     return f"{moment:%b %Y}"
-
-
-def many(count: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def marked(text: str, findings: Sequence[Finding], place: Place) -> Markup:

@@ -14,7 +14,7 @@ import pytest
 
 from reme_mcp.auth.tokens import tokens_of
 from reme_mcp.config.settings import Settings
-from reme_mcp.http.middleware import may_start
+from reme_mcp.http.addresses import may_start
 from tests.hosted import HANDSHAKE, JSON, Hosted, changed, hosted, message
 from tests.http.middleware_cases import META, MODERN, TASK, by_hand, head, open_session, still_serves
 from tests.http.middleware_cases import server as server

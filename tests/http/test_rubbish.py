@@ -12,8 +12,8 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from reme_mcp.config.settings import Settings
-from reme_mcp.http import middleware
+from reme_mcp.config.settings import HTTPSettings, Settings
+from reme_mcp.http.addresses import Addresses
 from reme_mcp.http.logs import JSONFormatter
 from reme_mcp.safety.redaction import redactor
 from tests.hosted import JSON, Hosted, hosted, message
@@ -197,8 +197,19 @@ def test_an_exception_is_logged_by_its_kind_and_place_unless_the_level_is_debug(
     assert "secret-word" in JSONFormatter(with_texts=True, redact=redactor()).format(record)
 
 
-def test_a_server_goes_by_the_names_that_it_was_given() -> None:
-    assert middleware._names("0.0.0.0", "https://memory.example.com:8443/x", "box:1", "[fe80::1]") == {
-        "127.0.0.1", "localhost", "::1", "memory.example.com", "box", "fe80::1",
-    }  # fmt: skip
-    assert middleware._names("10.0.0.7", "") == {"10.0.0.7"}
+@pytest.mark.parametrize(
+    ("host", "is_ours"),
+    [("127.0.0.1:8365", True), ("LOCALHOST", True), ("[::1]:1", True), ("memory.example.com", True), ("box:2", True),
+     ("[fe80::1]", True), ("10.0.0.7", True), ("10.0.0.8", False), ("example.com", False), ("", False),
+     ("box@evil.example", False), ("box/..", False)],
+)  # fmt: skip
+def test_a_server_goes_by_the_names_that_it_was_given(host: str, is_ours: bool) -> None:
+    settings = HTTPSettings(
+        host="0.0.0.0", public_url="https://memory.example.com:8443/x", allowed_hosts="box:1 [fe80::1]"
+    )
+    assert Addresses(settings).is_host(host, {"server": ("10.0.0.7", 8365)}) is is_ours
+
+
+def test_a_server_at_one_address_has_no_other_name() -> None:
+    addresses = Addresses(HTTPSettings(host="10.0.0.7"))
+    assert [addresses.is_host(host, {}) for host in ("10.0.0.7", "localhost", "10.0.0.8")] == [True, False, False]

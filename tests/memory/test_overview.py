@@ -50,12 +50,12 @@ async def test_what_only_the_ledger_gets_is_seen_at_the_next_look(memory: Memory
         if helpful is not None:
             await memory.rate(id, helpful=helpful, source=f"client {helpful}")
         facts, week = await overview.facts(), await overview.week()
-        seen.append((facts.helped, facts.known, dict(facts.points), week.rated, week.helped_share))
+        seen.append((facts.helped, facts.known, dict(facts.points), week.rated, week.helped, week.known))
         seen.append(await overview.version())
     assert seen[::2] == [
-        (0, 0, {}, 0, None),
-        (1, 1, {(1, 1): 1}, 1, 1.0),
-        (1, 2, {(2, 1): 1}, 2, 0.5),
+        (0, 0, {}, 0, 0, 0),
+        (1, 1, {(1, 1): 1}, 1, 1, 1),
+        (1, 2, {(2, 1): 1}, 2, 1, 2),
     ]
     assert len(set(seen[1::2])) == 3
     assert [one.frequency for one in (await overview.lessons(Filters())).experiences] == [2]
@@ -67,7 +67,7 @@ async def test_a_recall_counts_in_the_week_and_one_that_found_nothing_does_not(m
     assert len((await memory.recall("task 0", source="a")).experiences) == 1
     assert (await memory.recall("quark soup", source="a", workspace="empty")).experiences == []
     week = await memory.overview.week()
-    assert (week.learned, week.held_back, week.handed_out, week.helped_share) == (2, 1, 1, None)
+    assert (week.learned, week.held_back, week.handed_out, week.known) == (2, 1, 1, 0)
     assert (await memory.overview.week(workspace="empty")).handed_out == 0
     assert (await memory.overview.facts(workspace="empty")).standings == {}
 

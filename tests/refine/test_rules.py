@@ -20,7 +20,7 @@ from reme_mcp.refine.rules import (
     should_prune,
     should_prune_by_raters,
     track_record,
-    voices_on,
+    with_prior,
 )
 from reme_mcp.schema import Outcome, Rater, ReceiptLine, Tally, Verdicts
 from reme_mcp.sources import HOLDER_CHARS, may_speak_for, rater_of, source_of
@@ -174,9 +174,8 @@ def test_what_was_just_restored_is_not_removed_by_its_next_miss() -> None:
 
 
 def test_the_reason_names_both_counters() -> None:
-    one = experience(frequency=6, utility=3)
-    assert prune_reason(one, [Rater("", 6, 3)]) == "succeeded with it 3 of 6"
-    gather = prune_reason(one, [Rater("", 5, 3), Rater("bob", 1, 0)])
+    assert prune_reason(3, 6, [Rater("", 6, 3)]) == "succeeded with it 3 of 6"
+    gather = prune_reason(3, 6, [Rater("", 5, 3), Rater("bob", 1, 0)])
     assert gather == "succeeded with it 3 of 6; 2 users were heard"
 
 
@@ -229,11 +228,10 @@ def test_equality_keeps_where_several_know(helped: int, removed: bool) -> None:
 
 
 def test_the_counters_that_came_from_a_file_are_those_of_this_machine() -> None:
-    brought = experience(prior_frequency=40, prior_utility=4)
     bob, here = Rater("bob", 2, 2), Rater("", 3, 1)
-    assert voices_on(brought, Tally(voices=(bob,))) == (bob, Rater("", 40, 4))
-    assert voices_on(brought, Tally(voices=(here, bob))) == (Rater("", 43, 5), bob)
-    assert voices_on(experience(), Tally(voices=(bob,))) == (bob,)
+    assert with_prior([bob], 40, 4) == (bob, Rater("", 40, 4))
+    assert with_prior([here, bob], 40, 4) == (Rater("", 43, 5), bob)
+    assert with_prior((bob,), 0, 0) == (bob,)
 
 
 @pytest.mark.parametrize(

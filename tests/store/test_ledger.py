@@ -116,24 +116,22 @@ async def test_what_is_asked_for_comes_newest_first(ledger: Ledger, where: Any, 
     assert [one.id for page in pages for one in page] == found
 
 
-async def test_values_are_counted_by_period_and_by_what_their_fields_hold(ledger: Ledger) -> None:
-    hour = timedelta(hours=1)
+async def test_some_fields_come_as_columns(ledger: Ledger) -> None:
     lines = [
-        line("r-1", created_at=LEARNED - hour / 60, helped=True),
+        line("r-1", created_at=LEARNED - timedelta(seconds=1)),
         line("r-2", created_at=LEARNED, helped=True),
-        line("r-3", created_at=LEARNED + hour / 2, helped=True),
-        line("r-4", created_at=LEARNED + hour / 2, helped=None),
-        line("r-5", created_at=LEARNED + 2 * hour, helped=False, settled_by="rating"),
-        line("r-6", created_at=LEARNED + 2 * hour, experience_id=""),
+        line("r-3", created_at=LEARNED + timedelta(microseconds=1), helped=False, settled_by="rating"),
+        line("r-4", experience_id=""),
     ]
     await ledger.write([Put(ReceiptLine, lines, are_new=True)])
-    by, where = ["helped", "settled_by"], [Filled("experience_id")]
-    counted = await ledger.count(ReceiptLine, by, where, of="created_at", since=LEARNED, every=hour)
-    outcomes = {(one.helped, one.settled_by) for one in lines[1:4]}
-    assert {key[1:] for key in counted if key[0] == 0} == outcomes
-    assert counted[0, True, lines[1].settled_by] == 2
-    assert counted[2, False, "rating"] == 1
-    assert counted.total() == 4
+    fields = ("receipt", "created_at", "helped", "settled_by")
+    found = await ledger.columns(ReceiptLine, fields, [Filled("experience_id"), Since("created_at", LEARNED)])
+    at = int(LEARNED.timestamp()) * 10**6
+    assert sorted(zip(*found, strict=True)) == [
+        ("r-2", at, True, lines[1].settled_by),
+        ("r-3", at + 1, False, "rating"),
+    ]
+    assert await ledger.columns(ReceiptLine, fields, [Is("receipt", [])]) == [()] * 4
 
 
 async def test_what_is_dropped_or_emptied_is_that_and_nothing_else(ledger: Ledger) -> None:

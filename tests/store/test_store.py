@@ -279,6 +279,37 @@ async def test_a_tally_counts_receipts_from_counted_since_on(store: Store, shift
     assert (await store.receipts.tally([one]))[one.id].frequency == counted
 
 
+@pytest.mark.parametrize("others", [0, 30])
+async def test_voices_of_many_are_those_that_a_tally_tells_of_each(store: Store, others: int) -> None:
+    """With 30 others they are looked up one by one."""
+    restored = LEARNED + timedelta(minutes=2)
+    asked = [experience("e-a"), experience("e-b", counted_since=restored), experience("e-c")]
+    sources = ("claude-code", "alice/cursor", "alice/codex", "bob/codex")
+    lines = [
+        line(
+            f"r-{number}",
+            experience_id=asked[number % 2].id,
+            source=sources[number % 4],
+            created_at=LEARNED + timedelta(minutes=number),
+            **({"helped": number % 3 == 0, "settled_by": "rating"} if number % 5 else {}),
+        )
+        for number in range(12)
+    ]
+    withheld = line("r-w", experience_id="e-a", arm="withheld", helped=False, settled_by="rating")
+    not_asked = line("r-n", experience_id="e-other0", helped=True, settled_by="rating")
+    gone = line("r-g", experience_id="e-gone", helped=True, settled_by="rating")
+    fillers = [experience(f"e-other{number}") for number in range(others)]
+    await put(store, *asked, *fillers, *lines, withheld, not_asked, gone)
+    tallies = await store.receipts.tally(asked)
+    lessons = await store.summaries("default")
+    voices = await store.receipts.voices("default", lessons, lessons.rows_of(one.id for one in asked))
+    told = {lessons.id[row]: tuple(raters) for row, raters in voices.items()}
+    assert told == {one.id: tallies[one.id].voices for one in asked if tallies[one.id].voices}
+    assert {len(raters) for raters in told.values()} == {2}
+    assert tallies["e-b"].recalled == 5
+    assert await store.receipts.voices("default", lessons, lessons.rows_of([])) == {}
+
+
 # --- workspaces ---
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from subprocess import PIPE
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -124,6 +127,17 @@ async def test_a_form_leads_back_to_this_page_only(memory: Memory) -> None:
         for place in ("//evil.example.net/", "https://evil.example.net/", "/\\evil.example.net"):
             form = {"token": token, "id": id, "back": place}
             assert (await http.post("/do/pin", data=form)).headers["location"].startswith("/?done=pin")
+
+
+def test_the_command_prints_nothing_but_the_address_to_what_reads_it(settings: Settings) -> None:
+    command = [sys.executable, "-P", "-m", "reme_mcp", "--home", str(settings.home), "--set", "embedder.provider=none"]
+    with subprocess.Popen([*command, "ui", "--no-open"], stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert httpx.get(address, timeout=DEADLINE_S).status_code == 303
+        process.terminate()
+        rest, told = process.communicate(timeout=DEADLINE_S)
+    assert (rest, "Ctrl-C ends it" in told) == ("", True)
 
 
 # --- what it shows ---

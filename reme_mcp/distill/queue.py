@@ -183,14 +183,17 @@ class Queue:
 
     async def _process(self, trajectory: Trajectory) -> None:
         judged = await self._judged(trajectory)
+        # Kept with its drafts first: whatever fails or dies from here on, the next try asks nobody again.
+        async with self._store.settling() as writer:
+            await writer.add_spent(self._take_spent())
+            if await self._as_it_was(trajectory) is None:
+                return
+            await writer.put_trajectory(judged)
         prepared = await pipeline.prepare(judged, self._vectors)
 
         async def begin(writer: LedgerWriter) -> Begun | None:
-            await writer.add_spent(self._take_spent())
-            if not await self._is_as_it_was(trajectory):
+            if await self._as_it_was(judged) is None:
                 return None
-            # Stored with its drafts first: a process that dies now finishes with these, and asks nobody again.
-            await writer.put_trajectory(judged)
             return Begun(judged, await self._store.receipts.lines(judged.workspace, judged.receipt))
 
         await pipeline.learn(prepared, begin, self._store, self._settings)
@@ -272,8 +275,8 @@ class Queue:
             self._pause(now() + timedelta(seconds=pause_s), str(exc))
         async with self._store.settling() as writer:
             await writer.add_spent(self._take_spent())
-            if await self._is_as_it_was(trajectory):
-                await writer.put_trajectory(replace(trajectory, tries=tries, retry_at=retry_at, trouble=str(exc)))
+            if stored := await self._as_it_was(trajectory):
+                await writer.put_trajectory(replace(stored, tries=tries, retry_at=retry_at, trouble=str(exc)))
         self.wake()
 
     def _pause(self, until: datetime, trouble: str) -> None:
@@ -281,7 +284,8 @@ class Queue:
         if self._paused_until is None or until > self._paused_until:
             self._paused_until, self._trouble = until, trouble
 
-    async def _is_as_it_was(self, trajectory: Trajectory) -> bool:
-        """Return whether nobody has sent experiences for it, or worked it off, since it was read."""
+    async def _as_it_was(self, trajectory: Trajectory) -> Trajectory | None:
+        """Return it as it is stored; `None` where somebody has sent experiences for it, or worked it off, meanwhile."""
         stored = await self._store.trajectory(trajectory.workspace, trajectory.id)
-        return stored is not None and (stored.status, stored.drafts_digest) == ("queued", trajectory.drafts_digest)
+        is_as_it_was = stored and (stored.status, stored.drafts_digest) == ("queued", trajectory.drafts_digest)
+        return stored if is_as_it_was else None

@@ -206,8 +206,10 @@ def likeness(texts: Sequence[Said]) -> npt.NDArray[np.float32]:
     counted = [text.counts for text in texts]
     columns = {word: column for column, word in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
     times = np.zeros((len(texts), len(columns)), dtype=np.float32)
-    for row, words in enumerate(counted):
-        times[row, [columns[word] for word in words]] = list(words.values())
+    rows = np.repeat(np.arange(len(texts)), [len(words) for words in counted])
+    times[rows, [columns[word] for word in chain.from_iterable(counted)]] = [
+        count for words in counted for count in words.values()
+    ]
     holders = (times > 0).sum(axis=0)
     weights = times * np.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5)).astype(np.float32)
     weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), np.finfo(np.float32).tiny)

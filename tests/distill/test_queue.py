@@ -315,6 +315,23 @@ async def test_what_cant_be_stored_is_not_asked_for_again_at_once(
         assert len(await memory.pool.page()) == 1
 
 
+async def test_what_fails_after_the_judge_is_tried_again_without_asking_anybody(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    llm = ScriptedLLM(patterns(lesson(0)), GOOD)
+    async with Memory.open(settings, connect=connecting(llm)) as memory:
+        await success(memory)
+        monkeypatch.setattr("reme_mcp.distill.pipeline.neighbours", fail)
+        [kept] = await work(memory)
+        assert "failed inside the server" in kept.trouble
+        monkeypatch.undo()
+        assert [one.status for one in await work(memory)] == ["distilled"]
+        assert len(await memory.pool.page()) == 1
+
+
 # --- the background ---
 
 

@@ -123,7 +123,7 @@ def test_a_thousand_open_streams_leave_room_for_a_call(home: Path) -> None:
     assert not any('"level": "error"' in line for line in server.log), server.log
 
 
-@pytest.mark.parametrize("path", ["/mcp", "/sse"])
+@pytest.mark.parametrize("path", ["/mcp", pytest.param("/sse", marks=pytest.mark.slow)])
 def test_a_call_that_is_under_way_is_answered_before_it_stops(home: Path, path: str) -> None:
     # The call waits for the model behind the server, which answers when the server was told to stop.
     asked, told = Event(), Event()

@@ -37,8 +37,15 @@ async def call(one: Client, tool: str, **arguments: object) -> dict[str, Any]:
     return dict(answer.structured_content or {})
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-@pytest.mark.parametrize("folder", ["home", "höme with späces/内"])
+@pytest.mark.parametrize(
+    ("mode", "folder"),
+    [
+        ("auto", "home"),
+        ("legacy", "höme with späces/内"),
+        pytest.param("legacy", "home", marks=pytest.mark.slow),
+        pytest.param("auto", "höme with späces/内", marks=pytest.mark.slow),
+    ],
+)
 async def test_the_loop_closes_over_pipes_in_both_eras(tmp_path: Path, mode: str, folder: str) -> None:
     async with Client(server(tmp_path / folder, tmp_path), mode=mode) as one:
         assert len((await one.list_tools()).tools) == 3

@@ -32,7 +32,7 @@ from reme_mcp.store.store import Store
 from tests.fakes import experience
 from tests.s3_server import KEY, KEY_ID, s3_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 DEADLINE_S = 120
 OPERATIONS = 2

@@ -231,6 +231,7 @@ anyio.run(lambda: Store.open(Path(sys.argv[1]), migrations=[new_column("experien
 """
 
 
+@pytest.mark.slow
 async def test_an_upgrade_that_is_killed_is_done_at_the_next_start_with_one_backup(old_home: Path) -> None:
     for _ in range(2):
         child = start(HALF_UPGRADE, old_home)
@@ -268,6 +269,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 async def test_processes_that_start_at_once_upgrade_once(old_home: Path, tmp_path: Path) -> None:
     note = tmp_path / "note"
     children = [start(UPGRADE, old_home, note) for _ in range(3)]

@@ -18,7 +18,7 @@ from reme_mcp.store.lease import Lease
 from reme_mcp.store.object_store import Objects, Version
 from tests.s3_server import KEY, KEY_ID, s3_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 DEADLINE_S = 60
 

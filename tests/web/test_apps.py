@@ -33,7 +33,8 @@ addEventListener("message", async ({{source, data}}) => {{
   if (source !== frame.contentWindow) return;
   const reply = (more) => frame.contentWindow.postMessage({{jsonrpc: "2.0", ...more}}, "*");
   if (data.method === "ui/initialize") reply({{id: data.id, result: {{protocolVersion: data.params.protocolVersion,
-    hostInfo: {{name: "stub", version: "1"}}, hostCapabilities: {{serverTools: {{}}}}, hostContext: {{}}}}}});
+    hostInfo: {{name: "stub", version: "1"}}, hostCapabilities: {{serverTools: {{}}}},
+    hostContext: {{theme: "dark"}}}}}});
   if (data.method === "ui/notifications/initialized") {{
     reply({{method: "ui/notifications/tool-input", params: {{arguments: given}}}});
     reply({{method: "ui/notifications/tool-result", params: result}});
@@ -140,6 +141,15 @@ async def test_a_person_rates_a_note_inside_the_chat(settings: Settings) -> None
             await frame.locator("button", has_text="helped").click()
             await frame.locator("text=you said: it helped").wait_for()
             assert (await seen.tab.evaluate("window.size"))["height"] > 0
+            # The system is light, the host is not, and then is.
+            ink = "getComputedStyle(document.body).color"
+            assert await frame.locator("body").evaluate(f"() => {ink}") == "rgb(236, 235, 230)"
+            change = {"jsonrpc": "2.0", "method": "ui/notifications/host-context-changed", "params": {"theme": "light"}}
+            await seen.tab.evaluate(
+                "change => document.getElementById('app').contentWindow.postMessage(change, '*')", change
+            )
+            await frame.locator("html[style*='light']").wait_for()
+            assert await frame.locator("body").evaluate(f"() => {ink}") == "rgb(30, 30, 28)"
             assert seen.said == []
             assert seen.hosts <= {""}
         assert recalled.structured_content is not None
@@ -147,6 +157,25 @@ async def test_a_person_rates_a_note_inside_the_chat(settings: Settings) -> None
     async with Memory.open(settings) as memory:
         found, _ = await memory.pool.experience(id)
         assert (found.frequency, found.utility) == (1, 1)
+
+
+@needs_browser
+async def test_a_button_that_failed_can_be_pressed_again(settings: Settings) -> None:
+    async with client(settings) as one:
+        await one.call_tool("record_trajectory", {"task": "t", "outcome": "success", "experiences": [draft(0)]})
+        recalled = await one.call_tool("recall_experiences", {"task": str(draft(0)["when_to_use"])})
+        assert recalled.structured_content is not None
+        id = recalled.structured_content["experiences"][0]["id"]
+        async with shown(one, "ui://reme/notes", {"task": "t"}, recalled) as seen:
+            button = seen.tab.frame_locator("#app").locator("button", has_text="helped")
+            await button.wait_for()
+            async with Memory.open(settings) as memory:
+                await memory.pool.delete(id)
+                await button.click()
+                await seen.tab.frame_locator("#app").locator("[role=alert]").wait_for()
+                await memory.pool.restore(id)
+            await button.click()
+            await seen.tab.frame_locator("#app").locator("text=you said: it helped").wait_for()
 
 
 @needs_browser

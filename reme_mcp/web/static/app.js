@@ -25,10 +25,18 @@ async function show(more) {
     said.setAttribute("role", "alert");
     said.textContent = trouble.message;
     place.append(said);
+    for (const one of place.querySelectorAll("button")) one.disabled = false;
   }
 }
 
+// What the host looks like, which need not be what the system prefers.
+const wear = (context) => {
+  const theme = context && context.theme;
+  if (theme === "light" || theme === "dark") document.documentElement.style.colorScheme = theme;
+};
+
 const told = {
+  "ui/notifications/host-context-changed": wear,
   "ui/notifications/tool-input": ({ arguments: given }) => {
     if (given && given.workspace) state.workspace = given.workspace;
   },
@@ -68,4 +76,7 @@ new ResizeObserver(() => {
 
 request("ui/initialize", {
   appInfo: { name: `reme ${app}`, version: "1" }, appCapabilities: {}, protocolVersion: "2026-01-26",
-}).then(() => send({ method: "ui/notifications/initialized", params: {} }));
+}).then(({ hostContext }) => {
+  wear(hostContext);
+  send({ method: "ui/notifications/initialized", params: {} });
+});

@@ -28,7 +28,7 @@ Kind = Literal["success", "failure", "comparative"]
 Outcome = Literal["success", "failure"]
 SearchMode = Literal["text", "vector"]
 # What decided about an experience that a recall found: it was handed out, or held back by one of the others.
-Rule = Literal["handed_out", "floor", "exposure", "limit", "token_budget", "withheld"]
+Rule = Literal["handed_out", "floor", "exposure", "limit", "token_budget", "withheld", "harmful_here"]
 Status = Literal["active", "provisional", "quarantined", "archived"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -336,6 +336,7 @@ class ReceiptLine:
         numbers: What its rank came from, JSON of `RankingNumbers`; empty on receipts from before these were kept.
         arm: What the hold-out drew for it: `withheld`, or `shown` where nothing was; empty where it says nothing.
         chance: That this arm had, 0 to 1.
+        task_vector: What the embedder made of the task (`store/tried.py`), on the first line; empty where it made none.
     """
 
     receipt: str
@@ -352,6 +353,7 @@ class ReceiptLine:
     numbers: str = ""
     arm: Arm = ""
     chance: float = 0.0
+    task_vector: str = ""
 
     @property
     def is_handed_out(self) -> bool:
@@ -373,12 +375,27 @@ class Handout:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """A line of a receipt as far as it tells what a task had, and which tasks are like it; as in `ReceiptLine`."""
+
+    receipt: str
+    experience_id: str
+    task: str
+    created_at: datetime
+    settled_by: SettledBy
+    arm: Arm
+    chance: float
+    task_vector: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How the attempt that a receipt was handed to ended; as in `Trajectory`."""
 
     receipt: str
     outcome: Outcome
     created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

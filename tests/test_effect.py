@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from tests.benchmarks.effect import __main__ as effect
 from tests.benchmarks.effect import plot
+from tests.benchmarks.effect.__main__ import Run
 from tests.benchmarks.effect.memory import random_notes
-from tests.benchmarks.effect.players import with_notes, written_calls
+from tests.benchmarks.effect.players import Oracle, Turn, with_notes, written_calls
 from tests.benchmarks.effect.statistics import compare, detectable
-from tests.benchmarks.effect.tasks import Call, is_solved, read_tasks
+from tests.benchmarks.effect.tasks import Call, Task, is_solved, read_tasks
 
 TASKS = Path(__file__).parent / "effect_tasks.json"
 
@@ -81,6 +86,49 @@ def test_notes_about_something_else_are_counted_as_harm(monkeypatch: pytest.Monk
     assert arms["none"]["rate"] == 1.0
     assert arms["random"]["harmed"] > 0
     assert arms["random"]["gained"] == 0
+
+
+class Says(Oracle):
+    """Answers what it is told to, in turn, and then that it is done."""
+
+    def __init__(self, *answers: Turn) -> None:
+        self._answers = list(answers)
+        self.heard: list[str] = []
+
+    async def act(
+        self, task: Task, turn: int, step: int, seed: int, messages: Sequence[Mapping[str, Any]], notes: str
+    ) -> Turn:
+        self.heard.append(str(messages[-1]["content"]))
+        return self._answers.pop(0) if self._answers else Turn("done")
+
+
+def calls_made(out: Path, *answers: Turn) -> tuple[int, list[str]]:
+    """Let a player answer like this in the first turn of a task; return the calls that were made, and what it heard."""
+    player = Says(*answers)
+    task = replace(read_tasks(TASKS)[0], turns=("Go on",), tools=((),), solution=((),))
+    run = Run(player, out, max_steps=5, budget_tokens=None)
+    *_, calls = anyio.run(run.play, task, 0, "")
+    return calls, player.heard
+
+
+def test_an_answer_that_repeats_the_calls_before_it_ends_the_turn(tmp_path: Path) -> None:
+    ls, cd = Call("ls", {}), Call("cd", {})
+    assert calls_made(tmp_path, Turn(calls=[ls]), Turn(calls=[ls]), Turn(calls=[ls]))[0] == 1
+    assert calls_made(tmp_path, Turn(calls=[ls]), Turn(calls=[cd]), Turn(calls=[ls]))[0] == 3
+
+
+def test_a_call_that_cannot_be_read_is_answered_with_an_error_and_does_not_end_the_turn(tmp_path: Path) -> None:
+    unreadable = Turn('{"name": "ls", "arguments": {"a": <what>}}', is_unreadable=True)
+    calls, heard = calls_made(tmp_path, unreadable, Turn(calls=[Call("ls", {})]))
+    assert calls == 1
+    assert "not valid JSON" in heard[1]
+
+
+def test_the_first_turns_alone_are_played_and_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    size = ("--arms", "none", "--learn", "0", "--test", "4", "--trials", "1", "--first-turns", "1")
+    assert play(monkeypatch, tmp_path / "out", "oracle", *size)["none"]["rate"] == 1.0
+    with pytest.raises(SystemExit):
+        play(monkeypatch, tmp_path / "none", "oracle", *size, "--max-calls", "1")
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -147,13 +147,21 @@ def show(settings: Settings, id: str, as_json: bool) -> None:
         click.echo(to_json(fields))
         return
     recalls = fields.pop("recalls", [])
+    among_tasks = fields.pop("among_tasks", [])
     transcript = fields.pop("transcript", "")
     rows = [(WORDS[name], said) for name in WORDS if name in fields and (said := plain(fields[name]))]
     assert isinstance(recalls, list)
+    assert isinstance(among_tasks, list)
+    rows += [("among tasks", _among(one)) for one in among_tasks]
     rows += [("recall", _recall(one)) for one in recalls]
     show_beside(rows)
     if transcript:
         say(f"\n{transcript}")
+
+
+def _among(one: Mapping[str, object]) -> str:
+    withheld = "; withheld from them" if one["is_withheld"] else ""
+    return f"like “{short(str(one['task']))}”: {one['lift']}{withheld}"
 
 
 async def _experience(memory: Memory, id: str) -> dict[str, object]:
@@ -163,6 +171,7 @@ async def _experience(memory: Memory, id: str) -> dict[str, object]:
     return dataclasses.asdict(experience) | {
         "track_record": track_record(experience),
         "lift": (await memory.pool.lifts([experience]))[id].said,
+        "among_tasks": [dataclasses.asdict(one) for one in await memory.pool.among_tasks(experience)],
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
         "recalls": [

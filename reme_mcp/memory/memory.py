@@ -188,6 +188,8 @@ class Memory:
             await self._missing_vectors.fill(store)
             await store.compaction.count_leftovers()
         await store.index_words()
+        if self.settings.refine.removal == "lift":
+            await store.tries.of(self.settings.workspace)
         self._look_after_pool()
         if work:
             self._run_queue()
@@ -237,6 +239,7 @@ class Memory:
                 source,
                 numbers=[recalled(item).numbers.model_dump_json(exclude_none=True) for item in notes.due],
                 draws=notes.draws,
+                task_vector=notes.task_vector,
             )
             footer = (RECALL_FOOTER if notes.shown else RECALL_FOOTER_EMPTY).format(receipt=receipt)
             try:

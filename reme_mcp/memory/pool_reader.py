@@ -17,6 +17,7 @@ from reme_mcp.models.service import Vectors
 from reme_mcp.models.usage import Cost, total
 from reme_mcp.refine import ledger
 from reme_mcp.refine.holdout import Evidence, signs
+from reme_mcp.refine.neighbourhood import should_withhold
 from reme_mcp.safety.redaction import Redact
 from reme_mcp.schema import (
     RECALLABLE,
@@ -45,6 +46,21 @@ class PoolStats:
     embedder: str
     without_vector: int
     llm: dict[str, Cost]
+
+
+@dataclass(frozen=True, slots=True)
+class AmongTasks:
+    """What a lesson does among tasks that are alike.
+
+    Attributes:
+        task: The latest of them.
+        lift: By how much they go better with it, and how that is known.
+        is_withheld: Whether a recall for such a task goes without it.
+    """
+
+    task: str
+    lift: str
+    is_withheld: bool
 
 
 class PoolReader:
@@ -78,6 +94,22 @@ class PoolReader:
         """Return by how much tasks go better with each of some lessons, by id, and how that is known."""
         workspace = self._workspace(workspace)
         return await ledger.lifts(await self._open_store(), workspace, lessons)
+
+    async def among_tasks(self, experience: Experience, *, workspace: str | None = None) -> list[AmongTasks]:
+        """Return what an experience does among each kind of tasks that had it often enough, the latest kind first."""
+        workspace = self._workspace(workspace)
+        rules = self.settings.refine
+        store = await self._open_store()
+        kinds = await ledger.kinds_of_tasks(store, workspace, [experience], min_frequency=rules.min_frequency)
+        withholds = rules.removal == "lift" and not experience.pinned
+        return [
+            AmongTasks(
+                task=one.task,
+                lift=one.evidence.said,
+                is_withheld=withholds and should_withhold(one.evidence, min_frequency=rules.min_frequency),
+            )
+            for one in kinds[experience.id]
+        ]
 
     async def page(
         self,

@@ -29,8 +29,10 @@ from reme_mcp.recall.notes import recall_guidance, with_advice
 from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger, rules
 from reme_mcp.refine.holdout import WITHHELD, Draw, draw_withheld
+from reme_mcp.refine.neighbourhood import evidence_among, should_withhold
 from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
 from reme_mcp.store.store import Store
+from reme_mcp.store.tried import TaskVector, Tried
 from reme_mcp.text.words import Said, spell_out, unquoted
 
 # How many experiences each of the two searches looks at.
@@ -66,6 +68,7 @@ class Notes:
         modes: What their order comes from.
         trouble: Why the model behind the server had no part in it; empty where nothing is amiss.
         draws: What the hold-out drew for those that would be in the guidance without it, best first.
+        task_vector: What the embedder made of the task, as its receipt keeps it.
     """
 
     guidance: str
@@ -73,6 +76,7 @@ class Notes:
     modes: Sequence[SearchMode]
     trouble: str
     draws: Sequence[Draw]
+    task_vector: str
 
     @property
     def due(self) -> list[Ranked]:
@@ -92,6 +96,7 @@ class Search:
         self._vectors = vectors
         self._model = model
         self._settings = settings.recall
+        self._refine = settings.refine
 
     async def notes(
         self,
@@ -115,7 +120,7 @@ class Search:
         query = f"{task}\n{context}" if context else task
         # Those of this very task are searched like active ones.
         own = [one.id for one in await ledger.provisional_for(store, workspace, task)]
-        text, vector = await gather(
+        text, (vector, about) = await gather(
             partial(self._by_words, store, workspace, query, own),
             partial(self._by_vectors, store, workspace, query, own),
         )
@@ -133,9 +138,10 @@ class Search:
 
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
         ranked, over = await self._exposed(store, ranked, reader, limit)
+        ranked, harmful = await self._harmless(store, workspace, task, about, ranked, base_rate, limit)
         budget = self._settings.token_budget
         words, shown = recall_guidance(ranked[:limit], token_budget=budget, shows_sources=shows_sources)
-        decided = [*self._handed_out(ranked, len(shown), limit), *over, *below]
+        decided = [*self._handed_out(ranked, len(shown), limit), *harmful, *over, *below]
         draws = draw_withheld(len(shown), holdout, random.random)
         for place, drawn in enumerate(draws):
             if drawn.arm == "withheld":
@@ -144,7 +150,9 @@ class Search:
                 words, shown = recall_guidance(left, token_budget=budget, shows_sources=shows_sources)
                 break
         words, more_trouble = await self._rewritten(task, words, shown)
-        return Notes(words, decided, modes, trouble or more_trouble, draws)
+        return Notes(
+            words, decided, modes, trouble or more_trouble, draws, task_vector="" if about is None else about.to_text()
+        )
 
     async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
         """Return the experiences in recall that are about a query, best first; no model is asked for an order."""
@@ -160,7 +168,7 @@ class Search:
     async def _ranked(
         self, store: Store, workspace: str, query: str, limit: int
     ) -> tuple[list[Ranked], Hits | None, dict[str, Said]]:
-        text, vector = await gather(
+        text, (vector, _) = await gather(
             partial(self._by_words, store, workspace, query, ()),
             partial(self._by_vectors, store, workspace, query, ()),
         )
@@ -203,6 +211,40 @@ class Search:
         )
         return kept, [Decided(item, "exposure", why) for item in over]
 
+    async def _harmless(
+        self,
+        store: Store,
+        workspace: str,
+        task: str,
+        about: TaskVector | None,
+        ranked: Sequence[Ranked],
+        base_rate: float,
+        limit: int,
+    ) -> tuple[list[Ranked], list[Decided]]:
+        """Return those of which nothing says that tasks like this one go worse with them, and the others with that.
+
+        Only those are looked at that would have one of the `limit` places and are known well enough.
+        """
+        if self._refine.removal != "lift":
+            return list(ranked), []
+        alike: Sequence[Tried] | None = None
+        kept: list[Ranked] = []
+        harmful: list[Decided] = []
+        for place, item in enumerate(ranked):
+            if len(kept) == limit:
+                kept += ranked[place:]
+                break
+            one = item.experience
+            if not one.pinned and one.frequency >= self._refine.min_frequency:
+                if alike is None:
+                    alike = (await store.tries.of(workspace)).alike(task, about)
+                told = evidence_among(alike, one.id, counted_since=one.counted_since, base_rate=base_rate)
+                if should_withhold(told, min_frequency=self._refine.min_frequency):
+                    harmful.append(Decided(item, "harmful_here", f"tasks like this one go worse with it: {told.said}"))
+                    continue
+            kept.append(item)
+        return kept, harmful
+
     def _handed_out(self, ranked: Sequence[Ranked], shown: int, limit: int) -> list[Decided]:
         """Return what became of those above the floor, of which the first `shown` were handed out."""
         full = f"the notes before it fill the {self._settings.token_budget} tokens of [recall] token_budget"
@@ -221,12 +263,16 @@ class Search:
         hits = await store.match_text(workspace, words, statuses=["active"], also=also, limit=REACH)
         return Hits.of_text(hits, reach=REACH)
 
-    async def _by_vectors(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits | None:
+    async def _by_vectors(
+        self, store: Store, workspace: str, query: str, also: Sequence[str]
+    ) -> tuple[Hits | None, TaskVector | None]:
+        """Return the hits, and the vector of the query where tasks can be compared by it."""
         embedded = await self._vectors.embed_query(query)
         if embedded is None or (space := self._vectors.space) is None:
-            return None
+            return None, None
         hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=REACH)
-        return Hits.of_numbers(hits)
+        unrelated = self._vectors.unrelated
+        return Hits.of_numbers(hits), None if unrelated is None else TaskVector(space, unrelated.mean, embedded)
 
     async def _reranked(self, task: str, ranked: list[Ranked], most: int) -> tuple[list[Ranked], str]:
         """Return the notes, the first `most` as the model behind the server orders them, or as they were and why."""

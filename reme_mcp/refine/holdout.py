@@ -25,7 +25,7 @@ WITHHELD = "the hold-out drew it ([refine] holdout)"
 # From so many known outcomes on, with the note and without it, the hold-out says more than who stood by.
 MIN_TRIALS = 5
 # How many standard deviations of its lift have to be below 0 before a lesson goes; see `tests/benchmarks/removal.py`.
-PRUNING_Z = 0.5
+PRUNING_Z = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +125,35 @@ def evidence(
         drawn[one.experience_id, one.draw.arm].append(one)
     found = {}
     for lesson in lessons:
-        shown, withheld = drawn[lesson.id, "shown"], drawn[lesson.id, "withheld"]
-        if min(len(shown), len(withheld)) >= MIN_TRIALS:
-            found[lesson.id] = Evidence(lift(weighed(shown), weighed(withheld)), True, len(shown), len(withheld))
-            continue
         with_it = Outcomes(lesson.utility, lesson.frequency - lesson.utility)
         # Ratings and what came with a file are no attempts here.
         others = Outcomes(max(0, succeeded - lesson.utility), max(0, attempts - succeeded - int(with_it.failed)))
-        found[lesson.id] = Evidence(lift(with_it, others), False, lesson.frequency, int(others.total))
+        shown, withheld = drawn[lesson.id, "shown"], drawn[lesson.id, "withheld"]
+        found[lesson.id] = evidence_of(shown, withheld, with_it=with_it, without=others)
     return found
+
+
+def evidence_of(
+    shown: Sequence[Trial],
+    withheld: Sequence[Trial],
+    *,
+    with_it: Outcomes,
+    without: Outcomes,
+    expected: float = 0.5,
+) -> Evidence:
+    """Return what is known of one lesson: by the hold-out where it has drawn enough, else by who stood by.
+
+    Args:
+        shown: Where chance left it.
+        withheld: Where chance took it.
+        with_it: All tasks that had it.
+        without: Others.
+        expected: Where the chance without it starts, more than 0 and less than 1.
+    """
+    if min(len(shown), len(withheld)) >= MIN_TRIALS:
+        told = lift(weighed(shown), weighed(withheld), expected=expected)
+        return Evidence(told, True, len(shown), len(withheld))
+    return Evidence(lift(with_it, without, expected=expected), False, int(with_it.total), int(without.total))
 
 
 def signs(found: Mapping[str, Evidence]) -> dict[str, int]:

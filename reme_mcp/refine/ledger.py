@@ -17,6 +17,7 @@ from reme_mcp.config.settings import RefineSettings
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.holdout import Draw, Evidence, Trial, evidence, should_prune_by_lift
+from reme_mcp.refine.neighbourhood import Neighbourhood, harms_everywhere, neighbourhoods
 from reme_mcp.refine.rules import archive, prune_reason, settle_by_outcome, should_prune_by_raters, with_prior
 from reme_mcp.results import Settled
 from reme_mcp.schema import (
@@ -70,12 +71,13 @@ def receipt_lines(
     *,
     numbers: Sequence[str] | None = None,
     draws: Sequence[Draw] | None = None,
+    task_vector: str = "",
 ) -> list[ReceiptLine]:
     """Return the lines of a new receipt, one for each experience, or the one line of an empty receipt.
 
     No line is older than what it is counted from: where the clock was set back in between, it would never count.
     `numbers` are what the rank of each came from, as the lines keep them; `draws` what the hold-out drew for
-    each.
+    each. The first line keeps `task_vector`.
     """
     at = now()
     behind = numbers if numbers is not None else [""] * len(experiences)
@@ -100,6 +102,7 @@ def receipt_lines(
             numbers=told,
             arm=draw.arm,
             chance=draw.chance,
+            task_vector=task_vector if place <= 1 else "",
         )
         for place, (experience_id, created_at, told, draw) in (
             enumerate(handed_out, start=1) if handed_out else [(0, ("", at, "", Draw()))]
@@ -227,6 +230,20 @@ async def lifts(store: Store, workspace: str, lessons: Sequence[Experience | Sum
     return evidence(lessons, trials, succeeded=succeeded, attempts=attempts)
 
 
+async def kinds_of_tasks(
+    store: Store, workspace: str, lessons: Sequence[Experience | Summary], *, min_frequency: int
+) -> Mapping[str, Sequence[Neighbourhood]]:
+    """Return what each of some lessons does among the kinds of tasks that had it at least so often, by its id."""
+    tried = await store.tries.of(workspace)
+    usual = rules_.base_rate(*await store.successes.count(workspace))
+    return {
+        one.id: neighbourhoods(
+            tried, one.id, counted_since=one.counted_since, base_rate=usual, min_frequency=min_frequency
+        )
+        for one in lessons
+    }
+
+
 async def removals(store: Store, workspace: str, lessons: Summaries, rules: RefineSettings) -> dict[str, str]:
     """Return why the removal rule takes lessons of a workspace, by the id of each, the worst first."""
     import numpy as np
@@ -236,8 +253,7 @@ async def removals(store: Store, workspace: str, lessons: Summaries, rules: Refi
     rows = asked.nonzero()[0]
     worst_first = rows[np.lexsort((-known[rows], good[rows] / known[rows]))]
     if rules.removal == "lift":
-        told = await lifts(store, workspace, lessons.at(worst_first)) if len(rows) else {}
-        reasons = {id: _reason_by_lift(one, rules) for id, one in told.items()}
+        reasons = await _reasons_by_lift(store, workspace, lessons.at(worst_first), rules)
     else:
         voices = await store.receipts.voices(workspace, lessons, asked)
         numbers = (
@@ -261,17 +277,23 @@ async def _reasons_to_prune(
     may_go = [one for one in experiences if not one.pinned and one.status in RECALLABLE]
     reasons = {one.id: "" for one in experiences}
     if rules.removal == "lift":
-        told = await lifts(store, workspace, may_go) if may_go else {}
-        return reasons | {id: _reason_by_lift(one, rules) for id, one in told.items()}
+        return reasons | await _reasons_by_lift(store, workspace, may_go, rules)
     for one in may_go:
         voices = with_prior(tallies[one.id].voices, one.prior_frequency, one.prior_utility)
         reasons[one.id] = _reason_by_share(one.utility, one.frequency, voices, rules)
     return reasons
 
 
-def _reason_by_lift(told: Evidence, rules: RefineSettings) -> str:
-    goes = should_prune_by_lift(told, min_frequency=rules.min_frequency)
-    return f"tasks go worse with it: {told.said}" if goes else ""
+async def _reasons_by_lift(
+    store: Store, workspace: str, lessons: Sequence[Experience | Summary], rules: RefineSettings
+) -> dict[str, str]:
+    """Return why some lessons go; one that harms only some kinds of tasks stays, and is withheld from these."""
+    told = await lifts(store, workspace, lessons) if lessons else {}
+    harmful = [one for one in lessons if should_prune_by_lift(told[one.id], min_frequency=rules.min_frequency)]
+    if not harmful:
+        return {}
+    kinds = await kinds_of_tasks(store, workspace, harmful, min_frequency=rules.min_frequency)
+    return {id: f"tasks go worse with it: {told[id].said}" for id, some in kinds.items() if harms_everywhere(some)}
 
 
 def _reason_by_share(utility: int, frequency: int, voices: Sequence[Rater], rules: RefineSettings) -> str:

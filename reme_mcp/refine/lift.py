@@ -5,8 +5,8 @@ Out: `Lift`: the mean of the difference between the two chances of success, and 
 Does not know: which tasks are alike, or what is done about a lesson.
 
 Source: Beta posteriors of two binomials, and the variance of their difference (Gelman et al., Bayesian Data Analysis,
-§2.4). The chance without the lesson starts at one half and weighs two outcomes; that with it starts where the other one
-is, so that an untested lesson lifts nothing, and weighs as much.
+§2.4). The chance without the lesson starts at one half, or where the caller says, and weighs two outcomes; that with it
+starts where the other one is, so that an untested lesson lifts nothing, and weighs as much.
 """
 
 from __future__ import annotations
@@ -83,13 +83,14 @@ class Lift:
         return max(-1.0, self.mean - z * self.spread), min(1.0, self.mean + z * self.spread)
 
 
-def lift(with_it: Outcomes, without: Outcomes) -> Lift:
+def lift(with_it: Outcomes, without: Outcomes, *, expected: float = 0.5) -> Lift:
     """Return by how much a lesson raises the chance of success.
 
     Args:
         with_it: Tasks that had the lesson.
         without: Alike tasks that did not have it.
+        expected: Where the chance without it starts, more than 0 and less than 1.
     """
-    base = Chance.of(without)
+    base = Chance.of(without, prior=expected)
     own = Chance.of(with_it, prior=base.mean)
     return Lift(own.mean - base.mean, math.hypot(own.spread, base.spread))

@@ -25,6 +25,7 @@ from reme_mcp.schema import (
     Entry,
     Experience,
     Handout,
+    Noted,
     ReceiptLine,
     Recorded,
     Spent,
@@ -45,6 +46,7 @@ TABLES: Mapping[type[Any], str] = MappingProxyType(
         Ended: "trajectories",
         ReceiptLine: "receipts",
         Handout: "receipts",
+        Noted: "receipts",
         Spent: "costs",
         Entry: "log",
         # Experiences that a person deleted, as they were.

@@ -58,10 +58,10 @@ class LedgerWriter:
         self._put_values(ReceiptLine, lines)
 
     async def empty_receipts(self, workspace: str, experience_id: str, tasks: Sequence[str]) -> None:
-        """Take task and reason out of the lines of an experience, and of recalls for any of these tasks."""
+        """Take task, its vector and reason out of the lines of an experience, and of recalls for any of these tasks."""
         about = Is("experience_id", [experience_id])
         where = [Is("workspace", [workspace]), Either(about, Is("task", tasks)) if tasks else about]
-        self._changes.append(Blank(ReceiptLine, ["task", "reason"], where))
+        self._changes.append(Blank(ReceiptLine, ["task", "reason", "task_vector"], where))
 
     async def add_spent(self, spent: Sequence[Spent]) -> None:
         """Append what questions to the model behind the server have cost."""

@@ -100,6 +100,7 @@ MIGRATIONS: Sequence[Migration] = (
     ledger_of_its_own(["trajectories", "receipts", "costs", "log", "trash"]),
     new_column("receipts", "arm", "''"),
     new_column("receipts", "chance", "cast(0 as double)"),
+    new_column("receipts", "task_vector", "''"),
 )
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 

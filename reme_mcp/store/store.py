@@ -73,6 +73,7 @@ from reme_mcp.store.tables import (
     to_row,
     vector_schema,
 )
+from reme_mcp.store.tried import Tries
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import is_spaced
 from reme_mcp.tracing import span, timed
@@ -147,6 +148,7 @@ class Store(Attempts, Known):
         self.activity_log = ActivityLog(self._ledger)
         self.receipts = Receipts(self._ledger)
         self.successes = Successes(self._ledger)
+        self.tries = Tries(self._ledger)
 
     @classmethod
     async def open(cls, home: Path | Location, *, migrations: Sequence[Migration] = MIGRATIONS) -> Store:

@@ -30,6 +30,7 @@ from reme_mcp.schema import (
     Entry,
     Experience,
     Handout,
+    Noted,
     ReceiptLine,
     Recorded,
     Spent,
@@ -52,7 +53,19 @@ METADATA_CACHE_BYTES = 8 * 2**20
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
 Row = TypeVar(
-    "Row", Experience, Trajectory, ReceiptLine, Attempt, Spent, Entry, Recorded, Summary, Handout, Counters, Ended
+    "Row",
+    Experience,
+    Trajectory,
+    ReceiptLine,
+    Attempt,
+    Spent,
+    Entry,
+    Recorded,
+    Summary,
+    Handout,
+    Counters,
+    Ended,
+    Noted,
 )
 
 

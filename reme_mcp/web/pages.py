@@ -93,6 +93,7 @@ async def lesson(view: View) -> Response:
         one=one,
         tally=tally,
         evidence=(await pool.lifts([one], workspace=view.workspace))[one.id],
+        among_tasks=await pool.among_tasks(one, workspace=view.workspace),
         interval=share_interval(one.utility, one.frequency),
         removal=removal,
         facts=await overview.facts(workspace=view.workspace),

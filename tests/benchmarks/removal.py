@@ -9,8 +9,9 @@ outcome settles them all. A rule looks at what an outcome settled.
 
     none          nothing is removed
     share         `[refine] removal = "share"`, the paper's: 5 known outcomes or more, half of them failures or more
-    lift          `[refine] removal = "lift"`: 5 known outcomes or more, mean and half a standard deviation below 0
-    lift, z 1.96  the same with 1.96 standard deviations instead: all of the 95 % interval
+    lift          `[refine] removal = "lift"`: 5 known outcomes or more, and all of the 95 % interval below 0; before
+                  that it is withheld where a standard deviation of its lift within the family is (`neighbourhood.py`)
+    lift, none withheld   the same without the second half
 
 To read: means over the seeds, with half the width of the 95 % interval. `solved` is of all tasks, `2nd half` of the
 second half of them. `good lost` are the good lessons that the pool had and has no more, `harmful kept` the harmful ones
@@ -24,7 +25,7 @@ import random
 import sys
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from statistics import fmean, stdev
@@ -32,7 +33,9 @@ from statistics import fmean, stdev
 from reme_mcp.config.settings import RefineSettings
 from reme_mcp.recall.ranking import WEIGHTS
 from reme_mcp.refine import rules
-from reme_mcp.refine.holdout import Evidence, evidence, should_prune_by_lift
+from reme_mcp.refine.holdout import Evidence, evidence, evidence_of, should_prune_by_lift
+from reme_mcp.refine.lift import Outcomes
+from reme_mcp.refine.neighbourhood import should_withhold
 from reme_mcp.schema import Experience, Outcome, Rater, Tally
 from tests.benchmarks import report
 from tests.benchmarks.refine import (
@@ -54,7 +57,7 @@ HANDED_OUT = 5
 LEAST_RELEVANCE = 0.8
 NUMBERS = RefineSettings()
 # Whether a rule removes what has this evidence.
-RULES: Mapping[str, Callable[[Experience, Evidence], bool]] = {
+RULES: dict[str, Callable[[Experience, Evidence], bool]] = {
     "none": lambda one, told: False,
     "share": lambda one, told: rules.should_prune(
         one.frequency,
@@ -63,8 +66,10 @@ RULES: Mapping[str, Callable[[Experience, Evidence], bool]] = {
         max_utility_ratio=NUMBERS.max_utility_ratio,
     ),
     "lift": lambda one, told: should_prune_by_lift(told, min_frequency=NUMBERS.min_frequency),
-    "lift, z 1.96": lambda one, told: told.known >= NUMBERS.min_frequency and told.lift.interval()[1] < 0,
 }
+RULES |= {"lift, none withheld": RULES["lift"]}
+# The one that also withholds.
+WITHHOLDING = "lift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +98,38 @@ class Lesson:
         return self.is_known and self.experience.status == "active"
 
 
-def play(rule: Callable[[Experience, Evidence], bool], *, base: float, seed: int, tasks: int) -> Ended:
+def play(name: str, *, base: float, seed: int, tasks: int) -> Ended:
     """Play tasks to a fresh pool, and return how it fared.
 
     Args:
-        rule: Of removal.
+        name: Of the rule.
         base: Success without lessons.
         seed: Of tasks, lessons and luck, which are the same for all rules.
         tasks: How many.
     """
+    rule = RULES[name]
     families = _families(seed)
     solved: list[bool] = []
+    of_family = [[0, 0] for _ in families]
     for number in range(tasks):
         chance = random.Random(f"{seed} task {number}")
-        lessons, variant = families[chance.randrange(FAMILIES)], chance.randrange(VARIANTS)
+        family, variant = chance.randrange(FAMILIES), chance.randrange(VARIANTS)
+        lessons, ended = families[family], of_family[family]
         luck, teaches, what, which = (chance.random() for _ in range(4))
         usual = rules.base_rate(sum(solved), len(solved))
         due = sorted(
-            (lesson for lesson in lessons if lesson.is_active),
+            (
+                lesson
+                for lesson in lessons
+                if lesson.is_active and not (name == WITHHOLDING and _is_withheld(lesson, ended, usual))
+            ),
             key=lambda lesson: (
                 -lesson.relevance[variant] * (1 + WEIGHTS.track_record * rules.track_record(lesson.experience, usual))
             ),
         )[:HANDED_OUT]
         effect = sum(EFFECT[lesson.worth] for lesson in due)
         solved.append(luck < min(MOST, max(LEAST, base + effect)))
+        ended[solved[-1]] += 1
         for lesson in due:
             _settle(lesson, rule, (sum(solved), len(solved)), succeeded=solved[-1])
         if teaches < TEACHES:
@@ -149,6 +162,15 @@ def _families(seed: int) -> list[list[Lesson]]:
         ]
         families.append(lessons)
     return families
+
+
+def _is_withheld(lesson: Lesson, ended: Sequence[int], usual: float) -> bool:
+    """Return whether the family's tasks credibly go worse with it; they are all alike."""
+    one, (failed, succeeded) = lesson.experience, ended
+    own = Outcomes(one.utility, one.frequency - one.utility)
+    others = Outcomes(succeeded - own.succeeded, failed - own.failed)
+    told = evidence_of([], [], with_it=own, without=others, expected=usual)
+    return should_withhold(told, min_frequency=NUMBERS.min_frequency)
 
 
 def _settle(
@@ -186,8 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = range(1, options.seeds + 1)
     figures, rows = [], []
     for base in options.bases:
-        for name, rule in RULES.items():
-            ended = [asdict(play(rule, base=base, seed=seed, tasks=options.tasks)) for seed in seeds]
+        for name in RULES:
+            ended = [asdict(play(name, base=base, seed=seed, tasks=options.tasks)) for seed in seeds]
             found = {measure: interval([one[measure] for one in ended]) for measure in ended[0]}
             figures.append({"base": base, "rule": name, "runs": ended, "intervals": found})
             rows.append([f"{base:.1f} {name}", *(f"{mean:.1f} ± {half:.1f}" for mean, half in found.values())])

@@ -21,6 +21,10 @@ not by the check of its task set, never by a model.
 your own (format: `tasks.py`). `--server` runs another reme-mcp than this copy. The key is read from
 `REME_EFFECT_API_KEY`.
 
+A turn is over when the player answers without a call, or says the calls of its last answer again; a call that is no
+JSON is answered with an error. `--first-turns`, `--max-calls`, `--max-turns` and `--max-tools` choose tasks for small
+models, by the solution and before anything is played.
+
 Every trial is a line of OUT/runs.jsonl when it is over, so that a run that was killed goes on where it was. Intervals
 are 95 %, bootstrapped over tasks; `gained` and `harmed` count trials that only this arm, or only `none`, solved.
 
@@ -39,7 +43,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +68,7 @@ from tests.benchmarks.effect.tasks import BFCL_CATEGORIES, Call, Task, is_solved
 ARMS = ("none", "frozen", "dynamic", "random", "own")
 PLAYERS = ("endpoint", "oracle", "without-the-end", "needs-lesson", "misled-by-notes")
 MAX_ANSWER_CHARS = 4_000
+UNREADABLE = "Error: this call is not valid JSON; write it again, with values for its arguments."
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +121,25 @@ class Run:
         for turn, said in enumerate(task.turns):
             messages.append({"role": "user", "content": said})
             played.append([])
+            before: Sequence[Call] = ()
             for step in range(self._max_steps):
                 if self._budget is not None and self._spent >= self._budget:
                     raise BudgetSpentError
                 answer = await self._player.act(task, turn, step, seed, messages, notes)
                 tokens += answer.tokens
                 self._spent += answer.tokens
+                if answer.calls and list(answer.calls) == list(before):
+                    # It would say so until its steps are used up; the turn is over.
+                    break
                 raw = answer.raw_calls or [_raw(call, f"c{turn}-{step}-{n}") for n, call in enumerate(answer.calls)]
                 message: dict[str, Any] = {"role": "assistant", "content": answer.text}
                 messages.append(message | {"tool_calls": raw} if raw else message)
+                if answer.is_unreadable:
+                    messages.append({"role": "user", "content": UNREADABLE})
+                    continue
                 if not answer.calls:
                     break
+                before = answer.calls
                 for call, said_call in zip(answer.calls, raw, strict=True):
                     played[-1].append(call)
                     content = world.call(call)[:MAX_ANSWER_CHARS]
@@ -225,10 +238,20 @@ async def _one(run: Run, arm: str, task: Task, seed: int, memory: Memory, lesson
             await run.trial(arm, task, seed, notes=recalled.notes)
 
 
-def _fits(task: Task, max_turns: int | None, max_tools: int | None) -> bool:
+def _fits(task: Task, max_turns: int | None, max_tools: int | None, max_calls: int | None) -> bool:
     """Return whether a small model has room for the task; a token is taken for four characters."""
     tokens = max(len(json.dumps(tools)) for tools in task.tools) // 4
-    return (not max_turns or len(task.turns) <= max_turns) and (not max_tools or tokens <= max_tools)
+    calls = sum(map(len, task.solution))
+    return (
+        (not max_turns or len(task.turns) <= max_turns)
+        and (not max_tools or tokens <= max_tools)
+        and (not max_calls or calls <= max_calls)
+    )
+
+
+def _cut(task: Task, turns: int | None) -> Task:
+    """Return the task with its first turns only."""
+    return replace(task, turns=task.turns[:turns], tools=task.tools[:turns], solution=task.solution[:turns])
 
 
 def summary(run: Run, arms: Sequence[str]) -> dict[str, statistics.Effect]:
@@ -255,7 +278,11 @@ def main() -> None:
     parser.add_argument("--learn", type=int, default=50, help="tasks to learn from")
     parser.add_argument("--test", type=int, default=150, help="other tasks, to be tested on")
     parser.add_argument("--trials", type=int, default=4, help="of each task and arm")
+    parser.add_argument(
+        "--first-turns", type=int, metavar="N", help="play and check only the first N turns of each task"
+    )
     parser.add_argument("--max-turns", type=int, metavar="N", help="take only tasks of at most N turns of the user")
+    parser.add_argument("--max-calls", type=int, metavar="N", help="take only tasks whose solution has at most N calls")
     parser.add_argument("--max-tools", type=int, metavar="TOKENS", help="take only tasks whose tools fit in so many")
     parser.add_argument("--split-seed", type=int, default=1, help="which tasks are which")
     parser.add_argument("--models", type=Path, metavar="DIR", help="a folder with a fastembed cache; else by words")
@@ -267,7 +294,8 @@ def main() -> None:
         parser.error("--player endpoint needs --base-url and --model")
 
     tasks = read_tasks(given.tasks) if given.tasks else read_bfcl(given.bfcl, given.category)
-    tasks = [task for task in tasks if _fits(task, given.max_turns, given.max_tools)]
+    tasks = [_cut(task, given.first_turns) for task in tasks]
+    tasks = [task for task in tasks if _fits(task, given.max_turns, given.max_tools, given.max_calls)]
     random.Random(given.split_seed).shuffle(tasks)
     learn, test = tasks[: given.learn], tasks[given.learn : given.learn + given.test]
     if not test:

@@ -24,12 +24,13 @@ SYSTEM = (
 
 @dataclass(slots=True)
 class Turn:
-    """One answer of a player."""
+    """One answer of a player; `is_unreadable` where it meant to call a tool, and nothing can be made of it."""
 
     text: str = ""
     calls: Sequence[Call] = ()
     tokens: int = 0
     raw_calls: list[dict[str, Any]] = field(default_factory=list)
+    is_unreadable: bool = False
 
 
 class Player(Protocol):
@@ -128,15 +129,18 @@ class Endpoint:
             seed=seed,
         )
         message = completion.choices[0].message
+        text = message.content or ""
         found = [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
-        if not found:
-            found = written_calls(message.content or "")
+        if not found and (found := written_calls(text)):
+            # They stand among its calls from now on; told twice, a small model says everything twice.
+            text = ""
         raw, calls = [], []
         for id, name, arguments in found:
             raw.append({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
             calls.append(Call(name, _object(arguments)))
         tokens = completion.usage.total_tokens if completion.usage else 0
-        return Turn(message.content or "", calls, tokens, raw)
+        is_unreadable = not calls and '"name"' in text and '"arguments"' in text
+        return Turn(text, calls, tokens, raw, is_unreadable)
 
 
 def with_notes(messages: Sequence[Mapping[str, Any]], notes: str) -> list[Mapping[str, Any]]:

@@ -5,7 +5,7 @@
         await memory.record("deploy the blog", outcome="success", receipt=recalled.receipt, source="my-agent")
 
 In:  plain arguments from a protocol, a command line or a program; settings.
-Out: the result models of `schema.py`.
+Out: the models of `results.py`.
 Does not know: MCP, terminals.
 
 This is the composition root: store, embedder and rules meet here and nowhere else. Opening is cheap; the store and the
@@ -24,11 +24,9 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from reme_mcp.aio import gather
 from reme_mcp.config.settings import LLMSettings, Settings
 from reme_mcp.distill import pipeline
-from reme_mcp.distill.drafts import mended, read_drafts, to_json
-from reme_mcp.distill.pipeline import Begin, StoredAttempt
+from reme_mcp.distill.drafts import read_drafts, to_json
 from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
@@ -36,6 +34,7 @@ from reme_mcp.memory.background import MissingVectors
 from reme_mcp.memory.overview import Overview
 from reme_mcp.memory.pool import Pool
 from reme_mcp.memory.record import digest_of_drafts, outcome_and_reward, redacted_drafts, transcript_text
+from reme_mcp.memory.recorder import Recorder
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.question import Model
@@ -48,7 +47,7 @@ from reme_mcp.refine import ledger, rules
 from reme_mcp.results import ExplainResult, RateResult, RecallResult, RecordResult
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import Experience, Outcome, ReceiptLine, Spent, Trajectory, Verdicts, new_id, now, task_key
-from reme_mcp.sources import THIS_MACHINE, may_speak_for, rater_of
+from reme_mcp.sources import THIS_MACHINE, rater_of
 from reme_mcp.store import log
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.location import location_of
@@ -182,7 +181,7 @@ class Memory:
         store = await self._open_store()
         with _put_off_unwritable():
             for trajectory in await store.pending():
-                await self._resume(store, trajectory)
+                await self._recorder(store).resume(trajectory)
         await self._vectors.load(download=download)
         with _put_off_unwritable():
             await self._missing_vectors.fill(store)
@@ -341,7 +340,7 @@ class Memory:
         workspace = self._workspace(workspace)
         source = clean.label(source)
         # A recall that could not write its receipt has handed out an empty one.
-        receipt = clean.label(receipt) if receipt else None
+        receipt = clean.label(receipt) if receipt else ""
         names = None if used is None else frozenset(map(clean.label, used))
         verdicts = Verdicts(names, frozenset(map(clean.label, misled)))
         if experiences is not None:
@@ -354,8 +353,18 @@ class Memory:
             if steps is not None or messages is not None:
                 name = "steps" if messages is None else "messages"
                 raise InvalidInput(f"{name} came with trajectory_id, whose attempt is stored already; leave {name} out")
-            result = await self._add_drafts(
-                store, workspace, trajectory_id, experiences, receipt, verdicts, outcome, reward, source
+            drafts, rejected = read_drafts(experiences)
+            result = await self._recorder(store).add_drafts(
+                workspace,
+                trajectory_id,
+                drafts,
+                rejected,
+                digest=digest_of_drafts(experiences),
+                receipt=receipt,
+                verdicts=verdicts,
+                outcome=outcome,
+                reward=reward,
+                source=source,
             )
             return await self._after_recording(store, workspace, result, tell)
 
@@ -363,7 +372,7 @@ class Memory:
         outcome, reward = outcome_and_reward(outcome, reward)
         steps_taken = await transcript_text(steps, messages, redact=self._redact)
         drafts, rejected = read_drafts(experiences or [])
-        digest = records.digest(workspace, task, reward, steps_taken, receipt or "", digest_of_drafts(experiences))
+        digest = records.digest(workspace, task, reward, steps_taken, receipt, digest_of_drafts(experiences))
         if said := verdicts.to_json():
             digest = records.digest(digest, said)
         at = now()
@@ -377,7 +386,7 @@ class Memory:
             transcript=steps_taken,
             digest=digest,
             drafts_digest=digest_of_drafts(experiences),
-            receipt=receipt or "",
+            receipt=receipt,
             source=source,
             created_at=at,
             updated_at=at,
@@ -387,34 +396,7 @@ class Memory:
             answer="",
             verdicts=verdicts.to_json(),
         )
-        prepared = await pipeline.prepare(trajectory, self._vectors)
-        known: list[Trajectory] = []
-        is_unknown = False
-
-        async def begin(writer: LedgerWriter) -> StoredAttempt | None:
-            nonlocal is_unknown
-            earlier, lines = await gather(
-                partial(store.trajectory_by_digest, workspace, digest),
-                partial(store.receipts.lines, workspace, receipt or ""),
-            )
-            is_unknown = receipt is not None and not ledger.is_own(lines, source)
-            if not is_unknown:
-                ledger.check_verdicts(lines, receipt or "", verdicts)
-            if earlier is not None:
-                known.append(earlier)
-                return None
-            stored = (
-                StoredAttempt(replace(trajectory, receipt="", verdicts=""), [])
-                if is_unknown
-                else StoredAttempt(trajectory, lines)
-            )
-            await writer.add_trajectory(stored.trajectory)
-            return stored
-
-        answer = await self._process(prepared, begin, store, is_new=True)
-        result = await self._resume(store, known[0]) if answer is None else answer
-        notes = mended(drafts) + ([ledger.unknown_receipt(receipt, workspace)] if receipt and is_unknown else [])
-        result = result.model_copy(update={"notes": notes})
+        result = await self._recorder(store).add(trajectory, drafts, verdicts)
         return await self._after_recording(store, workspace, result, tell)
 
     async def rate(
@@ -635,79 +617,8 @@ class Memory:
     def _workspace(self, workspace: str | None) -> str:
         return clean.workspace(self.settings.workspace if workspace is None else workspace)
 
-    async def _add_drafts(
-        self,
-        store: Store,
-        workspace: str,
-        trajectory_id: str,
-        experiences: Sequence[object],
-        receipt: str | None,
-        verdicts: Verdicts,
-        outcome: Outcome | None,
-        reward: float | None,
-        source: str,
-    ) -> RecordResult:
-        """Take the experiences for a trajectory that is stored already."""
-        drafts, rejected = read_drafts(experiences)
-        digest = digest_of_drafts(experiences)
-        trajectory = await store.trajectory(workspace, trajectory_id)
-        if trajectory is None:
-            raise NotFound(clean.unknown("trajectory", trajectory_id, workspace))
-        if not may_speak_for(source, trajectory.source):
-            raise InvalidInput(f"{trajectory_id} was recorded by somebody else; record your own attempt")
-        if outcome not in (None, trajectory.outcome) or reward not in (None, trajectory.reward):
-            raise InvalidInput(
-                f"{trajectory_id} was recorded as {trajectory.outcome} with reward {trajectory.reward:g}; "
-                "leave outcome and reward out, or record another attempt without trajectory_id"
-            )
-        if receipt and trajectory.receipt and receipt != trajectory.receipt:
-            raise InvalidInput(f"{trajectory_id} was recorded with receipt {trajectory.receipt}; leave receipt out")
-        trajectory = replace(
-            trajectory,
-            status="pending",
-            drafts=to_json(drafts),
-            drafts_digest=digest,
-            receipt=receipt or trajectory.receipt,
-            rejected=pipeline.dump_rejected(rejected),
-            answer="",
-            verdicts=verdicts.to_json() or trajectory.verdicts,
-            updated_at=now(),
-        )
-        prepared = await pipeline.prepare(trajectory, self._vectors)
-        same: list[Trajectory] = []
-        is_unknown = False
-
-        async def begin(writer: LedgerWriter) -> StoredAttempt | None:
-            nonlocal is_unknown
-            known, lines = await gather(
-                partial(store.trajectory, workspace, trajectory_id),
-                partial(store.receipts.lines, workspace, trajectory.receipt),
-            )
-            is_unknown = bool(receipt) and not ledger.is_own(lines, source)
-            if not is_unknown:
-                ledger.check_verdicts(lines, trajectory.receipt, verdicts)
-            stored = (
-                StoredAttempt(replace(trajectory, receipt="", verdicts=""), [])
-                if is_unknown
-                else StoredAttempt(trajectory, lines)
-            )
-            if known is not None and (known.drafts_digest, known.verdicts) == (digest, stored.trajectory.verdicts):
-                same.append(known)
-                return None
-            await writer.add_log(log.of_earlier_answer(known or trajectory))
-            await writer.put_trajectory(stored.trajectory)
-            return stored
-
-        answer = await self._process(prepared, begin, store, is_new=True)
-        result = await self._resume(store, same[0]) if answer is None else answer
-        notes = mended(drafts) + ([ledger.unknown_receipt(receipt, workspace)] if receipt and is_unknown else [])
-        return result.model_copy(update={"notes": notes})
-
-    async def _process(
-        self, prepared: pipeline.Prepared, begin: Begin, store: Store, *, is_new: bool
-    ) -> RecordResult | None:
-        to_model = self._model is not None and pipeline.is_for_model(prepared.trajectory)
-        return await pipeline.process(prepared, begin, store, self.settings, to_model=to_model, is_new=is_new)
+    def _recorder(self, store: Store) -> Recorder:
+        return Recorder(store, self._vectors, self.settings, has_model=self._model is not None)
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""
@@ -731,23 +642,6 @@ class Memory:
             why = f"Nothing was learned from it yet, and it is {again}: {trouble}"
             return result.model_copy(update={"brief": "\n\n".join(filter(None, (result.brief, why)))})
         return result
-
-    async def _resume(self, store: Store, trajectory: Trajectory) -> RecordResult:
-        """Return the answer to a trajectory that is stored already; work it off first if a process died over it."""
-        if trajectory.answer:
-            return RecordResult.model_validate_json(trajectory.answer)
-        prepared = await pipeline.prepare(trajectory, self._vectors)
-        answered: list[Trajectory] = []
-
-        async def begin(_: LedgerWriter) -> StoredAttempt | None:
-            stored = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
-            if stored.answer:
-                answered.append(stored)
-                return None
-            return StoredAttempt(stored, await store.receipts.lines(stored.workspace, stored.receipt))
-
-        result = await self._process(prepared, begin, store, is_new=False)
-        return result or RecordResult.model_validate_json(answered[0].answer)
 
 
 @contextmanager

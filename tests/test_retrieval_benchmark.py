@@ -150,8 +150,17 @@ MONTH: list[dict[str, object]] = [
         "task": "Make my chain quiet",
         "right": [],
         "lessons": [
-            {"note": "chain", "when_to_use": "A bicycle chain squeaks", "content": "Oil its rollers, then wipe it."},
-            {"note": "tyre", "when_to_use": "A bicycle tyre is flat", "content": "Glue a patch over the hole."},
+            {"note": "chain", "when_to_use": "A bicycle chain squeaks", "content": "Oil its rollers, then wipe it."}
+        ],
+    },
+    {
+        "half": "A",
+        "field": "bikes",
+        "language": "en",
+        "task": "Mend the hole after the nail",
+        "right": [],
+        "lessons": [
+            {"note": "tyre", "when_to_use": "A bicycle tyre is flat", "content": "Glue a patch over the hole."}
         ],
     },
     {
@@ -187,13 +196,13 @@ def test_a_month_counts_right_and_wrong_notes_by_half(tmp_path: Path) -> None:
     assert retrieval.main(["--month", str(file), "--json", str(first)]) == 0
     figures = json.loads(first.read_text(encoding="utf-8"))
     early, late = figures["halves"]
-    assert (early["recalls"], early["handed_right"], early["handed_wrong"], early["precision"]) == (2, 1, 0, 1)
-    assert (early["first"], early["only_wrong"], early["kept"]) == (1, 0, None)
+    assert (early["recalls"], early["handed_right"], early["handed_wrong"], early["precision"]) == (3, 1, 0, 1)
+    assert (early["first"], early["only_wrong"], early["kept"]) == (1, 0, 1)
     assert (late["recalls"], late["handed_right"], late["wrong_per_recall"], late["only_wrong"]) == (1, 0, 1, 1)
     assert (figures["off_topic"], figures["answered"]) == ({"short": 2}, {"lexical": {"short": 1}})
 
     # Had the first run handed out the right note in the second half, too, it would be missed now.
-    figures["handed"]["lexical"][str(MONTH[2]["task"])] = ["chain"]
+    figures["handed"]["lexical"][str(MONTH[3]["task"])] = ["chain"]
     first.write_text(json.dumps(figures), encoding="utf-8")
     again = tmp_path / "again.json"
     assert retrieval.main(["--month", str(file), "--before", str(first), "--json", str(again)]) == 0
@@ -204,12 +213,14 @@ def test_a_month_that_asks_for_a_note_nobody_left_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert retrieval.main(["--month", str(month_file(tmp_path, MONTH[1:]))]) == 1
-    assert "line 1: no earlier task left chain" in capsys.readouterr().err
+    assert "line 2: no earlier task left chain" in capsys.readouterr().err
 
 
 def test_the_month_of_ours_is_one_that_can_be_played() -> None:
-    ours = month.read_month(month.BUILT_IN)
-    assert len(ours.tasks) >= 70
+    ours, hard = month.read_month(month.BUILT_IN), month.read_month(month.HARD)
+    assert len(hard.tasks) == 82
+    assert len(ours.tasks) >= 120
+    assert all(sum(len(task.right) for task in ours.tasks if task.half == half) >= 50 for half in "AB")
     assert len({task.field for task in ours.tasks}) >= 7
     assert len({task.language for task in ours.tasks}) >= 3
     assert {kind: len(questions) for kind, questions in ours.off_topic.items()} == {

@@ -10,7 +10,6 @@ ReMe's authors published; the README tells how they do on the others.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,12 +129,14 @@ def neighbour_relevances(said: Sequence[Said], own: Sequence[float]) -> list[flo
     """
     if len(said) < 2:
         return list(own)
-    means = []
-    for row, alike in enumerate(likeness(said).tolist()):
-        # Without a word in common it is no neighbour, but its place stays empty.
-        others = [(-value, place) for place, value in enumerate(alike) if value and place != row]
-        nearest = heapq.nsmallest(NEIGHBOURS, others)
-        means.append(sum(own[place] for _, place in nearest) / min(NEIGHBOURS, len(said) - 1))
+    import numpy as np
+
+    alike, values = likeness(said), np.asarray(own)
+    np.fill_diagonal(alike, 0.0)
+    nearest = np.argsort(-alike, axis=1, kind="stable")[:, :NEIGHBOURS]
+    # Without a word in common it is no neighbour, but its place stays empty.
+    shares = np.where(np.take_along_axis(alike, nearest, axis=1) > 0, values[nearest], 0.0)
+    means: list[float] = (shares.sum(axis=1) / min(NEIGHBOURS, len(said) - 1)).tolist()
     return means
 
 

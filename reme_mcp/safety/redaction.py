@@ -45,6 +45,8 @@ def redactor(also: str = "", *, enabled: bool = True) -> Redact:
         return _leave
 
     def redact(text: str) -> str:
+        if not text:
+            return text
         text = re.sub(also, MARK.format("configured pattern"), text) if also else text
         return _redacted(text)
 

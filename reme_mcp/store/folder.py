@@ -19,6 +19,7 @@ elsewhere, and carries a checksum of each of its parts. Nothing is compressed: v
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -72,6 +73,7 @@ class HomeMarker:
         return json.dumps(said)
 
     @classmethod
+    @functools.lru_cache(maxsize=16)
     def from_json(cls, content: bytes, home: str, *, schema: int) -> HomeMarker:
         """Return what the `home.json` of `home` says.
 

@@ -30,6 +30,9 @@ GONE = len(STATUSES)
 # More often than this no word stands in a text, as far as anybody compares it.
 MAX_TIMES = 2**15 - 1
 
+# The words of so many texts are kept as they are compared, at about 6 kB each: some come up again and again.
+KEPT_SAID = 1_024
+
 
 class _Posting(NamedTuple):
     """A word: its number, the rows that hold it, and how often each does."""
@@ -62,6 +65,8 @@ class InvertedIndex:
         self._said = array("I")
         self._marks = array("H")
         self._ends = array("Q")
+        # Of rows that were compared lately.
+        self._read: dict[int, Said] = {}
 
     def put(
         self, ids: Sequence[str], workspaces: Sequence[str], statuses: Sequence[Status], texts: Sequence[str]
@@ -109,11 +114,18 @@ class InvertedIndex:
         best = found[np.argsort(-values[found], kind="stable")][:limit]
         return [(self._ids[row], float(values[row])) for row in best]
 
-    def said(self, id: str, text: str) -> Said | None:
-        """Return what the text of an experience is compared by; `None` where another one is known, or none."""
+    def said(self, id: str) -> Said | None:
+        """Return what the text of an experience is compared by; `None` where it is not here."""
         row = self._rows.get(id)
-        if row is None or self._texts[row] != hash(text):
+        if row is None:
             return None
+        if row not in self._read:
+            if len(self._read) >= KEPT_SAID:
+                self._read.clear()
+            self._read[row] = self._said_in(row)
+        return self._read[row]
+
+    def _said_in(self, row: int) -> Said:
         part = slice(self._ends[row - 1] if row else 0, self._ends[row])
         pairs = list(zip([self._vocabulary[number] for number in self._said[part]], self._marks[part], strict=True))
         counts = {word: mark >> 1 for word, mark in pairs if mark > 1}

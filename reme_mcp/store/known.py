@@ -73,9 +73,9 @@ class Known:
                 self._directory.has_to_read = True
 
     def said(self, experience: Experience) -> Said:
-        """Return the words that an experience is compared by; where full-text search is in memory, they are there."""
-        text, words = search_text(experience), self._directory.words
-        return (words.said(experience.id, text) if words is not None else None) or _said(text)
+        """Return the words by which an experience is compared that was just read; mostly they are in memory."""
+        words = self._directory.words
+        return (words.said(experience.id) if words is not None else None) or _said(search_text(experience))
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""

@@ -11,7 +11,6 @@ words: they count by pairs of characters.
 from __future__ import annotations
 
 import functools
-import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -54,10 +53,10 @@ COMMON_WORDS = tuple(
     whether whole within without work worked working works write wrong year years yes yesterday yet
     """.split()  # noqa: SIM905  as a list it would fill the page
 )
-MIN_WORDS = 2
+# A shorter number counts something; 404 names it.
+MIN_NUMBER_CHARS = 3
 # Fewer words that carry grammar in a language do not make a text one of it.
 MIN_GRAMMAR_WORDS = 2
-MIN_WORD_SHARE = 0.15
 # Words whose stems are, at about 0.2 kB each.
 REMEMBERED_WORDS = 8_192
 
@@ -109,10 +108,6 @@ class Told:
 
     language: str
     words: frozenset[tuple[str, str]]
-
-    def shared_with(self, text: Said) -> int:
-        """Return how many of its telling words a text has."""
-        return sum(own in text.forms or english in text.forms for own, english in self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +163,7 @@ def _telling(split: _Split) -> tuple[str, set[str], list[str]]:
     found = set(split.words)
     language = _language(found)
     telling = found - (_COMMON if language == "english" else _COMMON | _grammar_words()[language])
+    telling = {word for word in telling if len(word) >= MIN_NUMBER_CHARS or not word.isdecimal()}
     words = telling if split.lower.isascii() else set(map(_folded, telling))
     return language, words, [pair for run in split.runs for pair in _pairs(run)]
 
@@ -210,8 +206,10 @@ def likeness(texts: Sequence[Said]) -> npt.NDArray[np.float32]:
     counted = [text.counts for text in texts]
     columns = {word: column for column, word in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
     times = np.zeros((len(texts), len(columns)), dtype=np.float32)
-    for row, words in enumerate(counted):
-        times[row, [columns[word] for word in words]] = list(words.values())
+    rows = np.repeat(np.arange(len(texts)), [len(words) for words in counted])
+    times[rows, [columns[word] for word in chain.from_iterable(counted)]] = [
+        count for words in counted for count in words.values()
+    ]
     holders = (times > 0).sum(axis=0)
     weights = times * np.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5)).astype(np.float32)
     weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -232,14 +230,6 @@ def _counts(split: _Split) -> Mapping[str, int]:
     counts = Counter(stem(word) for word in _WORD.findall(_EAST_ASIAN.sub(" ", folded)) if word not in _STOP)
     counts.update(pair for run in _EAST_ASIAN.findall(folded) for pair in _pairs(run))
     return counts
-
-
-def words_needed(distinct: int, *, least: int = MIN_WORDS) -> int:
-    """Return how many of a query's `distinct` words a text must share before it counts as being about the same.
-
-    A share of them, and `least` of them or all.
-    """
-    return max(min(least, distinct), math.ceil(MIN_WORD_SHARE * distinct))
 
 
 def mostly_latin(text: str) -> bool:

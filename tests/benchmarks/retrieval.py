@@ -1,12 +1,14 @@
 """Whether recall finds the right lesson, on pools whose relevance somebody has judged.
 
-    python -m tests.benchmarks.retrieval --models DIR [--month FILE] [--before FILE] [--json FILE]
+    python -m tests.benchmarks.retrieval --models DIR [--month FILE] [--before FILE] [--show N] [--json FILE]
     python -m tests.benchmarks.retrieval --data DIR --models DIR [--distractors 2000]
         [--tuned-on bfcl_qwen3_8b] [--pools NAME ...] [--tracks B3 B4] [--systems hybrid+task ...] [--json FILE]
 
-Without --data a month of mixed work is played, that of `month.py` or another one in its format: how many of the notes
-that are handed out are about something else, with the defaults, by words (`lexical`) and with a model (`hybrid`).
-`kept` is the share of the right notes of an earlier run, its --json given by --before, that are handed out still.
+Without --data two months of mixed work are played, those of `month.py`, or another one in their format: how many of
+the notes that are handed out are about something else, with the defaults, by words (`lexical`) and with a model
+(`hybrid`). `kept` is the share of the right notes that the ranking without a floor hands out, or an earlier run did,
+its --json given by --before, that are handed out. --show prints the last recalls of half B as text, without the floor
+and with it.
 
 Read: DIR/*.jsonl, pools in upstream's format, one experience a line with its extras flat in `metadata`; and
 DIR/qrels.jsonl, one `{"track", "pool", "query", "relevant": {memory_id: gain}}` a line. Every pool becomes a temporary
@@ -647,8 +649,9 @@ def _show_rest(figures: Figures, milliseconds: Sequence[Mapping[str, Any]]) -> N
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and return its exit status."""
     parser = report.parser(__doc__, data="folder with the pools, *.jsonl, and qrels.jsonl", needs_data=False)
-    parser.add_argument("--month", type=Path, metavar="FILE", help="a month of tasks; without --data, that of ours")
+    parser.add_argument("--month", type=Path, metavar="FILE", help="a month of tasks; without --data, two of ours")
     parser.add_argument("--before", type=Path, metavar="FILE", help="of an earlier run of the month")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print N recalls of the month")
     parser.add_argument("--models", type=Path, metavar="DIR", help="fastembed's cache folder; without it only words")
     parser.add_argument(
         "--model", default=EmbedderSettings().model, metavar="NAME", help="of the embedder (%(default)s)"
@@ -665,8 +668,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = EmbedderSettings(model=arguments.model, cache_dir=str(arguments.models or ""), download=False)
     if arguments.data is None:
         return _play_month(arguments, settings)
-    if arguments.month or arguments.before:
-        parser.error("--month and --before go without --data")
+    if arguments.month or arguments.before or arguments.show:
+        parser.error("--month, --before and --show go without --data")
     try:
         pools = read_pools(arguments.data, names=arguments.pools, tracks=arguments.tracks)
         embedder = load_embedder(settings, False) if any(system.uses_model for system in systems) else None
@@ -712,11 +715,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _play_month(arguments: argparse.Namespace, settings: EmbedderSettings) -> int:
     systems = {"lexical": EmbedderSettings(provider="none")} | ({"hybrid": settings} if arguments.models else {})
+    files = [arguments.month] if arguments.month else [month.BUILT_IN, month.HARD]
+    figures: dict[str, Any] = {"halves": [], "off_topic": {}, "answered": {}, "handed": {}}
     try:
-        played = month.read_month(arguments.month or month.BUILT_IN)
         before = json.loads(arguments.before.read_text(encoding="utf-8"))["handed"] if arguments.before else {}
         with tempfile.TemporaryDirectory() as folder:
-            figures = anyio.run(month.measure, played, Path(folder), systems, load_embedder, before)
+            for file in files:
+                played = month.read_month(file)
+                play = partial(month.measure, name=file.stem, show=arguments.show)
+                found = anyio.run(play, played, Path(folder), systems, load_embedder, before)
+                figures["halves"] += found["halves"]
+                figures["off_topic"] |= found["off_topic"]
+                for system in systems:
+                    figures["answered"].setdefault(system, {}).update(found["answered"][system])
+                    figures["handed"].setdefault(system, {}).update(found["handed"][system])
     except (OSError, ValueError, KeyError, EmbedderError) as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -50,7 +50,7 @@ async def test_a_lesson_is_recalled_by_its_meaning(home: Path, bge_cache_dir: st
     settings = Settings(home=str(home), embedder=EmbedderSettings(cache_dir=bge_cache_dir))
     async with Memory.open(settings) as memory:
         await memory.warm_up(download=False)
-        lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
+        lesson = {"when_to_use": "Before turning on the motor of an automobile", "content": "Shut all doors."}
         answer = await memory.record("Get the vehicle going", outcome="failure", experiences=[lesson], source="test")
         recalled = await memory.recall("How do I start a car engine?", source="test")
         assert recalled.search == ["text", "vector"]
@@ -80,7 +80,7 @@ async def test_the_case_of_a_model_name_changes_nothing(home: Path, bge_cache_di
     embedder = EmbedderSettings(cache_dir=bge_cache_dir, model="baai/bge-small-en-v1.5")
     async with Memory.open(Settings(home=str(home), embedder=embedder)) as memory:
         await memory.warm_up(download=False)
-        lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
+        lesson = {"when_to_use": "Before turning on the motor of an automobile", "content": "Shut all doors."}
         await memory.record("Get the vehicle going", outcome="failure", experiences=[lesson], source="test")
         assert (await memory.recall("Who wrote the ninth symphony?", source="test")).experiences == []
 
@@ -249,7 +249,7 @@ async def test_recall_and_record_go_on_with_a_server_of_something_else(
     embeddings.wrong = wrong
     async with Memory.open(Settings(home=str(home), embedder=at(server.server_port))) as memory:
         await memory.warm_up(download=False)
-        lesson = {"when_to_use": "Before turning on a motor", "content": "Shut all doors and hold the brake pedal."}
+        lesson = {"when_to_use": "Before turning on the motor of an automobile", "content": "Shut all doors."}
         answer = await memory.record("Start the motor", outcome="failure", experiences=[lesson], source="test")
         recalled = await memory.recall("turning on the motor", source="test")
         assert recalled.search == ["text"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from reme_mcp.store import inverted_index
 from reme_mcp.store.inverted_index import InvertedIndex
 from reme_mcp.text.words import said
 
@@ -86,7 +87,7 @@ def test_another_text_takes_the_place_of_the_older_one_and_what_is_gone_is_not_f
     assert ids(made, "bacon") == ["e-egg"]
 
 
-def test_the_words_of_a_text_are_kept_as_they_are_and_only_of_the_text_that_is_known() -> None:
+def test_the_words_of_a_text_are_kept_as_they_are() -> None:
     texts = {
         **TEXTS,
         "e-german": "Wie öffne ich die Türen mit dem Schlüssel, und die Tür, und die Türen?",
@@ -95,7 +96,15 @@ def test_the_words_of_a_text_are_kept_as_they_are_and_only_of_the_text_that_is_k
         "e-common": "What should we do now? Use it, use it!",
     }
     made = index(texts)
-    assert {id: made.said(id, text) for id, text in texts.items()} == {id: said(text) for id, text in texts.items()}
-    assert made.said("e-egg", TEXTS["e-site"]) is made.said("e-unknown", TEXTS["e-egg"]) is None
+    for _ in range(2):
+        assert {id: made.said(id) for id in texts} == {id: said(text) for id, text in texts.items()}
+    assert made.said("e-unknown") is None
     put(made, {"e-egg": TEXTS["e-site"]})
-    assert made.said("e-egg", TEXTS["e-site"]) == said(TEXTS["e-site"])
+    assert made.said("e-egg") == said(TEXTS["e-site"])
+
+
+def test_of_the_words_that_are_kept_as_they_are_compared_none_is_another_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inverted_index, "KEPT_SAID", 1)
+    made = index(TEXTS)
+    for id, text in [*TEXTS.items()] * 2:
+        assert made.said(id) == said(text)

@@ -1,0 +1,140 @@
+"""What the words of a task say for each of the notes that were found.
+
+In:  the telling words of a task; those of the notes, and the task that each was learned from.
+Out: for each note a weight: the more, the less an unrelated note would have these words by chance. Pure functions.
+Does not know: how similar the meanings are, or from which weight on a note is about the task; `floor.py` does.
+
+A word weighs the more the fewer of the candidates have it, and the more often the note itself says it: what a note
+repeats in scenario, lesson, keywords and task is what it is about. A long task shares some words with anything, so that
+few of many weigh less. Lessons of one task speak for each other.
+
+Source: rarity and repetition are those of BM25 (Robertson and Zaragoza 2009), counted among the candidates, which are
+known wherever the search ran. The numbers were tuned on half A of `tests/benchmarks/month.jsonl`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from reme_mcp.text.words import Said, Told
+
+# So many candidates there are at least, for the rarity of a word: all that were found for a rare one have it.
+CANDIDATES = 60
+# Each time that a note repeats a word, up to three times, it weighs half as much again.
+REPEATED = 0.5
+MAX_REPEATED = 3
+# Fewer than this share of the task's telling words weigh in proportion; more than six of them are asked of nobody.
+SHARE = 0.15
+MAX_WORDS = 6
+# What each telling word of the task beyond ten takes off, up to thirty.
+CHANCE = 0.3
+USUAL_WORDS = 10
+LONG_WORDS = 30
+# Of what speaks for the best other lesson of the same task.
+FELLOW = 0.7
+# From here on words alone are enough; two of them are, too, if they are a quarter of the task's.
+ENOUGH = 6.5
+ENOUGH_WORDS = 2
+ENOUGH_SHARE = 0.25
+# These write as one word what others write as two; a part of one is at least so long.
+COMPOUNDING = frozenset({"danish", "dutch", "finnish", "german", "hungarian", "norwegian", "swedish"})
+MIN_PART_CHARS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What words say for one note.
+
+    Attributes:
+        shared: How many of the task's telling words it has.
+        asked: How many telling words the task has.
+        own: What they weigh, 0 or more.
+        fellows: What is added for other lessons of the same task.
+    """
+
+    shared: int
+    asked: int
+    own: float
+    fellows: float
+
+    @property
+    def weight(self) -> float:
+        """All that words say for it."""
+        return self.own + self.fellows
+
+    def __str__(self) -> str:
+        said = f"{self.shared} of the task's {self.asked} telling words"
+        if self.own:
+            said += f" weigh {self.own:.1f}"
+        return f"{said}, other lessons of its task {self.fellows:.1f}" if self.fellows else said
+
+
+def weigh(asked: Told, said: Sequence[Said], tasks: Sequence[str]) -> list[Evidence]:
+    """Return what the words of a task say for each of n candidates.
+
+    Args:
+        asked: The words of the task.
+        said: Those of the candidates.
+        tasks: What each candidate was learned from; empty where that is not known.
+    """
+    shared = [_shared(asked, one) for one in said]
+    holders = Counter(word for words in shared for word in words)
+    total = max(CANDIDATES, len(said))
+    rarity = {word: math.log(1 + (total - count + 0.5) / (count + 0.5)) for word, count in holders.items()}
+    own = [_weight(words, one, rarity, len(asked.words)) for words, one in zip(shared, said, strict=True)]
+    best: dict[str, list[tuple[float, int]]] = {}
+    for place, (weight, task) in enumerate(zip(own, tasks, strict=True)):
+        if task:
+            best.setdefault(task, []).append((weight, place))
+    return [
+        Evidence(
+            shared=len(words),
+            asked=len(asked.words),
+            own=own[place],
+            fellows=FELLOW * max((weight for weight, other in best.get(tasks[place], ()) if other != place), default=0),
+        )
+        for place, words in enumerate(shared)
+    ]
+
+
+def _weight(
+    shared: Collection[tuple[str, str]], said: Said, rarity: Mapping[tuple[str, str], float], asked: int
+) -> float:
+    if not shared:
+        return 0.0
+    weight = 0.0
+    for word in shared:
+        own, english = word
+        times = said.counts.get(english, said.counts.get(own, 1))
+        weight += rarity[word] * (1 + REPEATED * min(times - 1, MAX_REPEATED))
+    weight *= min(1.0, len(shared) / min(MAX_WORDS, SHARE * asked))
+    weight -= CHANCE * max(0, min(asked, LONG_WORDS) - USUAL_WORDS)
+    is_enough = len(shared) >= max(min(ENOUGH_WORDS, asked), ENOUGH_SHARE * asked)
+    return max(weight, ENOUGH if is_enough else 0.0)
+
+
+def _shared(asked: Told, said: Said) -> list[tuple[str, str]]:
+    """Return the telling words of the task that a note has, as a part of a compound, too."""
+    if asked.language not in COMPOUNDING or said.language != asked.language:
+        return [word for word in asked.words if word[0] in said.forms or word[1] in said.forms]
+    compounds = "\n".join(said.forms)
+    return [
+        word
+        for word in asked.words
+        if word[0] in said.forms
+        or word[1] in said.forms
+        or (len(word[0]) >= MIN_PART_CHARS and word[0] in compounds)
+        or not said.forms.isdisjoint(_parts(word[1]))
+    ]
+
+
+def _parts(word: str) -> set[str]:
+    """Return what may be a part of a compound."""
+    return {
+        word[start:end]
+        for start in range(len(word) - MIN_PART_CHARS + 1)
+        for end in range(start + MIN_PART_CHARS, len(word) + 1)
+    }

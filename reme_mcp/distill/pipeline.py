@@ -10,69 +10,44 @@ Everything here may be repeated: drafts have their ids before they are stored, a
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 from reme_mcp.aio import gather
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import brief as briefs
-from reme_mcp.distill import dedup, drafts
-from reme_mcp.distill.dedup import Twin
-from reme_mcp.models.service import Embedded, Vectors
+from reme_mcp.distill import drafts
+from reme_mcp.distill.intake import (
+    Batch,
+    Neighbours,
+    admit,
+    embed,
+    find_twin,
+    may_correct,
+    neighbours,
+    put_vectors,
+    with_provenance,
+)
+from reme_mcp.models.service import Vectors
 from reme_mcp.refine import ledger
 from reme_mcp.refine import rules as rules_
 from reme_mcp.refine.rules import activate
 from reme_mcp.results import Merged, Quarantined, RecordResult, Rejected, Superseded
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import (
-    RECALLABLE,
-    STATUSES,
     Experience,
-    Outcome,
     ReceiptLine,
     RecordStatus,
     Trajectory,
     now,
-    task_key,
 )
 from reme_mcp.sources import rater_of
 from reme_mcp.store import log
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.store import Store, Writer
-from reme_mcp.text.fields import lesson_text
-from reme_mcp.text.words import spell_out
 
 EARLIER_ATTEMPTS = 5
-# How many neighbours of a new experience are compared with it.
-TWIN_CANDIDATES = 10
-# By how many of its words they are searched.
-TELLING_WORDS = 16
-
-
-FindSynonyms = Callable[[Collection[frozenset[str]]], Awaitable[frozenset[frozenset[str]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What would enter one workspace, with what can be made ready before the pool is locked.
-
-    Attributes:
-        candidates: Not yet stored.
-        embedded: Their vectors, in order; `None` without a model.
-        readable: Whether the model knows each candidate's script, in order.
-        synonyms: Returns those pairs of words that mean the same.
-    """
-
-    candidates: tuple[Experience, ...]
-    embedded: Embedded | None
-    readable: tuple[bool, ...]
-    synonyms: FindSynonyms
-
-    def row(self, experience_id: str) -> int:
-        """Return the place of a candidate."""
-        return [candidate.id for candidate in self.candidates].index(experience_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +67,8 @@ async def prepare(trajectory: Trajectory, vectors: Vectors) -> Prepared:
     return Prepared(trajectory, await embed(candidates, vectors))
 
 
-async def embed(candidates: Sequence[Experience], vectors: Vectors) -> Batch:
-    """Make candidates ready to be compared with the pool by their vectors, too."""
-    readable = tuple(vectors.reads(lesson_text(candidate)) for candidate in candidates)
-    return Batch(tuple(candidates), await vectors.embed_experiences(candidates), readable, vectors.synonyms)
-
-
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StoredAttempt:
     """An attempt that is on disk, and the lines of its receipt, as they are while the ledger is held."""
 
     trajectory: Trajectory
@@ -107,7 +76,7 @@ class Begun:
 
 
 # Puts a trajectory on disk, unless it is there, and returns it; `None` where nothing is left to be done for it.
-Begin = Callable[[LedgerWriter], Awaitable[Begun | None]]
+Begin = Callable[[LedgerWriter], Awaitable[StoredAttempt | None]]
 
 
 async def process(
@@ -130,10 +99,10 @@ async def process(
     """
     if to_model or not prepared.batch.candidates:
         async with store.settling() as writer:
-            begun = await begin(writer)
-            if begun is None:
+            stored = await begin(writer)
+            if stored is None:
                 return None
-            work = await _plan(prepared, begun, (), store, settings, to_model=to_model, is_new=is_new)
+            work = await _plan(prepared, stored, (), store, settings, to_model=to_model, is_new=is_new)
             if not work.changed and not work.added:
                 await _settle(work, writer, is_new=is_new)
                 await writer.put_trajectory(work.trajectory)
@@ -142,10 +111,10 @@ async def process(
     async with store.writing() as pool:
         near = () if to_model else await neighbours(prepared.batch, store)
         async with pool.settling() as writer:
-            begun = await begin(writer)
-            if begun is None:
+            stored = await begin(writer)
+            if stored is None:
                 return None
-            work = await _plan(prepared, begun, near, store, settings, to_model=to_model, is_new=is_new)
+            work = await _plan(prepared, stored, near, store, settings, to_model=to_model, is_new=is_new)
             await _settle(work, writer, is_new=is_new)
         await _store(work, prepared, pool, is_new=is_new)
     return work.answer
@@ -158,11 +127,11 @@ async def learn(prepared: Prepared, begin: Begin, store: Store, settings: Settin
     async with store.writing() as pool:
         near = await neighbours(prepared.batch, store)
         async with pool.settling() as writer:
-            begun = await begin(writer)
-            if begun is None:
+            stored = await begin(writer)
+            if stored is None:
                 return
             work = await _learned(prepared, near, store, settings, {}, answer)
-            work = await _without_credit(work, begun.lines, store, settings)
+            work = await _without_credit(work, stored.lines, store, settings)
             await _settle(work, writer, is_new=False)
         await _store(work, prepared, pool, is_new=False)
 
@@ -196,7 +165,7 @@ class _Work:
 
 async def _plan(
     prepared: Prepared,
-    begun: Begun,
+    stored: StoredAttempt,
     near: Sequence[Neighbours],
     store: Store,
     settings: Settings,
@@ -205,7 +174,7 @@ async def _plan(
     is_new: bool,
 ) -> _Work:
     """Return what a trajectory comes to; nothing is written here."""
-    trajectory, lines = begun.trajectory, begun.lines
+    trajectory, lines = stored.trajectory, stored.lines
     prepared = replace(prepared, trajectory=trajectory)
     settlement = await ledger.settle(store, trajectory, lines, settings.refine, is_new=is_new)
     counted = settlement.counted
@@ -350,105 +319,6 @@ def rejected_of(trajectory: Trajectory) -> list[Rejected]:
     return [Rejected.model_validate(item) for item in json.loads(trajectory.rejected)]
 
 
-def admit(candidate: Experience, outcome: Outcome, settings: Settings) -> Experience:
-    """Return a candidate as it may enter the pool. Whatever enters goes through here: recorded, judged or imported."""
-    return rules_.admit(candidate, outcome, add_from=settings.refine.add_from)
-
-
-async def put_vectors(batch: Batch, writer: Writer, added: Sequence[Experience], *, are_new: bool) -> None:
-    """Store the vectors of those candidates that are added."""
-    if batch.embedded is not None:
-        rows = [batch.row(one.id) for one in added]
-        vectors, lessons = batch.embedded.vectors[rows], batch.embedded.lessons[rows]
-        await writer.put_vectors(batch.embedded.space, added, vectors, lessons, are_new=are_new)
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """What the pool says about the same as a candidate, and the candidate itself if it is stored already.
-
-    Attributes:
-        others: The experiences.
-        cosines: Of their lessons to the candidate's, by id; of those that have a vector.
-        synonyms: Pairs of words, one of the candidate and one of another, that mean the same.
-    """
-
-    others: Sequence[Experience]
-    cosines: Mapping[str, float]
-    synonyms: frozenset[frozenset[str]] = frozenset()
-
-
-async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None = None) -> list[Neighbours]:
-    """Return the neighbours of the candidates in these rows, of all where `None`, in order."""
-    found = []
-    for row in range(len(batch.candidates)) if rows is None else rows:
-        candidate = batch.candidates[row]
-        words = _telling_words(lesson_text(candidate))
-        cosines, similar = await gather(
-            partial(_cosines, batch, row, store),
-            partial(store.match_text, candidate.workspace, words, statuses=STATUSES, limit=TWIN_CANDIDATES),
-        )
-        ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
-        others = await store.experiences(candidate.workspace, ids)
-        pairs = {pair for other in others.values() for pair in dedup.pairs_to_compare(candidate, other)}
-        found.append(Neighbours(list(others.values()), cosines, await batch.synonyms(pairs)))
-    return found
-
-
-async def _cosines(batch: Batch, row: int, store: Store) -> dict[str, float]:
-    """Return how similar the lessons of the nearest experiences are to a candidate's."""
-    embedded = batch.embedded
-    if embedded is None or not batch.readable[row]:
-        return {}
-    workspace = batch.candidates[row].workspace
-    near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
-    lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
-    return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
-
-
-def find_twin(
-    candidate: Experience,
-    batch: Batch,
-    near: Neighbours,
-    others: Sequence[Experience],
-    added: Sequence[Experience],
-) -> Twin | None:
-    """Return what says the same as a candidate, of its neighbours and of those of its batch that are to be added.
-
-    Where none does, return the neighbour that it corrects.
-
-    Args:
-        candidate: Of the batch, as it may enter the pool.
-        batch: With the vectors, if there are any.
-        near: Its neighbours in the pool.
-        others: These as they are now.
-        added: What is to be added of the batch.
-    """
-    compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
-    cosines = {**near.cosines, **_cosines_in_batch(candidate, batch, added)}
-    return dedup.find_twin(candidate, compared, cosines, synonyms=near.synonyms)
-
-
-def may_correct(candidate: Experience, older: Experience) -> bool:
-    """Return whether a newer lesson may take the place of an older one.
-
-    Only what is in recall itself does, and not where a person said keep. What somebody else found useful does not go
-    because another holder of a token writes it anew with a difference: then both stay.
-    """
-    if candidate.status != "active" or older.status not in RECALLABLE or older.pinned:
-        return False
-    return older.utility == 0 or rater_of(candidate.source) == rater_of(older.source)
-
-
-def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Experience]) -> dict[str, float]:
-    """Return how similar the lessons of those just added are to a candidate's."""
-    row = batch.row(candidate.id)
-    if batch.embedded is None or not batch.readable[row]:
-        return {}
-    lessons = batch.embedded.lessons
-    return {one.id: float(lessons[batch.row(one.id)] @ lessons[row]) for one in added}
-
-
 async def _room_in_review(prepared: Prepared, store: Store) -> int:
     """Return how many more lessons of who recorded this may wait for a person: a flood would hide what matters."""
     if all(candidate.status != "quarantined" for candidate in prepared.batch.candidates):
@@ -523,26 +393,6 @@ def _sort(
     return added, merged, told, rejected, superseded
 
 
-def _may_be_twins(candidate: Experience, other: Experience) -> bool:
-    """Return whether one may be taken for the other: nothing gets in, or is held back, as the copy of another.
-
-    What is suspected is a copy of what is held back or was thrown out, and of what a person approved in these very
-    words; what is not is never a copy of what is held back.
-    """
-    if candidate.status != "quarantined":
-        return other.status != "quarantined"
-    if other.status in ("quarantined", "archived"):
-        return True
-    same = task_key(dedup.lesson(candidate)) == task_key(dedup.lesson(other))
-    return same and quarantine.is_approved(other)
-
-
-def _telling_words(text: str) -> str:
-    """Return the longest words of a text: mostly the rarest, and enough to find one that says the same."""
-    words = dict.fromkeys(spell_out(text).split())
-    return " ".join(sorted(words, key=len, reverse=True)[:TELLING_WORDS])
-
-
 def _merge(twin: Experience, candidate: Experience) -> Experience:
     """Return the older record with the candidate's trajectory added; text, id and counters stay.
 
@@ -551,15 +401,6 @@ def _merge(twin: Experience, candidate: Experience) -> Experience:
     if twin.status == "provisional" and candidate.status == "active":
         twin = activate(twin, at=candidate.updated_at)
     return with_provenance(twin, candidate, at=candidate.updated_at)
-
-
-def with_provenance(twin: Experience, candidate: Experience, *, at: datetime) -> Experience:
-    """Return the older record with what the candidate was learned from added, or as it is if it has all of it."""
-    trajectory_ids = tuple(dict.fromkeys((*twin.trajectory_ids, *candidate.trajectory_ids)))
-    origins = tuple(dict.fromkeys((*twin.origins, *candidate.origins)))
-    if (trajectory_ids, origins) == (twin.trajectory_ids, twin.origins):
-        return twin
-    return replace(twin, trajectory_ids=trajectory_ids, origins=origins, updated_at=at)
 
 
 def _status(trajectory: Trajectory, rejected: Sequence[Rejected]) -> RecordStatus:

@@ -21,7 +21,7 @@ import anyio
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import dedup, distiller, pipeline
 from reme_mcp.distill.drafts import from_stored, to_json
-from reme_mcp.distill.pipeline import Begun
+from reme_mcp.distill.pipeline import StoredAttempt
 from reme_mcp.errors import AnswerError, ConfigError, EndpointError, StoreError
 from reme_mcp.models.question import Model
 from reme_mcp.models.service import Vectors
@@ -191,10 +191,10 @@ class Queue:
             await writer.put_trajectory(judged)
         prepared = await pipeline.prepare(judged, self._vectors)
 
-        async def begin(writer: LedgerWriter) -> Begun | None:
+        async def begin(writer: LedgerWriter) -> StoredAttempt | None:
             if await self._as_it_was(judged) is None:
                 return None
-            return Begun(judged, await self._store.receipts.lines(judged.workspace, judged.receipt))
+            return StoredAttempt(judged, await self._store.receipts.lines(judged.workspace, judged.receipt))
 
         await pipeline.learn(prepared, begin, self._store, self._settings)
         self.wake()

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from reme_mcp.config.settings import Settings
-from reme_mcp.distill import dedup, pipeline
-from reme_mcp.distill.pipeline import Batch
+from reme_mcp.distill import dedup, intake
+from reme_mcp.distill.intake import Batch
 from reme_mcp.import_export.record import Record
 from reme_mcp.models.service import Vectors
 from reme_mcp.safety import quarantine
@@ -112,7 +112,7 @@ async def import_file(
         part = good[start : start + BATCH]
         taken = await _ids_elsewhere(store, workspace, [experience.id for _, experience in part])
         candidates = [_held(_renamed(one) if one.id in taken else one) for _, one in part]
-        batch = await pipeline.embed(candidates, vectors)
+        batch = await intake.embed(candidates, vectors)
         source = candidates[0].source
         taking = partial(_take, [one for one, _ in part], batch, ours, store, settings, tally)
         if dry_run:
@@ -125,7 +125,7 @@ async def import_file(
                     told = log.of_import(entry_id, source, workspace, **done)
                     await writer.add_log([told], are_new=False)
                 await writer.put_experiences([*changed, *added], are_new=not changed)
-                await pipeline.put_vectors(batch, writer, added, are_new=True)
+                await intake.put_vectors(batch, writer, added, are_new=True)
             unindexed += len(added)
             if unindexed >= INDEX_AFTER:
                 await store.compaction.index_experiences()
@@ -171,11 +171,11 @@ async def _take(
     known = await store.of_origins(workspace, [one.id for one in records if one.id])
     present = await store.experiences(workspace, [one.id for one in batch.candidates])
     fresh = [row for row, one in enumerate(records) if one.id not in known]
-    near = dict(zip(fresh, await pipeline.neighbours(batch, store, rows=fresh), strict=True))
+    near = dict(zip(fresh, await intake.neighbours(batch, store, rows=fresh), strict=True))
     added: dict[str, Experience] = {}
     changed: dict[str, Experience] = {}
     for row, (record, candidate) in enumerate(zip(records, batch.candidates, strict=True)):
-        candidate = pipeline.admit(candidate, "success", settings)
+        candidate = intake.admit(candidate, "success", settings)
         same = present.get(candidate.id) or added.get(candidate.id)
         if same is not None and dedup.lesson(same) != dedup.lesson(candidate):
             reason = f"{same.id} is in the pool with another text, which stays; without id and format it is a new one"
@@ -187,7 +187,7 @@ async def _take(
         apart = ours if record.is_ours else frozenset()
         others = [changed.get(other.id, other) for other in near[row].others if other.id not in apart]
         of_batch = [one for one in added.values() if one.id not in apart]
-        twin = pipeline.find_twin(candidate, batch, near[row], others, of_batch)
+        twin = intake.find_twin(candidate, batch, near[row], others, of_batch)
         if twin is None or twin.corrects:
             added[candidate.id] = candidate
             tally.added += 1
@@ -203,7 +203,7 @@ async def _take(
         else:
             tally.merged += 1
         origin = tuple(dict.fromkeys((*candidate.origins, *([record.id] if record.id else []))))
-        merged = pipeline.with_provenance(older, replace(candidate, origins=origin), at=now())
+        merged = intake.with_provenance(older, replace(candidate, origins=origin), at=now())
         if older.id in added:
             added[older.id] = merged
         elif merged is not older:

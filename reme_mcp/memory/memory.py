@@ -28,7 +28,7 @@ from reme_mcp.aio import gather
 from reme_mcp.config.settings import LLMSettings, Settings
 from reme_mcp.distill import pipeline
 from reme_mcp.distill.drafts import mended, read_drafts, to_json
-from reme_mcp.distill.pipeline import Begin, Begun
+from reme_mcp.distill.pipeline import Begin, StoredAttempt
 from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
@@ -391,7 +391,7 @@ class Memory:
         known: list[Trajectory] = []
         is_unknown = False
 
-        async def begin(writer: LedgerWriter) -> Begun | None:
+        async def begin(writer: LedgerWriter) -> StoredAttempt | None:
             nonlocal is_unknown
             earlier, lines = await gather(
                 partial(store.trajectory_by_digest, workspace, digest),
@@ -403,9 +403,13 @@ class Memory:
             if earlier is not None:
                 known.append(earlier)
                 return None
-            begun = Begun(replace(trajectory, receipt="", verdicts=""), []) if is_unknown else Begun(trajectory, lines)
-            await writer.add_trajectory(begun.trajectory)
-            return begun
+            stored = (
+                StoredAttempt(replace(trajectory, receipt="", verdicts=""), [])
+                if is_unknown
+                else StoredAttempt(trajectory, lines)
+            )
+            await writer.add_trajectory(stored.trajectory)
+            return stored
 
         answer = await self._process(prepared, begin, store, is_new=True)
         result = await self._resume(store, known[0]) if answer is None else answer
@@ -673,7 +677,7 @@ class Memory:
         same: list[Trajectory] = []
         is_unknown = False
 
-        async def begin(writer: LedgerWriter) -> Begun | None:
+        async def begin(writer: LedgerWriter) -> StoredAttempt | None:
             nonlocal is_unknown
             known, lines = await gather(
                 partial(store.trajectory, workspace, trajectory_id),
@@ -682,13 +686,17 @@ class Memory:
             is_unknown = bool(receipt) and not ledger.is_own(lines, source)
             if not is_unknown:
                 ledger.check_verdicts(lines, trajectory.receipt, verdicts)
-            begun = Begun(replace(trajectory, receipt="", verdicts=""), []) if is_unknown else Begun(trajectory, lines)
-            if known is not None and (known.drafts_digest, known.verdicts) == (digest, begun.trajectory.verdicts):
+            stored = (
+                StoredAttempt(replace(trajectory, receipt="", verdicts=""), [])
+                if is_unknown
+                else StoredAttempt(trajectory, lines)
+            )
+            if known is not None and (known.drafts_digest, known.verdicts) == (digest, stored.trajectory.verdicts):
                 same.append(known)
                 return None
             await writer.add_log(log.of_earlier_answer(known or trajectory))
-            await writer.put_trajectory(begun.trajectory)
-            return begun
+            await writer.put_trajectory(stored.trajectory)
+            return stored
 
         answer = await self._process(prepared, begin, store, is_new=True)
         result = await self._resume(store, same[0]) if answer is None else answer
@@ -731,12 +739,12 @@ class Memory:
         prepared = await pipeline.prepare(trajectory, self._vectors)
         answered: list[Trajectory] = []
 
-        async def begin(_: LedgerWriter) -> Begun | None:
+        async def begin(_: LedgerWriter) -> StoredAttempt | None:
             stored = await store.trajectory(trajectory.workspace, trajectory.id) or trajectory
             if stored.answer:
                 answered.append(stored)
                 return None
-            return Begun(stored, await store.receipts.lines(stored.workspace, stored.receipt))
+            return StoredAttempt(stored, await store.receipts.lines(stored.workspace, stored.receipt))
 
         result = await self._process(prepared, begin, store, is_new=False)
         return result or RecordResult.model_validate_json(answered[0].answer)

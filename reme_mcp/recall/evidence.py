@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from reme_mcp.text.words import Said, Told
+from reme_mcp.text.words import QueryWords, TextWords
 
 # So many candidates there are at least, for the rarity of a word: all that were found for a rare one have it.
 CANDIDATES = 60
@@ -72,19 +72,19 @@ class Evidence:
         return f"{said}, other lessons of its task {self.fellows:.1f}" if self.fellows else said
 
 
-def weigh(asked: Told, said: Sequence[Said], tasks: Sequence[str]) -> list[Evidence]:
+def weigh(asked: QueryWords, texts: Sequence[TextWords], tasks: Sequence[str]) -> list[Evidence]:
     """Return what the words of a task say for each of n candidates.
 
     Args:
         asked: The words of the task.
-        said: Those of the candidates.
+        texts: Those of the candidates.
         tasks: What each candidate was learned from; empty where that is not known.
     """
-    shared = [_shared(asked, one) for one in said]
+    shared = [_shared(asked, one) for one in texts]
     holders = Counter(word for words in shared for word in words)
-    total = max(CANDIDATES, len(said))
+    total = max(CANDIDATES, len(texts))
     rarity = {word: math.log(1 + (total - count + 0.5) / (count + 0.5)) for word, count in holders.items()}
-    own = [_weight(words, one, rarity, len(asked.words)) for words, one in zip(shared, said, strict=True)]
+    own = [_weight(words, one, rarity, len(asked.words)) for words, one in zip(shared, texts, strict=True)]
     best: dict[str, list[tuple[float, int]]] = {}
     for place, (weight, task) in enumerate(zip(own, tasks, strict=True)):
         if task:
@@ -101,14 +101,14 @@ def weigh(asked: Told, said: Sequence[Said], tasks: Sequence[str]) -> list[Evide
 
 
 def _weight(
-    shared: Collection[tuple[str, str]], said: Said, rarity: Mapping[tuple[str, str], float], asked: int
+    shared: Collection[tuple[str, str]], text: TextWords, rarity: Mapping[tuple[str, str], float], asked: int
 ) -> float:
     if not shared:
         return 0.0
     weight = 0.0
     for word in shared:
         own, english = word
-        times = said.counts.get(english, said.counts.get(own, 1))
+        times = text.counts.get(english, text.counts.get(own, 1))
         weight += rarity[word] * (1 + REPEATED * min(times - 1, MAX_REPEATED))
     weight *= min(1.0, len(shared) / min(MAX_WORDS, SHARE * asked))
     weight -= CHANCE * max(0, min(asked, LONG_WORDS) - USUAL_WORDS)
@@ -116,18 +116,18 @@ def _weight(
     return max(weight, ENOUGH if is_enough else 0.0)
 
 
-def _shared(asked: Told, said: Said) -> list[tuple[str, str]]:
+def _shared(asked: QueryWords, text: TextWords) -> list[tuple[str, str]]:
     """Return the telling words of the task that a note has, as a part of a compound, too."""
-    if asked.language not in COMPOUNDING or said.language != asked.language:
-        return [word for word in asked.words if word[0] in said.forms or word[1] in said.forms]
-    compounds = "\n".join(said.forms)
+    if asked.language not in COMPOUNDING or text.language != asked.language:
+        return [word for word in asked.words if word[0] in text.forms or word[1] in text.forms]
+    compounds = "\n".join(text.forms)
     return [
         word
         for word in asked.words
-        if word[0] in said.forms
-        or word[1] in said.forms
+        if word[0] in text.forms
+        or word[1] in text.forms
         or (len(word[0]) >= MIN_PART_CHARS and word[0] in compounds)
-        or not said.forms.isdisjoint(_parts(word[1]))
+        or not text.forms.isdisjoint(_parts(word[1]))
     ]
 
 

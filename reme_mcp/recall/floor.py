@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from reme_mcp.models.embedder import Unrelated
 from reme_mcp.recall.evidence import ENOUGH, Evidence, weigh
 from reme_mcp.recall.ranking import Hits, Ranked
-from reme_mcp.text.words import Said, told, unquoted
+from reme_mcp.text.words import TextWords, query_words, unquoted
 
 # In spreads of the cosines of unrelated texts: above their mean without a word in common; lower by so much for each 1
 # that words weigh; higher where task and note share a language that the model was not made for.
@@ -83,7 +83,7 @@ def verdicts(
     vector: Hits | None,
     thresholds: Thresholds | None,
     *,
-    said: Mapping[str, Said],
+    words: Mapping[str, TextWords],
     reads: Callable[[str], bool],
 ) -> list[Verdict]:
     """Return for each experience whether it is about the query.
@@ -93,13 +93,13 @@ def verdicts(
         ranked: The experiences, with the numbers of both searches.
         vector: Hits of the vector search; `None` if it did not answer, and the words decide alone.
         thresholds: Of the model; `None` where nobody knows them, and every similarity is enough.
-        said: The words of each, by its id.
+        words: The words of each, by its id.
         reads: Whether the model was made for a language, by its name.
     """
     if vector is not None and thresholds is None:
         return [Verdict(passes=True, why="nobody knows from which cosine on this model means the same")] * len(ranked)
-    asked = told(unquoted(query))
-    texts = [said[item.experience.id] for item in ranked]
+    asked = query_words(unquoted(query))
+    texts = [words[item.experience.id] for item in ranked]
     evidence = weigh(asked, texts, [item.experience.task for item in ranked])
     if vector is None or thresholds is None:
         return [_by_words(one) for one in evidence]

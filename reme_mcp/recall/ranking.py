@@ -17,7 +17,7 @@ from datetime import datetime
 
 from reme_mcp.refine.rules import is_objected_to, track_record
 from reme_mcp.schema import Experience
-from reme_mcp.text.words import Said, likeness
+from reme_mcp.text.words import TextWords, likeness
 
 # Corrections move an experience by a few per cent, so that only those near the top can come to the top.
 SHORTLIST_FACTOR = 6
@@ -120,23 +120,23 @@ def shortlist(text: Hits, vector: Hits | None, *, limit: int) -> list[str]:
     return sorted(ids, key=lambda id: (-relevance(id, text, vector), id))[: SHORTLIST_FACTOR * limit]
 
 
-def neighbour_relevances(said: Sequence[Said], own: Sequence[float]) -> list[float]:
+def neighbour_relevances(words: Sequence[TextWords], own: Sequence[float]) -> list[float]:
     """Return for each experience what the two that are most like it, in their words, have on average.
 
     Args:
-        said: The words of n candidates.
+        words: The words of n candidates.
         own: How relevant each is by the two searches; one that is alone has its own for its neighbours'.
     """
-    if len(said) < 2:
+    if len(words) < 2:
         return list(own)
     import numpy as np
 
-    alike, values = likeness(said), np.asarray(own)
+    alike, values = likeness(words), np.asarray(own)
     np.fill_diagonal(alike, 0.0)
     nearest = np.argsort(-alike, axis=1, kind="stable")[:, :NEIGHBOURS]
     # Without a word in common it is no neighbour, but its place stays empty.
     shares = np.where(np.take_along_axis(alike, nearest, axis=1) > 0, values[nearest], 0.0)
-    means: list[float] = (shares.sum(axis=1) / min(NEIGHBOURS, len(said) - 1)).tolist()
+    means: list[float] = (shares.sum(axis=1) / min(NEIGHBOURS, len(words) - 1)).tolist()
     return means
 
 
@@ -145,7 +145,7 @@ def rank(
     text: Hits,
     vector: Hits | None,
     *,
-    said: Mapping[str, Said],
+    words: Mapping[str, TextWords],
     tools: Sequence[str],
     base_rate: float,
     at: datetime,
@@ -167,14 +167,14 @@ def rank(
         experiences: The candidates.
         text: Hits of the full-text search.
         vector: Hits of the vector search; `None` if it did not answer.
-        said: The words of each, by its id.
+        words: The words of each, by its id.
         tools: What the agent has; empty means unknown.
         base_rate: Share of the workspace's attempts that succeed.
         at: Now.
         weights: w.
     """
     own = [relevance(experience.id, text, vector, weights) for experience in experiences]
-    neighbours = neighbour_relevances([said[experience.id] for experience in experiences], own)
+    neighbours = neighbour_relevances([words[experience.id] for experience in experiences], own)
     ranked = []
     for experience, alone, around in zip(experiences, own, neighbours, strict=True):
         record = track_record(experience, base_rate)

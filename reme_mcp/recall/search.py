@@ -30,10 +30,10 @@ from reme_mcp.recall.ranking import Hits, Ranked
 from reme_mcp.refine import ledger, rules
 from reme_mcp.refine.holdout import WITHHELD, Draw, draw_withheld
 from reme_mcp.refine.neighbourhood import evidence_among, should_withhold
-from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, now
+from reme_mcp.schema import MAX_TASK_CHARS, RECALLABLE, Experience, Rule, SearchMode, Status, now
 from reme_mcp.store.store import Store
 from reme_mcp.store.tried import TaskVector, Tried
-from reme_mcp.text.words import Said, spell_out, unquoted
+from reme_mcp.text.words import TextWords, spell_out, unquoted
 
 # How many experiences each of the two searches looks at.
 REACH = 50
@@ -56,6 +56,25 @@ class Decided:
     item: Ranked
     rule: Rule
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """What both searches found, in order, before anything is held back.
+
+    Attributes:
+        ranked: Best first.
+        vector: What the search by vectors found; `None` where it had no part.
+        about: What the embedder made of the query; likewise.
+        words: Those of each, by its id.
+        base_rate: The success of all tasks of the workspace, which a note is measured by.
+    """
+
+    ranked: list[Ranked]
+    vector: Hits | None
+    about: TaskVector | None
+    words: Mapping[str, TextWords]
+    base_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,79 +139,77 @@ class Search:
         query = f"{task}\n{context}" if context else task
         # Those of this very task are searched like active ones.
         own = [one.id for one in await ledger.provisional_for(store, workspace, task)]
-        text, (vector, about) = await gather(
-            partial(self._by_words, store, workspace, query, own),
-            partial(self._by_vectors, store, workspace, query, own),
-        )
-        modes: list[SearchMode] = ["text"] if vector is None else ["text", "vector"]
-        ids = ranking.shortlist(text, vector, limit=limit)
-        found = await store.experiences(workspace, ids, statuses=RECALLABLE)
-        candidates = [found[id] for id in ids if id in found]
-        said = {one.id: store.said(one) for one in candidates}
-        base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(candidates, text, vector, said=said, tools=tools, base_rate=base_rate, at=now())
+        found = await self._ranked(store, workspace, query, limit, tools=tools, own=own, statuses=RECALLABLE)
+        ranked = found.ranked
         # A name says something only where several have written, or somebody else has.
         several = len({item.experience.source for item in ranked}) > 1
         shows_sources = several or any(exposure.is_of_another(item, reader) for item in ranked)
-        ranked, below = self._above_floor(query, ranked, vector, said)
+        ranked, below = self._above_floor(query, found)
 
         ranked, trouble = await self._reranked(task, ranked, max(limit, RERANKED))
         ranked, over = await self._exposed(store, ranked, reader, limit)
-        ranked, harmful = await self._harmless(store, workspace, task, about, ranked, base_rate, limit)
+        ranked, harmful = await self._harmless(store, workspace, task, found.about, ranked, found.base_rate, limit)
         budget = self._settings.token_budget
-        words, shown = recall_guidance(ranked[:limit], token_budget=budget, shows_sources=shows_sources)
+        guidance, shown = recall_guidance(ranked[:limit], token_budget=budget, shows_sources=shows_sources)
         decided = [*self._handed_out(ranked, len(shown), limit), *harmful, *over, *below]
         draws = draw_withheld(len(shown), holdout, random.random)
         for place, drawn in enumerate(draws):
             if drawn.arm == "withheld":
                 decided[place] = replace(decided[place], rule="withheld", why=WITHHELD)
                 left = [*shown[:place], *shown[place + 1 :]]
-                words, shown = recall_guidance(left, token_budget=budget, shows_sources=shows_sources)
+                guidance, shown = recall_guidance(left, token_budget=budget, shows_sources=shows_sources)
                 break
-        words, more_trouble = await self._rewritten(task, words, shown)
-        return Notes(
-            words, decided, modes, trouble or more_trouble, draws, task_vector="" if about is None else about.to_text()
-        )
+        guidance, more_trouble = await self._rewritten(task, guidance, shown)
+        modes: list[SearchMode] = ["text"] if found.vector is None else ["text", "vector"]
+        task_vector = "" if found.about is None else found.about.to_text()
+        return Notes(guidance, decided, modes, trouble or more_trouble, draws, task_vector=task_vector)
 
     async def find(self, store: Store, workspace: str, query: str, *, limit: int) -> list[Ranked]:
         """Return the experiences in recall that are about a query, best first; no model is asked for an order."""
-        ranked, vector, said = await self._ranked(store, workspace, query, limit)
-        return self._above_floor(query, ranked, vector, said)[0][:limit]
+        found = await self._ranked(store, workspace, query, limit)
+        return self._above_floor(query, found)[0][:limit]
 
     async def alike(self, store: Store, workspace: str, experience: Experience, *, limit: int) -> list[Ranked]:
         """Return the experiences in recall that are most like this one, best first, however little that is."""
         query = f"{experience.when_to_use}\n{experience.content}"[:MAX_TASK_CHARS]
-        ranked, *_ = await self._ranked(store, workspace, query, limit + 1)
-        return [item for item in ranked if item.experience.id != experience.id][:limit]
+        found = await self._ranked(store, workspace, query, limit + 1)
+        return [item for item in found.ranked if item.experience.id != experience.id][:limit]
 
     async def _ranked(
-        self, store: Store, workspace: str, query: str, limit: int
-    ) -> tuple[list[Ranked], Hits | None, dict[str, Said]]:
-        text, (vector, _) = await gather(
-            partial(self._by_words, store, workspace, query, ()),
-            partial(self._by_vectors, store, workspace, query, ()),
+        self,
+        store: Store,
+        workspace: str,
+        query: str,
+        limit: int,
+        *,
+        tools: Sequence[str] = (),
+        own: Sequence[str] = (),
+        statuses: Sequence[Status] = ("active",),
+    ) -> _Ranking:
+        text, (vector, about) = await gather(
+            partial(self._by_words, store, workspace, query, own),
+            partial(self._by_vectors, store, workspace, query, own),
         )
         ids = ranking.shortlist(text, vector, limit=limit)
-        found = await store.experiences(workspace, ids, statuses=["active"])
+        found = await store.experiences(workspace, ids, statuses=statuses)
         candidates = [found[id] for id in ids if id in found]
-        said = {one.id: store.said(one) for one in candidates}
+        words = {one.id: store.words_of(one) for one in candidates}
         base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(candidates, text, vector, said=said, tools=(), base_rate=base_rate, at=now())
-        return ranked, vector, said
+        ranked = ranking.rank(candidates, text, vector, words=words, tools=tools, base_rate=base_rate, at=now())
+        return _Ranking(ranked, vector, about, words, base_rate)
 
     def tell_once(self) -> str:
         """Return what the user should know about the models, the first time that there is something to know."""
         return self._vectors.tell_once()
 
-    def _above_floor(
-        self, query: str, ranked: list[Ranked], vector: Hits | None, said: Mapping[str, Said]
-    ) -> tuple[list[Ranked], list[Decided]]:
+    def _above_floor(self, query: str, found: _Ranking) -> tuple[list[Ranked], list[Decided]]:
         """Return those that are about the query, and the others with the reason."""
         if not self._settings.floor:
-            return ranked, []
+            return found.ranked, []
         thresholds = Thresholds.of(self._vectors.unrelated, min_similarity=self._settings.min_similarity)
-        found = verdicts(query, ranked, vector, thresholds, said=said, reads=self._vectors.reads_language)
-        pairs = list(zip(ranked, found, strict=True))
+        reads = self._vectors.reads_language
+        given = verdicts(query, found.ranked, found.vector, thresholds, words=found.words, reads=reads)
+        pairs = list(zip(found.ranked, given, strict=True))
         return (
             [item for item, verdict in pairs if verdict.passes],
             [Decided(item, "floor", verdict.why) for item, verdict in pairs if not verdict.passes],
@@ -240,7 +257,9 @@ class Search:
                     alike = (await store.tries.of(workspace)).alike(task, about)
                 told = evidence_among(alike, one.id, counted_since=one.counted_since, base_rate=base_rate)
                 if should_withhold(told, min_frequency=self._refine.min_frequency):
-                    harmful.append(Decided(item, "harmful_here", f"tasks like this one go worse with it: {told.said}"))
+                    harmful.append(
+                        Decided(item, "harmful_here", f"tasks like this one go worse with it: {told.in_words}")
+                    )
                     continue
             kept.append(item)
         return kept, harmful

@@ -61,7 +61,7 @@ class Evidence:
     without: int
 
     @property
-    def said(self) -> str:
+    def in_words(self) -> str:
         """The same in words."""
         if not self.known:
             return "no outcome is known"

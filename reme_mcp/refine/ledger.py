@@ -293,7 +293,7 @@ async def _reasons_by_lift(
     if not harmful:
         return {}
     kinds = await kinds_of_tasks(store, workspace, harmful, min_frequency=rules.min_frequency)
-    return {id: f"tasks go worse with it: {told[id].said}" for id, some in kinds.items() if harms_everywhere(some)}
+    return {id: f"tasks go worse with it: {told[id].in_words}" for id, some in kinds.items() if harms_everywhere(some)}
 
 
 def _reason_by_share(utility: int, frequency: int, voices: Sequence[Rater], rules: RefineSettings) -> str:

@@ -184,7 +184,7 @@ async def _resource(context: Context, named: _Named, access: Access) -> object:
     experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
     lifts = await memory.pool.lifts([experience], workspace=named.workspace)
     return asdict(quarantine.readable(experience)) | {
-        "lift": lifts[experience.id].said,
+        "lift": lifts[experience.id].in_words,
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
     }

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reme_mcp.schema import STATUSES, Status
-from reme_mcp.text.words import Said, said, word_counts
+from reme_mcp.text.words import TextWords, text_words, word_counts
 
 K1 = 1.2
 B = 0.75
@@ -66,7 +66,7 @@ class InvertedIndex:
         self._marks = array("H")
         self._ends = array("Q")
         # Of rows that were compared lately.
-        self._read: dict[int, Said] = {}
+        self._read: dict[int, TextWords] = {}
 
     def put(
         self, ids: Sequence[str], workspaces: Sequence[str], statuses: Sequence[Status], texts: Sequence[str]
@@ -114,7 +114,7 @@ class InvertedIndex:
         best = found[np.argsort(-values[found], kind="stable")][:limit]
         return [(self._ids[row], float(values[row])) for row in best]
 
-    def said(self, id: str) -> Said | None:
+    def words_of(self, id: str) -> TextWords | None:
         """Return what the text of an experience is compared by; `None` where it is not here."""
         row = self._rows.get(id)
         if row is None:
@@ -122,14 +122,14 @@ class InvertedIndex:
         if row not in self._read:
             if len(self._read) >= KEPT_SAID:
                 self._read.clear()
-            self._read[row] = self._said_in(row)
+            self._read[row] = self._words_in(row)
         return self._read[row]
 
-    def _said_in(self, row: int) -> Said:
+    def _words_in(self, row: int) -> TextWords:
         part = slice(self._ends[row - 1] if row else 0, self._ends[row])
         pairs = list(zip([self._vocabulary[number] for number in self._said[part]], self._marks[part], strict=True))
         counts = {word: mark >> 1 for word, mark in pairs if mark > 1}
-        return Said(counts, self._languages[row], frozenset([word for word, mark in pairs if mark & 1]))
+        return TextWords(counts, self._languages[row], frozenset([word for word, mark in pairs if mark & 1]))
 
     def _values(self, query: str) -> npt.NDArray[np.float32]:
         values = np.zeros(len(self._ids), dtype=np.float32)
@@ -148,7 +148,7 @@ class InvertedIndex:
 
     def _add(self, id: str, text: str) -> int:
         row = self._rows[id] = len(self._ids)
-        its = said(text)
+        its = text_words(text)
         counts, forms = its.counts, its.forms
         for word, times in counts.items():
             posting = self._postings.get(word) or self._new_posting(word)

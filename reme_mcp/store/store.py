@@ -45,9 +45,9 @@ from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
 from reme_mcp.store.feed import Announce, Note, Tell, packed
-from reme_mcp.store.known import Known
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
+from reme_mcp.store.loaded import LoadedExperiences
 from reme_mcp.store.location import Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
@@ -109,7 +109,7 @@ READS_AT_ONCE = 8
 RECEIPT_WAIT_S = 2.0
 
 
-class Store(Attempts, Known):
+class Store(Attempts, LoadedExperiences):
     """The open tables of one home. Reads are here; `writing()` hands out the `Writer`."""
 
     def __init__(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from reme_mcp.schema import Ended, Noted
 from reme_mcp.store.ledger import Condition, Filled, Is, Ledger, Since
-from reme_mcp.text.words import told
+from reme_mcp.text.words import query_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -221,4 +221,4 @@ class Tries:
 
 
 def _words(task: str) -> frozenset[str]:
-    return frozenset(own for own, _ in told(task).words)
+    return frozenset(own for own, _ in query_words(task).words)

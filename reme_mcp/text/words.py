@@ -97,7 +97,7 @@ def stems(text: str) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class QueryWords:
     """What a text is about, in its own language.
 
     Attributes:
@@ -111,12 +111,12 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TextWords:
     """What a text has to be compared by.
 
     Attributes:
         counts: As `word_counts` returns them.
-        language: As `Told` has it.
+        language: As `QueryWords` has it.
         forms: Of its telling words, both stems.
     """
 
@@ -125,22 +125,22 @@ class Said:
     forms: frozenset[str]
 
 
-def told(text: str) -> Told:
+def query_words(text: str) -> QueryWords:
     """Return language and telling words of `text`; the language is the one that most of its common words are of."""
     language, words, pairs = _telling(_split(text))
     own, english = _stemmer(language), _stemmer("english")
     forms = [(own(word), english(word)) for word in words] + [(pair, pair) for pair in pairs]
-    return Told(_known(language, text), frozenset(forms))
+    return QueryWords(_known(language, text), frozenset(forms))
 
 
-def said(text: str) -> Said:
+def text_words(text: str) -> TextWords:
     """Return what `text` has to be compared by."""
     split = _split(text)
     language, words, pairs = _telling(split)
     forms = {*map(_stemmer("english"), words), *pairs}
     if language != "english":
         forms.update(map(_stemmer(language), words))
-    return Said(_counts(split), _known(language, text), frozenset(forms))
+    return TextWords(_counts(split), _known(language, text), frozenset(forms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def stem(word: str, language: str) -> str:
     return _folded(_stemmer(language)(word))
 
 
-def likeness(texts: Sequence[Said]) -> npt.NDArray[np.float32]:
+def likeness(texts: Sequence[TextWords]) -> npt.NDArray[np.float32]:
     """Return how alike n texts are in their words, (n, n) float32, 0 to 1: the cosines of their tf-idf vectors.
 
     How rare a word is, is counted among these texts.

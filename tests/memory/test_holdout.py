@@ -91,7 +91,7 @@ async def test_a_lesson_without_which_tasks_fail_is_found_to_cause_success(setti
     async with Memory.open(with_refine(settings, holdout=0.5)) as memory:
         [id] = await learn(memory, 0)
         one, _ = await memory.pool.experience(id)
-        assert (await memory.pool.lifts([one]))[id].said == "no outcome is known"
+        assert (await memory.pool.lifts([one]))[id].in_words == "no outcome is known"
         chance = random.Random(1)
         arms = {"shown": 0, "withheld": 0}
         while min(arms.values()) < 8:

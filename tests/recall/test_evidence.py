@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from reme_mcp.recall.evidence import ENOUGH, FELLOW, weigh
-from reme_mcp.text.words import said, told
+from reme_mcp.text.words import query_words, text_words
 
 
 def weights(task: str, *notes: str, tasks: tuple[str, ...] = ()) -> list[float]:
-    found = weigh(told(task), [said(note) for note in notes], tasks or ("",) * len(notes))
+    found = weigh(query_words(task), [text_words(note) for note in notes], tasks or ("",) * len(notes))
     return [round(one.weight, 2) for one in found]
 
 
@@ -74,5 +74,5 @@ def test_lessons_of_one_task_speak_for_each_other() -> None:
     ],
 )
 def test_forms_and_parts_of_words_are_shared(task: str, note: str, shared: int) -> None:
-    [found] = weigh(told(task), [said(note)], [""])
+    [found] = weigh(query_words(task), [text_words(note)], [""])
     assert found.shared == shared

@@ -15,7 +15,7 @@ from reme_mcp.recall.floor import BY_WORDS, CLEAR, FOREIGN, Thresholds, Verdict,
 from reme_mcp.recall.ranking import Hits, rank
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import search_text
-from reme_mcp.text.words import said
+from reme_mcp.text.words import text_words
 from tests.fakes import LEARNED, draft, experience
 
 BLANK = {"when_to_use": "", "generalized_task": "", "keywords": (), "task": ""}
@@ -46,9 +46,9 @@ def judged(
     found = words if words is not None else {one.id: 1.0 for one in experiences}
     text = Hits.of_text(sorted(found.items(), key=lambda pair: -pair[1]), reach=50)
     vector = None if cosines is None else Hits.of_numbers(sorted(cosines.items(), key=lambda pair: -pair[1]))
-    its = {one.id: said(search_text(one)) for one in experiences}
-    ranked = rank(experiences, text, vector, said=its, tools=(), base_rate=0.5, at=LEARNED + timedelta(days=1))
-    given = verdicts(query, ranked, vector, thresholds, said=its, reads=reads)
+    its = {one.id: text_words(search_text(one)) for one in experiences}
+    ranked = rank(experiences, text, vector, words=its, tools=(), base_rate=0.5, at=LEARNED + timedelta(days=1))
+    given = verdicts(query, ranked, vector, thresholds, words=its, reads=reads)
     return {item.experience.id: verdict for item, verdict in zip(ranked, given, strict=True)}
 
 

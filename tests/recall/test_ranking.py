@@ -18,7 +18,7 @@ from reme_mcp.recall.ranking import WEIGHTS, Hits, Ranked, Weights, rank, shortl
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import lesson_text, request_text, search_text
 from reme_mcp.text.tokens import ELLIPSIS, shorten, tokens
-from reme_mcp.text.words import said as said_in
+from reme_mcp.text.words import text_words
 from tests.fakes import LEARNED, draft, experience
 
 NOW = LEARNED + timedelta(days=30)
@@ -50,8 +50,8 @@ def ranking(
     tools: tuple[str, ...] = (),
     weights: Weights = WEIGHTS,
 ) -> list[Ranked]:
-    said = {one.id: said_in(search_text(one)) for one in candidates}
-    return rank(candidates, text, vector, said=said, tools=tools, weights=weights, base_rate=BASE_RATE, at=NOW)
+    words = {one.id: text_words(search_text(one)) for one in candidates}
+    return rank(candidates, text, vector, words=words, tools=tools, weights=weights, base_rate=BASE_RATE, at=NOW)
 
 
 def order(ranked: list[Ranked]) -> list[str]:

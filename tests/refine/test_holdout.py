@@ -82,10 +82,10 @@ def test_what_is_said_tells_cause_from_company() -> None:
     ]
     told = evidence(lessons, drawn, succeeded=40, attempts=80)
 
-    assert told["e-a"].said.endswith("caused: 40 tasks with it, 40 from which it was withheld at random")
-    assert told["e-a"].said.startswith("+46 points (+28 to +65)")
-    assert told["e-b"].said.endswith("not shown to be caused: 2 tasks with it, 78 other tasks")
-    assert told["e-c"].said == "no outcome is known"
+    assert told["e-a"].in_words.endswith("caused: 40 tasks with it, 40 from which it was withheld at random")
+    assert told["e-a"].in_words.startswith("+46 points (+28 to +65)")
+    assert told["e-b"].in_words.endswith("not shown to be caused: 2 tasks with it, 78 other tasks")
+    assert told["e-c"].in_words == "no outcome is known"
     assert signs(told) == {"raises": 1, "lowers": 0, "not_sure": 1}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from reme_mcp.store import inverted_index
 from reme_mcp.store.inverted_index import InvertedIndex
-from reme_mcp.text.words import said
+from reme_mcp.text.words import text_words
 
 TEXTS = {
     "e-site": "Building a static site: upload the public folder, then purge the cache.",
@@ -97,14 +97,14 @@ def test_the_words_of_a_text_are_kept_as_they_are() -> None:
     }
     made = index(texts)
     for _ in range(2):
-        assert {id: made.said(id) for id in texts} == {id: said(text) for id, text in texts.items()}
-    assert made.said("e-unknown") is None
+        assert {id: made.words_of(id) for id in texts} == {id: text_words(text) for id, text in texts.items()}
+    assert made.words_of("e-unknown") is None
     put(made, {"e-egg": TEXTS["e-site"]})
-    assert made.said("e-egg") == said(TEXTS["e-site"])
+    assert made.words_of("e-egg") == text_words(TEXTS["e-site"])
 
 
 def test_of_the_words_that_are_kept_as_they_are_compared_none_is_another_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inverted_index, "KEPT_SAID", 1)
     made = index(TEXTS)
     for id, text in [*TEXTS.items()] * 2:
-        assert made.said(id) == said(text)
+        assert made.words_of(id) == text_words(text)

@@ -7,7 +7,7 @@ import pytest
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.memory.memory import Memory
-from reme_mcp.text.words import likeness, mostly_latin, said, spell_out, stems, told, unquoted
+from reme_mcp.text.words import likeness, mostly_latin, query_words, spell_out, stems, text_words, unquoted
 
 LESSONS = {
     "zh": ("启动发动机之前", "先锁好所有车门并踩住刹车。"),
@@ -47,7 +47,7 @@ def test_quoted_literals_are_left_out_unless_nothing_else_is_there(text: str, re
 
 
 def test_texts_are_alike_by_the_words_that_few_of_them_have() -> None:
-    alike = likeness([*map(said, ["start the engine", "the engine starts now", "start a loop", "发动机", ""])])
+    alike = likeness([*map(text_words, ["start the engine", "the engine starts now", "start a loop", "发动机", ""])])
     assert np.allclose(np.diag(alike), [1, 1, 1, 1, 0])
     assert np.allclose(alike, alike.T)
     assert alike[0, 1] == pytest.approx(1)
@@ -72,8 +72,8 @@ def test_texts_are_alike_by_the_words_that_few_of_them_have() -> None:
     ],
 )
 def test_a_text_tells_its_subject_in_its_own_language(text: str, language: str, left: set[str]) -> None:
-    assert told(text).language == language
-    assert {own for own, _ in told(text).words} == left
+    assert query_words(text).language == language
+    assert {own for own, _ in query_words(text).words} == left
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from reme_mcp.store.ledger import Ledger
 from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.tables import columns_of, joined, mapped
 from reme_mcp.text.fields import search_text
-from reme_mcp.text.words import Said, said
+from reme_mcp.text.words import TextWords, text_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,10 +39,10 @@ INDEXED_AT_ONCE = 50
 REMEMBERED_TEXTS = 512
 WORD_COLUMNS = ("id", "workspace", "status", "search_text")
 
-_said = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(said)
+_text_words = functools.lru_cache(maxsize=REMEMBERED_TEXTS)(text_words)
 
 
-class Known:
+class LoadedExperiences:
     """The experiences in memory of one store, which is one of these."""
 
     _tables: OpenTables
@@ -72,10 +72,10 @@ class Known:
                 self._directory.read_version = min(self._directory.read_version, version)
                 self._directory.has_to_read = True
 
-    def said(self, experience: Experience) -> Said:
+    def words_of(self, experience: Experience) -> TextWords:
         """Return the words by which an experience is compared that was just read; mostly they are in memory."""
         words = self._directory.words
-        return (words.said(experience.id) if words is not None else None) or _said(search_text(experience))
+        return (words.words_of(experience.id) if words is not None else None) or _text_words(search_text(experience))
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""

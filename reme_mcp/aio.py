@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ from anyio import RunFinishedError, from_thread
 from anyio.lowlevel import current_token
 
 from reme_mcp.errors import StoreError
+
+# Who sleeps for so long wakes later than that where others keep the loop.
+BREATH_S = 0.002
+LONGEST_WAIT_S = 0.05
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -45,6 +50,15 @@ async def gather(
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     return left[0], right[0]
+
+
+async def let_others_go_first() -> None:
+    """Return once nothing else is being done, or after `LONGEST_WAIT_S`: for work that nobody waits for."""
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while (asked_at := time.monotonic()) < deadline:
+        await anyio.sleep(BREATH_S)
+        if time.monotonic() - asked_at < 2 * BREATH_S:
+            return
 
 
 Item = TypeVar("Item")

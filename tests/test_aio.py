@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from reme_mcp.aio import Batcher
+from reme_mcp.aio import BREATH_S, LONGEST_WAIT_S, Batcher, let_others_go_first
 from reme_mcp.errors import StoreError
 from reme_mcp.store.ledger import Change, Put
 from reme_mcp.store.sqlite_ledger import SqliteLedger
@@ -211,3 +212,21 @@ async def test_an_interpreter_waits_for_a_thread_that_is_left_behind() -> None:
     command = [sys.executable, "-c", textwrap.dedent(LEFT_BEHIND)]
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=True)  # noqa: ASYNC221
     assert done.stdout == b"still there\n"
+
+
+async def test_what_nobody_waits_for_stands_back_while_others_work_and_goes_on_all_the_same() -> None:
+    is_over = False
+
+    async def work() -> None:
+        while not is_over:
+            # As a page does that is being rendered.
+            time.sleep(5 * BREATH_S)  # noqa: ASYNC251
+            await checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        started = time.monotonic()
+        for _ in range(3):
+            await let_others_go_first()
+        assert time.monotonic() - started >= 3 * LONGEST_WAIT_S
+        is_over = True

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
-from reme_mcp.aio import Batcher
+from reme_mcp.aio import Batcher, let_others_go_first
 from reme_mcp.schema import Experience
 from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place
@@ -62,8 +61,10 @@ class LoadedExperiences:
             table = self._tables["experiences"]
             version = await table.version()
             async for batch in await table.query().select(list(WORD_COLUMNS)).to_batches():
-                # Nobody searches in it yet.
-                await anyio.to_thread.run_sync(words.put, *(batch.column(name).to_pylist() for name in WORD_COLUMNS))
+                for start in range(0, batch.num_rows, INDEXED_AT_ONCE):
+                    await let_others_go_first()
+                    some = batch.slice(start, INDEXED_AT_ONCE)
+                    words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
         async with self._refreshing:
             if not self._directory.is_too_large:
                 words.keep(self._directory.places)

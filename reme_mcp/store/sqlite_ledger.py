@@ -272,14 +272,13 @@ class SqliteLedger:
         """Return some fields of the values for which all conditions hold, each as a column."""
         types = _columns(kind).types
         clause, values = _where(where)
+        # As one row: with each row, whatever else the process does would have a turn before the next is read.
+        asked = ", ".join(f"json_group_array({name})" for name in names)
         with _mapped(self._file, "read"):
-            rows = self._reading.execute(f"SELECT {', '.join(names)} FROM {TABLES[kind]}{clause}", values).fetchall()
-        columns = zip(*rows, strict=True) if rows else [()] * len(names)
+            row = self._reading.execute(f"SELECT {asked} FROM {TABLES[kind]}{clause}", values).fetchone()
         # Times stand in the file as they are asked for.
         back = [_same if types[name] is datetime else FROM_COLUMN.get(types[name], _same) for name in names]
-        return [
-            column if make is _same else tuple(map(make, column)) for make, column in zip(back, columns, strict=True)
-        ]
+        return [tuple(map(make, json.loads(column))) for make, column in zip(back, row, strict=True)]
 
     async def purge_deleted(self) -> None:
         """Leave nothing in the journal that was removed; `secure_delete` has overwritten it in the file itself."""

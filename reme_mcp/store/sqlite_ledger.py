@@ -19,7 +19,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,11 @@ from reme_mcp.store.ledger import (
     Blank,
     Change,
     Condition,
-    Contains,
     Drop,
-    Either,
-    Filled,
-    Is,
     Put,
 )
-from reme_mcp.store.tables import Row, column_type, columns_of
+from reme_mcp.store.sql import DECLARED, FROM_COLUMN, columns_for, same, where_clause
+from reme_mcp.store.tables import Row
 
 logger = logging.getLogger(__name__)
 
@@ -63,73 +60,11 @@ INDEXES: Mapping[type[Any], Sequence[str]] = {
     Experience: ("workspace",),
     Counters: (),
 }
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What SQLite says, in the words that everything else says it in.
 WORDS = {
     "database or disk is full": "there is no room (No space left on device)",
     "attempt to write a readonly database": "Read-only file system",
 }
-MICROSECOND = timedelta(microseconds=1)
-DECLARED: Mapping[object, str] = {
-    str: "TEXT NOT NULL DEFAULT ''",
-    int: "INTEGER NOT NULL DEFAULT 0",
-    float: "REAL NOT NULL DEFAULT 0",
-    bool: "INTEGER",
-    datetime: "INTEGER",
-    tuple[str, ...]: "TEXT NOT NULL DEFAULT '[]'",
-}
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _to_microseconds(value: datetime | None) -> int | None:
-    return None if value is None else (value - EPOCH) // MICROSECOND
-
-
-def _to_datetime(value: int | None) -> datetime | None:
-    return None if value is None else EPOCH + value * MICROSECOND
-
-
-def _to_json(value: Sequence[str]) -> str:
-    return json.dumps(list(value), ensure_ascii=False)
-
-
-def _to_texts(value: str) -> tuple[str, ...]:
-    return tuple(json.loads(value))
-
-
-def _to_flag(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
-
-
-TO_COLUMN: Mapping[object, Callable[[Any], Any]] = {datetime: _to_microseconds, tuple[str, ...]: _to_json}
-FROM_COLUMN: Mapping[object, Callable[[Any], Any]] = {
-    datetime: _to_datetime,
-    tuple[str, ...]: _to_texts,
-    bool: _to_flag,
-}
-
-
-class _Columns:
-    """How one kind of value stands in its table: the names of its columns, their types, and both ways between."""
-
-    def __init__(self, kind: type[Any]) -> None:
-        self.names = columns_of(kind)
-        self.types = {name: column_type(kind, name) for name in self.names}
-        self.to = [TO_COLUMN.get(self.types[name], _same) for name in self.names]
-        self.back = [FROM_COLUMN.get(self.types[name], _same) for name in self.names]
-
-
-_known: dict[type[Any], _Columns] = {}
-
-
-def _columns(kind: type[Any]) -> _Columns:
-    """Return the columns of a kind of value; to look at its annotations takes longer than a query."""
-    if kind not in _known:
-        _known[kind] = _Columns(kind)
-    return _known[kind]
 
 
 class DamagedLedger(StoreError):
@@ -182,9 +117,9 @@ class SqliteLedger:
         limit: int | None = None,
     ) -> list[Row]:
         """Return the values for which all conditions hold."""
-        columns = _columns(kind)
+        columns = columns_for(kind)
         names = columns.names
-        clause, values = _where(where)
+        clause, values = where_clause(where)
         order = f" ORDER BY {newest_by} DESC, {names[0]}" if newest_by else ""
         cut = f" LIMIT {limit} OFFSET {offset}" if limit is not None else ""
         query = f"SELECT {', '.join(names)} FROM {TABLES[kind]}{clause}{order}{cut}"
@@ -225,7 +160,7 @@ class SqliteLedger:
             (version,) = self._reading.execute("PRAGMA data_version").fetchone()
             if version == self._version and since == self._latest:
                 return since, ()
-            columns = _columns(Counters)
+            columns = columns_for(Counters)
             query = f"SELECT rowid, {', '.join(columns.names)} FROM counters WHERE rowid > ? ORDER BY rowid"
             rows = self._reading.execute(query, [since]).fetchall()
         self._version = version
@@ -270,14 +205,14 @@ class SqliteLedger:
         self, kind: type[Any], names: Sequence[str], where: Sequence[Condition] = ()
     ) -> list[tuple[Any, ...]]:
         """Return some fields of the values for which all conditions hold, each as a column."""
-        types = _columns(kind).types
-        clause, values = _where(where)
+        types = columns_for(kind).types
+        clause, values = where_clause(where)
         # As one row: with each row, whatever else the process does would have a turn before the next is read.
         asked = ", ".join(f"json_group_array({name})" for name in names)
         with _mapped(self._file, "read"):
             row = self._reading.execute(f"SELECT {asked} FROM {TABLES[kind]}{clause}", values).fetchone()
         # Times stand in the file as they are asked for.
-        back = [_same if types[name] is datetime else FROM_COLUMN.get(types[name], _same) for name in names]
+        back = [same if types[name] is datetime else FROM_COLUMN.get(types[name], same) for name in names]
         return [tuple(map(make, json.loads(column))) for make, column in zip(back, row, strict=True)]
 
     async def purge_deleted(self) -> None:
@@ -307,7 +242,7 @@ class SqliteLedger:
                 if isinstance(change, Put):
                     _put(self._writing, change)
                 elif isinstance(change, Drop):
-                    clause, values = _where(change.where)
+                    clause, values = where_clause(change.where)
                     self._writing.execute(f"DELETE FROM {TABLES[change.kind]}{clause}", values)
                 elif isinstance(change, Blank):
                     _blank(self._writing, change)
@@ -389,7 +324,7 @@ def take_over(file: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         with _transaction(connection, wait_s=WAIT_S):
             for table, rows in tables.items():
                 connection.execute(f"DELETE FROM {table}")
-                columns = _columns(kinds[table])
+                columns = columns_for(kinds[table])
                 for row in rows:
                     both = zip(columns.names, columns.to, strict=True)
                     given = [(name, make(row[name])) for name, make in both if name in row]
@@ -555,7 +490,7 @@ def _missing(connection: sqlite3.Connection) -> Iterator[str]:
     if NOTES not in there:
         yield f"CREATE TABLE {NOTES} ({NOTES_COLUMNS})"
     for kind, keys in KEYS.items():
-        table, types = TABLES[kind], _columns(kind).types
+        table, types = TABLES[kind], columns_for(kind).types
         columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         if not columns:
             # Numbers of rows are never given twice: counters are read from the last one known on.
@@ -573,7 +508,7 @@ def _missing(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _put(connection: sqlite3.Connection, change: Put) -> None:
-    columns = _columns(change.kind)
+    columns = columns_for(change.kind)
     names = ", ".join(columns.names)
     marks = ", ".join("?" * len(columns.names))
     both = list(zip(columns.names, columns.to, strict=True))
@@ -582,7 +517,7 @@ def _put(connection: sqlite3.Connection, change: Put) -> None:
 
 
 def _blank(connection: sqlite3.Connection, change: Blank) -> None:
-    clause, values = _where(change.where)
+    clause, values = where_clause(change.where)
     emptied = ", ".join(f"{name} = ''" for name in change.fields)
     connection.execute(f"UPDATE {TABLES[change.kind]} SET {emptied}{clause}", values)
 
@@ -595,27 +530,3 @@ def _note(connection: sqlite3.Connection, change: Announce | Tell) -> None:
     rows = [(note.table, note.version, note.rows) for note in change.notes]
     connection.executemany(f"INSERT INTO {NOTES} (name, version, content) VALUES (?, ?, ?)", rows)
     connection.execute(f"DELETE FROM {NOTES} WHERE number <= (SELECT max(number) FROM {NOTES}) - ?", [KEPT_NOTES])
-
-
-def _where(conditions: Sequence[Condition]) -> tuple[str, list[object]]:
-    """Return the SQL of the conditions and what it is asked with."""
-    parts = [_sql(condition) for condition in conditions]
-    clause = " AND ".join(sql for sql, _ in parts)
-    return (f" WHERE {clause}" if parts else ""), [value for _, values in parts for value in values]
-
-
-def _sql(condition: Condition) -> tuple[str, list[object]]:
-    match condition:
-        case Is(field, [value]):
-            return f"{field} = ?", [value]
-        case Is(field, values):
-            return f"{field} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
-        case Contains(field, part):
-            return f"instr({field}, ?) > 0", [part]
-        case Filled(field):
-            return f"{field} <> ''", []
-        case Either(one, other):
-            (first, left), (second, right) = _sql(one), _sql(other)
-            return f"({first} OR {second})", [*left, *right]
-        case _:
-            return f"{condition.field} >= ?", [_to_microseconds(condition.moment)]

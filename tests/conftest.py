@@ -90,3 +90,10 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(cli, arguments, input=given)
 
     return invoke
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers `-n auto` is: a third of the time, a test waits for something."""
+    processors = os.cpu_count() or 1
+    return processors + processors // 2

@@ -183,12 +183,14 @@ class Queue:
 
     async def _process(self, trajectory: Trajectory) -> None:
         judged = await self._judged(trajectory)
-        # Kept with its drafts first: whatever fails or dies from here on, the next try asks nobody again.
+        # Kept with its drafts first: whatever fails or dies from here on, the next try asks nobody again. Where none
+        # was accepted, what was sent stays, and is judged again: without drafts, it would be distilled.
         async with self._store.settling() as writer:
             await writer.add_spent(self._take_spent())
             if await self._as_it_was(trajectory) is None:
                 return
-            await writer.put_trajectory(judged)
+            if judged.drafts != "[]":
+                await writer.put_trajectory(judged)
         prepared = await pipeline.prepare(judged, self._vectors)
 
         async def begin(writer: LedgerWriter) -> StoredAttempt | None:

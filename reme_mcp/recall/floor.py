@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from reme_mcp.models.embedder import Unrelated
 from reme_mcp.recall.evidence import ENOUGH, Evidence, weigh
-from reme_mcp.recall.ranking import Hits, Ranked
+from reme_mcp.recall.ranking import REACH, Hits, Ranked
 from reme_mcp.text.words import TextWords, query_words, unquoted
 
 # In spreads of the cosines of unrelated texts: above their mean without a word in common; lower by so much for each 1
@@ -103,17 +103,15 @@ def verdicts(
     evidence = weigh(asked, texts, [item.experience.task for item in ranked])
     if vector is None or thresholds is None:
         return [_by_words(one) for one in evidence]
-    # What is not among the nearest is at most as similar as the last of them.
-    lowest = min(vector.values.values(), default=0.0)
+    # What is not among the nearest is at most as similar as the last of them; of few, it has no vector yet.
+    lowest = min(vector.values.values()) if len(vector.values) >= REACH else None
     is_foreign = not reads(asked.language)
-    return [
-        _by_similarity(
-            vector.values.get(item.experience.id, lowest),
-            one,
-            thresholds.needed(one.weight, is_foreign=is_foreign and text.language == asked.language),
-        )
-        for item, text, one in zip(ranked, texts, evidence, strict=True)
-    ]
+    given = []
+    for item, text, one in zip(ranked, texts, evidence, strict=True):
+        similarity = vector.values.get(item.experience.id, lowest)
+        needed = thresholds.needed(one.weight, is_foreign=is_foreign and text.language == asked.language)
+        given.append(_by_words(one) if similarity is None else _by_similarity(similarity, one, needed))
+    return given
 
 
 def _by_words(evidence: Evidence) -> Verdict:

@@ -22,6 +22,8 @@ from reme_mcp.text.words import TextWords, likeness
 # Corrections move an experience by a few per cent, so that only those near the top can come to the top.
 SHORTLIST_FACTOR = 6
 NEIGHBOURS = 2
+# How many experiences each of the two searches looks at.
+REACH = 50
 
 
 @dataclass(frozen=True, slots=True)

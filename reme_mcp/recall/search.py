@@ -35,8 +35,6 @@ from reme_mcp.store.store import Store
 from reme_mcp.store.tried import TaskVector, Tried
 from reme_mcp.text.words import TextWords, spell_out, unquoted
 
-# How many experiences each of the two searches looks at.
-REACH = 50
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
 # Of what the model does with the notes; later, they are given as they were found.
@@ -279,8 +277,8 @@ class Search:
 
     async def _by_words(self, store: Store, workspace: str, query: str, also: Sequence[str]) -> Hits:
         words = spell_out(unquoted(query))
-        hits = await store.match_text(workspace, words, statuses=["active"], also=also, limit=REACH)
-        return Hits.of_text(hits, reach=REACH)
+        hits = await store.match_text(workspace, words, statuses=["active"], also=also, limit=ranking.REACH)
+        return Hits.of_text(hits, reach=ranking.REACH)
 
     async def _by_vectors(
         self, store: Store, workspace: str, query: str, also: Sequence[str]
@@ -289,7 +287,7 @@ class Search:
         embedded = await self._vectors.embed_query(query)
         if embedded is None or (space := self._vectors.space) is None:
             return None, None
-        hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=REACH)
+        hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=ranking.REACH)
         unrelated = self._vectors.unrelated
         return Hits.of_numbers(hits), None if unrelated is None else TaskVector(space, unrelated.mean, embedded)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+    MOMENT_S = 0.001
+
     @dataclass(slots=True)
     class _Waiting:
         """A thread that waits for the lock: what it came to, unless nobody is there any more to be told."""
@@ -70,6 +73,7 @@ else:
         over: anyio.Event = field(default_factory=anyio.Event)
         deciding: threading.Lock = field(default_factory=threading.Lock)
         is_abandoned: bool = False
+        is_over: bool = False
         opened: int | None = None
         failure: OSError | None = None
 
@@ -80,6 +84,7 @@ else:
             except OSError as exc:
                 self.failure = exc
             with self.deciding:
+                self.is_over = True
                 if self.is_abandoned or self.failure is not None:
                     os.close(opened)
                 else:
@@ -88,6 +93,20 @@ else:
                 from_thread.run_sync(self.over.set, token=self.token)
             except RunFinishedError:
                 self.abandon()
+
+        def is_ending(self) -> bool:
+            """Return whether the wait is over, having given its thread a moment to say so."""
+            time.sleep(MOMENT_S)
+            with self.deciding:
+                return self.is_over
+
+        def adopt(self, token: EventLoopToken) -> bool:
+            """Have it wait for somebody else, if it was abandoned and waits still: no call can end it."""
+            with self.deciding:
+                if self.is_over:
+                    return False
+                self.token, self.over, self.is_abandoned = token, anyio.Event(), False
+                return True
 
         def abandon(self) -> None:
             """Let go of the lock, now or as soon as it comes."""
@@ -104,6 +123,7 @@ else:
             self._path = path
             self._mode = mode
             self._held: int | None = None
+            self._waiting: _Waiting | None = None
 
         def take_now(self) -> bool:
             """Return whether the lock is held now.
@@ -111,6 +131,39 @@ else:
             Raises:
                 OSError: The file can't be made or locked.
             """
+            # An abandoned wait of our own may have come to its end this very moment.
+            return self._try_to_take() or (
+                self._waiting is not None and self._waiting.is_ending() and self._try_to_take()
+            )
+
+        async def take(self) -> None:
+            """Wait for the lock and hold it.
+
+            Raises:
+                OSError: The file can't be made or locked.
+            """
+            waiting = self._waiting
+            if waiting is None or not waiting.adopt(current_token()):
+                waiting = self._waiting = _Waiting(current_token())
+                # A daemon: a process that ends waits for nobody who holds the lock.
+                threading.Thread(target=waiting.run, args=[self._open()], name="wait-for-lock", daemon=True).start()
+            try:
+                await waiting.over.wait()
+            except BaseException:
+                waiting.abandon()
+                raise
+            self._waiting = None
+            if waiting.failure is not None:
+                raise waiting.failure
+            self._held = waiting.opened
+
+        def release(self) -> None:
+            """Let go of it."""
+            if self._held is not None:
+                os.close(self._held)
+                self._held = None
+
+        def _try_to_take(self) -> bool:
             opened = self._open()
             try:
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,30 +175,6 @@ else:
                 raise
             self._held = opened
             return True
-
-        async def take(self) -> None:
-            """Wait for the lock and hold it.
-
-            Raises:
-                OSError: The file can't be made or locked.
-            """
-            waiting = _Waiting(current_token())
-            # A daemon: a process that ends waits for nobody who holds the lock.
-            threading.Thread(target=waiting.run, args=[self._open()], name="wait-for-lock", daemon=True).start()
-            try:
-                await waiting.over.wait()
-            except BaseException:
-                waiting.abandon()
-                raise
-            if waiting.failure is not None:
-                raise waiting.failure
-            self._held = waiting.opened
-
-        def release(self) -> None:
-            """Let go of it."""
-            if self._held is not None:
-                os.close(self._held)
-                self._held = None
 
         def _open(self) -> int:
             is_new = not self._path.exists()

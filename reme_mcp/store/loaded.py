@@ -101,6 +101,9 @@ class LoadedExperiences:
         if directory.has_to_read or (notes and directory.is_too_large):
             return False
         for note in notes:
+            if note.version > directory.version + 1:
+                # Somebody has committed in between who told nobody.
+                return False
             if note.version > directory.version:
                 batches = unpacked(note)
                 if len(directory.places) + sum(map(len, batches)) > cache.ROWS_IN_MEMORY:
@@ -192,10 +195,11 @@ class LoadedExperiences:
         async with self._refreshing:
             directory = self._directory
             is_next = directory.version == before and after == before + 1
-            is_known = self._ledger.has_feed and not directory.has_to_read and after > directory.version
             has_room = not directory.is_too_large and len(directory.places) + len(rows) <= cache.ROWS_IN_MEMORY
-            if (is_next or is_known) and has_room:
+            if is_next and has_room and not directory.has_to_read:
                 self._take_in_rows(rows.to_batches(), after)
+            else:
+                directory.has_to_read = True
 
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch], version: int) -> None:
         """Take in rows with which the table has come to a version, and which stand nobody knows where."""

@@ -85,15 +85,18 @@ class Space:
             await self.matrix()
         async with self._refreshing:
             is_next = self._version == before and after == before + 1
-            if is_next or (self._ledger.has_feed and not self._has_to_read and after > self._version):
-                self._take_in_rows(rows.to_batches(), after)
+            if not (is_next and not self._has_to_read and self._take_in_rows(rows.to_batches(), after)):
+                self._has_to_read = True
 
     def _take_in_notes(self, notes: Sequence[Note]) -> bool:
         """Take in what the feed has told of; return whether that was all, or the table has to be read."""
         if self._has_to_read:
             return False
         fresh = [note for note in notes if note.version > self._version]
-        return all(self._take_in_rows(unpacked(note), note.version) for note in fresh)
+        # Where there is one in between, somebody has committed who told nobody.
+        return all(
+            note.version == self._version + 1 and self._take_in_rows(unpacked(note), note.version) for note in fresh
+        )
 
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch], version: int) -> bool:
         """Take in rows with which the table has come to a version; return whether there was room for them."""

@@ -49,13 +49,15 @@ NAME = "ledger.db"
 # Of the feed. Numbers are never given twice; an announcement names no table.
 NOTES = "notes"
 NOTES_COLUMNS = "number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, version INTEGER NOT NULL, content BLOB"
+# An announcement that stands for so long is not waited for: the tables are looked at.
+OVERDUE_S = 1.0
 RETRY_S = 0.005
 # SQLite's codes tell more in their higher bits.
 PRIMARY = 0xFF
 # What by: all that is read while somebody waits.
 INDEXES: Mapping[type[Any], Sequence[str]] = {
     Trajectory: ("digest", "task_key", "status", "workspace, created_at", "workspace, updated_at"),
-    ReceiptLine: ("experience_id", "workspace"),
+    ReceiptLine: ("experience_id", "workspace, receipt"),
     Entry: ("workspace, created_at", "about"),
     Experience: ("workspace",),
     Counters: (),
@@ -92,6 +94,8 @@ class SqliteLedger:
         self._version = -1
         self._latest = 0
         self._told: dict[str, tuple[int, int]] = {}
+        # The announcement that stands, and since when it was seen to.
+        self._announced: tuple[int, float] | None = None
         with _mapped(file, "open"):
             self._writing, self.can_write = _open(file)
             try:
@@ -175,18 +179,24 @@ class SqliteLedger:
             return News(since, (), is_complete=False)
         with _mapped(self._file, "read"):
             (version,) = self._reading.execute("PRAGMA data_version").fetchone()
-            if self._told.get(table) == (version, since):
+            if self._told.get(table) == (version, since) and not self._is_overdue():
                 return News(since, (), is_complete=True)
             # The one that was read last is among them, unless some between have gone.
-            query = (
-                f"SELECT number, name, version, content FROM {NOTES} WHERE name <> '' AND number >= ? ORDER BY number"
-            )
+            query = f"SELECT number, name, version, content FROM {NOTES} WHERE number >= ? ORDER BY number"
             rows = self._reading.execute(query, [since]).fetchall()
+        announced = next((number for number, name, *_ in rows if not name), None)
+        rows = [row for row in rows if row[1]]
+        if self._announced is None or self._announced[0] != announced:
+            self._announced = None if announced is None else (announced, time.monotonic())
         until = rows[-1][0] if rows else since
         self._told[table] = version, until
         notes = [Note(name, at, content) for number, name, at, content in rows if name == table and number > since]
         is_complete = bool(rows) and rows[0][0] == since and all(note.rows for note in notes)
-        return News(until, notes, is_complete)
+        return News(until, notes, is_complete and not self._is_overdue())
+
+    def _is_overdue(self) -> bool:
+        """Return whether somebody has announced a commit long ago: who has died since tells nobody what was written."""
+        return self._announced is not None and time.monotonic() - self._announced[1] > OVERDUE_S
 
     def is_unfinished(self) -> bool:
         """Return whether somebody has announced a commit and not told of it."""

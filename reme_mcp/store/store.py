@@ -494,10 +494,10 @@ class Store(Attempts, LoadedExperiences):
                     await writer.find_unfinished()
                     try:
                         yield writer
+                        await writer.finish()
                     except BaseException:
                         await writer.give_up()
                         raise
-                    await writer.finish()
 
     @asynccontextmanager
     async def settling(self) -> AsyncIterator[LedgerWriter]:

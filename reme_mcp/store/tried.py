@@ -211,7 +211,10 @@ class Tries:
         self._known: dict[str, TriedTasks] = {}
 
     async def of(self, workspace: str) -> TriedTasks:
-        """Return the tasks of a workspace as they are now. One that was erased stays until the store is opened anew."""
+        """Return the tasks of a workspace as they are now.
+
+        A rating that came after its attempt was read is known once the store is opened anew.
+        """
         known = self._known.pop(workspace, None) or TriedTasks()
         self._known[workspace] = known
         if len(self._known) > KEPT_WORKSPACES:

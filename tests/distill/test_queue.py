@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from reme_mcp.cli.main import cli
 from reme_mcp.config.settings import EmbedderSettings, LLMSettings, Settings
+from reme_mcp.distill import pipeline
 from reme_mcp.distill.queue import MAX_TRIES
 from reme_mcp.errors import AnswerError, EndpointError, InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
@@ -330,6 +331,24 @@ async def test_what_fails_after_the_judge_is_tried_again_without_asking_anybody(
         monkeypatch.undo()
         assert [one.status for one in await work(memory)] == ["distilled"]
         assert len(await memory.pool.page()) == 1
+
+
+async def test_what_the_judge_refused_is_judged_again_and_not_distilled_where_storing_it_failed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any, **__: Any) -> None:
+        raise StoreError("the disk is full")
+
+    llm = ScriptedLLM(WEAK, WEAK)
+    async with Memory.open(settings, connect=connecting(llm)) as memory:
+        await memory.record("Bake a cake", outcome="success", steps=STEPS, experiences=[draft(0)], source="test")
+        monkeypatch.setattr("reme_mcp.distill.pipeline.learn", full)
+        await work(memory)
+        monkeypatch.undo()
+        [done] = await work(memory)
+        assert (done.status, len(pipeline.rejected_of(done))) == ("distilled", 1)
+        assert await memory.pool.page() == []
+    assert llm.left == 0
 
 
 # --- the background ---

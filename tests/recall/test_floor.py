@@ -12,7 +12,7 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import Unrelated
 from reme_mcp.recall.evidence import ENOUGH
 from reme_mcp.recall.floor import BY_WORDS, CLEAR, FOREIGN, Thresholds, Verdict, verdicts
-from reme_mcp.recall.ranking import Hits, rank
+from reme_mcp.recall.ranking import REACH, Hits, rank
 from reme_mcp.schema import Experience
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import text_words
@@ -122,8 +122,14 @@ def test_with_vectors_meaning_decides_and_words_help(query: str, cosine: float, 
 
 
 def test_what_the_vector_search_did_not_return_is_no_more_similar_than_its_last_hit() -> None:
-    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.7, "e-c": 0.55}) == ["e-a"]
-    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.7, "e-c": 0.1}) == []
+    others = [f"e-{number}" for number in range(REACH)]
+    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.7, **dict.fromkeys(others, 0.55)}) == ["e-a"]
+    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.7, **dict.fromkeys(others, 0.1)}) == []
+
+
+def test_what_has_no_vector_yet_is_judged_by_its_words() -> None:
+    assert passing("where do giraffes sleep", ZEBRAS, cosines={"e-b": 0.9}) == []
+    assert passing("feed zebras", ZEBRAS, cosines={"e-b": 0.9}) == passing("feed zebras", ZEBRAS, cosines=None)
 
 
 GERMAN = experience("e-a", content="Die Zebras sind am Morgen mit dem Heu zu füttern", **BLANK)

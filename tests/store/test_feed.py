@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import anyio
+import lancedb
 import pytest
 
+from reme_mcp.errors import StoreError
 from reme_mcp.schema import Experience
 from reme_mcp.store import feed, sqlite_ledger
-from reme_mcp.store.store import Store
+from reme_mcp.store.store import Store, Writer
 from tests.fakes import experience
 from tests.store.store_cases import found, opened, put, put_vectors, unit
 
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.anyio
 DIES = """
 import os, sys, anyio
 from pathlib import Path
-from reme_mcp.store.store import Store
+from reme_mcp.store.store import Store, Writer
 from tests.fakes import experience
 
 async def main():
@@ -116,6 +118,44 @@ async def test_what_a_process_wrote_that_died_over_telling_of_it_is_found_by_the
         async with one.writing():
             assert await seen(one, "e-0", "e-dead") == {"e-0", "e-dead"}
         assert await seen(other, "e-0", "e-dead") == {"e-0", "e-dead"}
+
+
+async def test_what_a_process_wrote_that_died_is_found_by_readers_once_nobody_has_told_of_it_for_long(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home) as one, opened(home) as other:
+        await put(one, experience("e-0"))
+        assert await seen(other, "e-0", "e-dead") == {"e-0"}
+        died = await anyio.run_process([sys.executable, "-c", DIES, str(home)], check=False)
+        assert died.returncode == 9
+        monkeypatch.setattr(sqlite_ledger, "OVERDUE_S", 0)
+        assert await seen(other, "e-0", "e-dead") == {"e-0", "e-dead"}
+
+
+async def test_a_commit_that_nobody_told_of_is_found_with_the_next_that_somebody_did(home: Path) -> None:
+    async with opened(home) as one, opened(home) as other:
+        await put(one, experience("e-0"))
+        assert (await other.experiences("default", ["e-0"]))["e-0"].status == "active"
+        connection = await lancedb.connect_async(home / "pool")
+        table = await connection.open_table("experiences")
+        await table.update({"status": "archived"}, where="id = 'e-0'")
+        await put(one, experience("e-1"))
+        for store in (one, other):
+            known = await store.experiences("default", ["e-0", "e-1"])
+            assert {id: one.status for id, one in known.items()} == {"e-0": "archived", "e-1": "active"}
+
+
+async def test_what_can_not_be_told_of_is_looked_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: Writer) -> None:
+        raise StoreError("the disk is full")
+
+    async with opened(home) as one, opened(home) as other:
+        await put(one, experience("e-0"))
+        assert await seen(other, "e-0", "e-1") == {"e-0"}
+        monkeypatch.setattr(Writer, "finish", fail)
+        with pytest.raises(StoreError, match="full"):
+            await put(one, experience("e-1"))
+        assert await seen(other, "e-0", "e-1") == {"e-0", "e-1"}
 
 
 async def test_what_is_erased_stays_in_no_note(home: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,20 @@ def stopped_holder(home: Path) -> Iterator[int]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no process can be stopped there")
+async def test_waiting_again_for_a_stopped_process_costs_no_further_thread(tmp_path: Path) -> None:
+    lock = ProcessLock(tmp_path / "a.lock", wait_s=0.05)
+    async with ProcessLock(tmp_path / "a.lock"):
+        threads: list[int] = []
+        for _ in range(4):
+            with pytest.raises(StoreError, match="nothing was stored"):
+                await lock.__aenter__()
+            threads.append(threading.active_count())
+    assert len(set(threads)) == 1
+    with anyio.fail_after(10):
+        async with lock:
+            pass
+
+
 async def test_who_waits_for_a_stopped_process_says_so_and_then_gives_up_and_names_it(tmp_path: Path) -> None:
     told: list[str] = []
 

@@ -102,13 +102,16 @@ class PoolReader:
         store = await self._open_store()
         kinds = await ledger.kinds_of_tasks(store, workspace, [experience], min_frequency=rules.min_frequency)
         withholds = rules.removal == "lift" and not experience.pinned
+        # As they stand on the disk: what was erased there is told no more.
+        tasks = {one.receipt: await store.receipts.task(workspace, one.receipt) for one in kinds[experience.id]}
         return [
             AmongTasks(
-                task=one.task,
+                task=tasks[one.receipt],
                 lift=one.evidence.in_words,
                 is_withheld=withholds and should_withhold(one.evidence, min_frequency=rules.min_frequency),
             )
             for one in kinds[experience.id]
+            if tasks[one.receipt]
         ]
 
     async def page(

@@ -29,9 +29,9 @@ LOOKED_AT = 30
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """Tasks that are alike, and what is known of a lesson among them; `task` is the latest of them."""
+    """Tasks that are alike, and what is known of a lesson among them; `receipt` is that of the latest of them."""
 
-    task: str
+    receipt: str
     evidence: Evidence
 
 
@@ -101,7 +101,7 @@ def neighbourhoods(
             left.pop(other.receipt, None)
         told = evidence_among(alike, experience_id, counted_since=counted_since, base_rate=base_rate)
         if told.known >= min_frequency:
-            found.append(Neighbourhood(one.task, told))
+            found.append(Neighbourhood(one.receipt, told))
     return found
 
 

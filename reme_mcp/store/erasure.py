@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from reme_mcp.errors import NotFound
 from reme_mcp.results import RecordResult
-from reme_mcp.schema import Experience, Trajectory, now
+from reme_mcp.schema import Experience, Trajectory
 from reme_mcp.store import log
 from reme_mcp.store.store import Store
 
@@ -108,6 +108,4 @@ def _emptied(trajectory: Trajectory) -> Trajectory:
         status=bare.status,
         retry_at=None,
         trouble="",
-        # Who has read it reads it again.
-        updated_at=now(),
     )

@@ -57,6 +57,10 @@ class Receipts:
         where = [Is("workspace", [workspace]), Is("experience_id", [experience_id])]
         return await self._ledger.read(ReceiptLine, where, newest_by="created_at", offset=offset, limit=limit)
 
+    async def task(self, workspace: str, receipt: str) -> str:
+        """Return what a receipt was asked for; empty where that was erased."""
+        return next((line.task for line in await self.lines(workspace, receipt)), "")
+
     async def latest(self, workspace: str, *, limit: int) -> list[ReceiptLine]:
         """Return the newest lines of `workspace`."""
         return await self._ledger.read(ReceiptLine, [Is("workspace", [workspace])], newest_by="created_at", limit=limit)

@@ -143,3 +143,18 @@ def test_what_it_does_among_each_kind_of_tasks_is_shown(run: Run, home: Path) ->
     shown = run("show", id).stdout
     assert "among tasks" in shown
     assert "like “Export the invoice ledger" in shown
+
+
+async def test_a_task_that_another_process_has_erased_is_told_no_more(settings: Settings) -> None:
+    async with Memory.open(settings) as memory, Memory.open(settings) as other:
+        id = await learn(memory)
+        recalls = [await memory.recall(f"{HELPED} {number}", source="test") for number in range(6)]
+        recorded = [
+            await memory.record(f"{HELPED} {number}", outcome="success", receipt=one.receipt, source="test")
+            for number, one in enumerate(recalls)
+        ]
+        experience, _ = await memory.pool.experience(id)
+        assert [HELPED in one.task for one in await memory.pool.among_tasks(experience)] == [True]
+        for one in recorded:
+            await other.pool.erase(one.trajectory_id)
+        assert await memory.pool.among_tasks(experience) == []

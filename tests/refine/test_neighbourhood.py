@@ -83,7 +83,7 @@ def test_it_is_withheld_from_the_minimum_count_on_where_the_upper_bound_is_below
 
 def test_a_lesson_is_removed_only_where_every_known_kind_of_tasks_goes_worse() -> None:
     def kind(mean: float) -> Neighbourhood:
-        return Neighbourhood("a task", Evidence(Lift(mean, 0.1), False, 9, 9))
+        return Neighbourhood("r-a", Evidence(Lift(mean, 0.1), False, 9, 9))
 
     assert harms_everywhere([kind(-0.5), kind(-0.1 * PRUNING_Z - 0.001)])
     assert not harms_everywhere([kind(-0.5), kind(-0.1 * PRUNING_Z + 0.001)])

@@ -31,7 +31,7 @@ GONE = len(STATUSES)
 MAX_TIMES = 2**15 - 1
 
 # The words of so many texts are kept as they are compared, at about 6 kB each: some come up again and again.
-KEPT_SAID = 1_024
+KEPT_WORDS = 1_024
 
 
 class _Posting(NamedTuple):
@@ -62,7 +62,7 @@ class InvertedIndex:
         self._languages: list[str] = []
         # Of each row after the other: the numbers of its words; how often each stands there, twice, and one more for a
         # form of a telling word.
-        self._said = array("I")
+        self._numbers = array("I")
         self._marks = array("H")
         self._ends = array("Q")
         # Of rows that were compared lately.
@@ -120,14 +120,14 @@ class InvertedIndex:
         if row is None:
             return None
         if row not in self._read:
-            if len(self._read) >= KEPT_SAID:
+            if len(self._read) >= KEPT_WORDS:
                 self._read.clear()
             self._read[row] = self._words_in(row)
         return self._read[row]
 
     def _words_in(self, row: int) -> TextWords:
         part = slice(self._ends[row - 1] if row else 0, self._ends[row])
-        pairs = list(zip([self._vocabulary[number] for number in self._said[part]], self._marks[part], strict=True))
+        pairs = list(zip([self._vocabulary[number] for number in self._numbers[part]], self._marks[part], strict=True))
         counts = {word: mark >> 1 for word, mark in pairs if mark > 1}
         return TextWords(counts, self._languages[row], frozenset([word for word, mark in pairs if mark & 1]))
 
@@ -154,12 +154,12 @@ class InvertedIndex:
             posting = self._postings.get(word) or self._new_posting(word)
             posting.rows.append(row)
             posting.times.append(times)
-            self._said.append(posting.number)
+            self._numbers.append(posting.number)
             self._marks.append(min(times, MAX_TIMES) * 2 + (word in forms))
         for word in forms - counts.keys():
-            self._said.append((self._postings.get(word) or self._new_posting(word)).number)
+            self._numbers.append((self._postings.get(word) or self._new_posting(word)).number)
             self._marks.append(1)
-        self._ends.append(len(self._said))
+        self._ends.append(len(self._numbers))
         self._languages.append(its.language)
         length = sum(counts.values())
         self._ids.append(id)

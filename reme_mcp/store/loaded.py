@@ -51,7 +51,7 @@ class LoadedExperiences:
     _new_places: Batcher[None]
 
     async def index_words(self) -> None:
-        """Have full-text search answer from memory from now on, where there is room; two seconds for 10,000."""
+        """Have full-text search answer from memory from now on, where there is room; three seconds for 10,000."""
         if await self._places() is None or self._directory.words is not None:
             return
         from reme_mcp.store.inverted_index import InvertedIndex

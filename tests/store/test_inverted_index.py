@@ -104,7 +104,7 @@ def test_the_words_of_a_text_are_kept_as_they_are() -> None:
 
 
 def test_of_the_words_that_are_kept_as_they_are_compared_none_is_another_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inverted_index, "KEPT_SAID", 1)
+    monkeypatch.setattr(inverted_index, "KEPT_WORDS", 1)
     made = index(TEXTS)
     for id, text in [*TEXTS.items()] * 2:
         assert made.words_of(id) == text_words(text)

@@ -22,7 +22,7 @@ MAX_HEAD_BYTES = 64
 # The system writes back what is so old by itself.
 WRITTEN_BACK_S = 120.0
 # A file of a transaction is read by whoever commits at the same time, not by who opens the table.
-OF_A_COMMIT = ("data", "_deletions", "_versions")
+OF_A_COMMIT = ("data", "_deletions", "_indices", "_versions")
 WRITTEN_BEFORE_COMMIT = ("data", "_deletions", "_transactions")
 NEWEST_FIRST = 2**64 - 1
 
@@ -78,44 +78,56 @@ class TableFiles:
         # Held over a write: what a failed one has left can be told from what another has written.
         self.turn = anyio.Lock()
 
-    def settle(self, schema: int, version: int, *, compacted: bool = False) -> None:
-        """Bring to the disk what is new since the last time, and note the version.
+    def settle(self, schema: int, version: int) -> None:
+        """Bring to the disk what is new since the last time, whoever wrote it, and note the version.
+
+        A write that is acknowledged may stand on a compaction that is not: the files of both have to last.
 
         Args:
             schema: What the table is written with.
             version: The one that it has come to.
-            compacted: Files may have been seen before while they were not whole yet, and files of an index be new.
 
         Raises:
             OSError: The disk refuses.
         """
-        if compacted or self._synced is None:
-            self._sync_recent()
         found = self._names(OF_A_COMMIT)
-        new = found - (self._synced or found)
-        for path in (*new, *{os.path.dirname(path) for path in new}):
+        new = self._recent(found) if self._synced is None else found - self._synced
+        for path in (*new, *self._folders_of(new)):
             sync(Path(path))
         self._synced = found
         self.head.note(schema, version)
 
-    def _sync_recent(self) -> None:
+    @staticmethod
+    def _recent(paths: Collection[str]) -> set[str]:
+        """Return the files whose writer may have died before it synced them."""
         oldest = time.time() - WRITTEN_BACK_S
-        for root, _, files in os.walk(self._folder):
-            for name in files:
-                path = Path(root, name)
-                # Whoever wrote it may have died over syncing it; a compaction may have removed it since.
-                with suppress(FileNotFoundError):
-                    if path.stat().st_mtime > oldest:
-                        sync(path)
-            sync(Path(root))
+        recent = set()
+        for path in paths:
+            # A compaction may have removed it since.
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_mtime > oldest:
+                    recent.add(path)
+        return recent
+
+    def _folders_of(self, paths: Collection[str]) -> set[str]:
+        """Return the folders that the files stand in, up to the table's own."""
+        of_the_table = str(self._folder)
+        found = {of_the_table} if paths else set()
+        for path in paths:
+            folder = os.path.dirname(path)
+            while folder not in found:
+                found.add(folder)
+                folder = os.path.dirname(folder)
+        return found
 
     def _names(self, parts: Collection[str]) -> set[str]:
-        found: set[str] = set()
-        for part in parts:
-            folder = os.path.join(self._folder, part)
-            with suppress(FileNotFoundError):
-                found.update(os.path.join(folder, name) for name in os.listdir(folder))
-        return found
+        """Return the files of these parts of the table; those of an index stand in a folder of its own."""
+        return {
+            os.path.join(folder, name)
+            for part in parts
+            for folder, _, names in os.walk(os.path.join(self._folder, part))
+            for name in names
+        }
 
     def written(self) -> set[str]:
         """Return the files that a write makes before it is committed."""

@@ -149,17 +149,17 @@ class Folder:
                 raise
             await self.settle(mark, table, version)
 
-    async def settle(self, mark: folder.HomeMarker, table: str, version: Version, *, compacted: bool = False) -> None:
+    async def settle(self, mark: folder.HomeMarker, table: str, version: Version) -> None:
         """Bring to the disk what was written into a table, and note how far it has come."""
         with mapped(f"bring {table} to the disk"):
             files = self._files_of(mark, table)
-            settle = partial(files.settle, mark.schema, await version(), compacted=compacted)
+            settle = partial(files.settle, mark.schema, await version())
             await anyio.to_thread.run_sync(settle)
 
     async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:
         """Write a mark that names all tables that there are, and return it; who holds the pool may."""
         for table, version in versions.items():
-            await self.settle(mark, table, version, compacted=True)
+            await self.settle(mark, table, version)
         if (file := self.path / mark.pool / NAME).exists():
             Head(file.parent, NAME).note(mark.schema, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
         mark = replace(mark, tables=folder.tables_in(self.path / mark.pool))
@@ -291,7 +291,7 @@ class Bucket:
         """Let one write pass: the storage keeps what it has taken."""
         yield
 
-    async def settle(self, mark: folder.HomeMarker, table: str, version: Version, *, compacted: bool = False) -> None:
+    async def settle(self, mark: folder.HomeMarker, table: str, version: Version) -> None:
         """Do nothing: the storage keeps what it has taken."""
 
     async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:

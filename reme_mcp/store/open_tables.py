@@ -110,7 +110,7 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
 
     async def settle(self, name: str) -> None:
         """Bring to the disk what a compaction has made of a table."""
-        await self._location.settle(self._mark, name, self._tables[name].version, compacted=True)
+        await self._location.settle(self._mark, name, self._tables[name].version)
 
     async def is_current(self) -> bool:
         """Return whether the home still has these tables: another process may have upgraded or replaced them.

@@ -228,6 +228,39 @@ async def test_a_write_that_fails_leaves_no_file(home: Path, lessons: list[str])
         store.close()
 
 
+async def test_what_is_told_of_lasts_together_with_the_compaction_it_stands_on(
+    home: Path, lessons: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lancedb
+
+    on_disk: set[int] = set()
+    fsync = os.fsync
+
+    def witnessed(opened: int) -> None:
+        on_disk.add(os.fstat(opened).st_ino)
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", witnessed)
+    written = everything(home)
+    store = await Store.open(home)
+    connection = await lancedb.connect_async(str(home / "pool"))
+    try:
+        async with store.writing() as writer:
+            await writer.put_experiences([experience("e-before")], are_new=True)
+        # Another process compacts, and dies before it brings any of it to the disk.
+        await (await connection.open_table("experiences")).optimize()
+        async with store.writing() as writer:
+            await writer.put_experiences([experience("e-after")], are_new=True)
+    finally:
+        store.close()
+        connection.close()  # type: ignore[no-untyped-call]  # lancedb leaves it unannotated
+    # The power is cut.
+    for file in everything(home / "pool" / "experiences.lance") - written:
+        if file.stat().st_ino not in on_disk:
+            file.write_bytes(b"")
+    assert await ids(home) == sorted([*lessons, "e-before", "e-after"])
+
+
 async def test_a_commit_that_a_power_cut_has_torn_is_taken_back_if_nobody_was_told_of_it(
     home: Path, lessons: list[str]
 ) -> None:

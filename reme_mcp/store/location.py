@@ -90,6 +90,10 @@ class Folder:
                 self.check(mark, NAME, head, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
             except DamagedLedger as exc:
                 raise self.damaged(f"{mark.pool}/{NAME} can't be read ({exc.__cause__})") from exc
+        else:
+            with suppress(OSError):
+                # What can't be made can't be opened, and that error says it.
+                file.parent.mkdir(mode=0o700, exist_ok=True)
         return await anyio.to_thread.run_sync(self._open_ledger, file, mark)
 
     def _open_ledger(self, file: Path, mark: folder.HomeMarker) -> SqliteLedger:
@@ -97,9 +101,6 @@ class Folder:
             if folder.read_marker(self.path, schema=sys.maxsize) != mark:
                 raise StoreError(f"{self.path} was upgraded or restored from a backup by another process; try again")
 
-        with suppress(OSError):
-            # What can't be made can't be opened, and that error says it.
-            file.parent.mkdir(mode=0o700, exist_ok=True)
         return SqliteLedger(file, check=check, wrote=partial(Head(file.parent, NAME).note, mark.schema))
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:

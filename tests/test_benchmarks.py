@@ -23,6 +23,7 @@ from tests.benchmarks import (
     page,
     pairs,
     poison,
+    pools,
     refine,
     removal,
     replay,
@@ -230,17 +231,17 @@ async def test_latency_without_vectors_measures_words_against_words(tmp_path: Pa
     assert all(len(times) == 2 for found in timings.values() for times in found.values())
 
 
-def test_latency_plays_the_same_texts_at_every_run() -> None:
-    one, other = ([one.content for one in latency.write_experiences(5, [])] for _ in range(2))
+def test_a_pool_has_the_same_texts_at_every_run() -> None:
+    one, other = ([one.content for one in pools.write_experiences(5)] for _ in range(2))
 
     assert one == other
     assert len(set(one)) == 5
 
 
-def test_latency_repeats_pools_with_some_words_exchanged() -> None:
-    [base] = latency.write_experiences(1, [])
+def test_a_pool_repeats_texts_with_some_words_exchanged() -> None:
+    [base] = pools.write_experiences(1)
 
-    first, second = latency.write_experiences(2, [base])
+    first, second = pools.write_experiences(2, [base])
 
     assert (first.content, first.task) == (base.content, base.task)
     common = set(second.content.split()) & set(base.content.split())

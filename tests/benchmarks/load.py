@@ -3,9 +3,9 @@
     python -m tests.benchmarks.load [--clients 1 8 64 256] [--seconds 10] [--size 10000] [--soak SECONDS]
         [--models DIR] [--data DIR] [--json FILE]
 
-A home of 10,000 experiences is filled as `latency` fills it (`--data DIR` as there), and served by a process of its
+A home of 10,000 experiences is filled (`pools`; `--data DIR` as for `latency`), and served by a process of its
 own, as `reme-mcp serve --http` does, without the limits of calls a minute and without a token. The embedder is
-`latency`'s stand-in: the embedding of the query is in no figure, but with `--models`, where the default model embeds
+a stand-in: the embedding of the query is in no figure, but with `--models`, where the default model embeds
 the pool, which takes a minute or two for 10,000, and every query. A second process serves the reference: a bare
 `MCPServer` of the `mcp` package with one tool, over its own Streamable HTTP, stateless, whose answer is one text as
 large as the whole answer to a recall is on average.
@@ -49,7 +49,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from reme_mcp.config.settings import EmbedderSettings, HTTPSettings, RecallSettings, Settings
 from reme_mcp.models.embedder import Embedder, load_embedder
 from reme_mcp.safety.redaction import redactor
-from tests.benchmarks import latency, report
+from tests.benchmarks import pools, report
 
 Kind = Literal["reference", "recall", "mixed"]
 KINDS: tuple[Kind, ...] = ("reference", "recall", "mixed")
@@ -70,9 +70,9 @@ MIXED_CALLS = 10
 
 
 def embedder_of(models: Path | None) -> EmbedderSettings:
-    """Return which embedder is served: the default model from a cache folder, or `latency`'s stand-in."""
+    """Return which embedder is served: the default model from a cache folder, or the stand-in."""
     if models is None:
-        return EmbedderSettings(model=latency.HashingEmbedder.name)
+        return EmbedderSettings(model=pools.HashingEmbedder.name)
     return EmbedderSettings(cache_dir=str(models), download=False)
 
 
@@ -85,12 +85,12 @@ async def serve_ours(home: Path, models: Path | None) -> None:
     settings = Settings(
         home=str(home),
         embedder=embedder_of(models),
-        recall=RecallSettings() if models else RecallSettings(min_similarity=latency.MIN_SIMILARITY),
+        recall=RecallSettings() if models else RecallSettings(min_similarity=pools.MIN_SIMILARITY),
         http=HTTPSettings(requests_per_minute=0, max_open_requests=100_000),
     )
     log_in_json("warning", requests=False, redact=redactor())
     listener = _listen()
-    host = Host(settings, ("http",), load=load_embedder if models else lambda *_: latency.HashingEmbedder())
+    host = Host(settings, ("http",), load=load_embedder if models else lambda *_: pools.HashingEmbedder())
     await make_process(host).serve(sockets=[listener])
 
 
@@ -251,7 +251,7 @@ async def play(port: int, kind: Kind, clients: int, seconds: float, queries: Seq
     started = time.perf_counter()
     async with anyio.create_task_group() as tasks:
         for number, stream in enumerate(streams):
-            writing = latency.Writing(seed + number)
+            writing = pools.Writing(seed + number)
             tasks.start_soon(_play_one, Connection(stream, port, figures), kind, started + seconds, queries, writing)
     figures.seconds = time.perf_counter() - started
     for stream in streams:
@@ -260,7 +260,7 @@ async def play(port: int, kind: Kind, clients: int, seconds: float, queries: Seq
 
 
 async def _play_one(
-    connection: Connection, kind: Kind, until: float, queries: Sequence[str], writing: latency.Writing
+    connection: Connection, kind: Kind, until: float, queries: Sequence[str], writing: pools.Writing
 ) -> None:
     recalled: Structured = {}
     while time.perf_counter() < until:
@@ -289,24 +289,21 @@ def in_child(port: int, kind: Kind, clients: int, seconds: float, folder: Path) 
     return Figures(**json.loads(done.stdout))
 
 
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process, in MB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def measure(folder: Path, options: Options) -> dict[str, Any]:
     """Fill a home, serve it, play, and return the figures."""
-    embedder: Embedder | None = latency.HashingEmbedder()
+    embedder: Embedder | None = pools.HashingEmbedder()
     if options.models is not None and (embedder := load_embedder(embedder_of(options.models), False)) is None:
         raise SystemExit(f"the default model is not in {options.models}")
-    anyio.run(partial(latency.fill, folder, options.size, options.size, options.data, embedder=embedder))
+    experiences = list(pools.write_experiences(options.size, pools.read_texts(options.data)))
+    queries = pools.write_queries(experiences, 2 * options.size)
+    (folder / "queries.json").write_text(json.dumps(queries), encoding="utf-8")
+    anyio.run(partial(pools.fill, folder / "home", experiences, embedder=embedder))
     rows: list[dict[str, Any]] = []
     soak: list[dict[str, Any]] = []
     with server("ours", folder, options.size, options.models) as (pid, port):
         warm = in_child(port, "recall", 1, WARM_UP_S, folder)
         answer_bytes = warm.received_bytes // len(warm.milliseconds["recall_experiences"])
-        opened = resident_mb(pid)
+        opened = pools.resident_mb(pid)
         with server("reference", folder, answer_bytes) as (_, reference_port):
             ports: dict[Kind, int] = {"reference": reference_port, "recall": port, "mixed": port}
             for clients in options.clients:
@@ -315,14 +312,13 @@ def measure(folder: Path, options: Options) -> dict[str, Any]:
                 for _ in range(ROUNDS):
                     for kind in KINDS:
                         found[kind].add(in_child(ports[kind], kind, clients, options.seconds / ROUNDS, folder))
-                        memory[kind] = resident_mb(pid)
+                        memory[kind] = pools.resident_mb(pid)
                 rows += [_row(clients, kind, found[kind], memory[kind]) for kind in KINDS]
                 _show(rows[-len(KINDS) :])
         for _ in range(SOAK_PARTS if options.soak else 0):
             figures = in_child(port, "mixed", SOAK_CLIENTS, options.soak / SOAK_PARTS, folder)
-            files = [one.stat().st_size for one in (folder / "home").rglob("*") if one.is_file()]
-            weighs = {"files": len(files), "disk_mb": sum(files) / latency.MEGABYTE}
-            soak.append(_row(SOAK_CLIENTS, "mixed", figures, resident_mb(pid)) | weighs)
+            weighs = dict(zip(("files", "disk_mb"), pools.weigh(folder / "home"), strict=True))
+            soak.append(_row(SOAK_CLIENTS, "mixed", figures, pools.resident_mb(pid)) | weighs)
     return {"opened_mb": opened, "answer_bytes": answer_bytes, "rows": rows, "soak": soak}
 
 

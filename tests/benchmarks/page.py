@@ -2,11 +2,10 @@
 
     python -m tests.benchmarks.page [--sizes 10000 100000] [--loads 20] [--json FILE]
 
-Every size gets a home of its own, filled through the store with the experiences of `latency` (per five of them a
-receipt that handed them out; every other is settled), and is served as `reme-mcp ui` serves it, in a process of its
-own. Each page is asked for `--loads` times after a first time, which is `first` in the table: for the lessons it is
-what a person sees first after `reme-mcp ui`. `search` is what each key in the search field asks for, with another word
-each time. There is no embedder: recall goes by words.
+Every size gets a home of its own, filled through the store (`pools`), and is served as `reme-mcp ui` serves it, in a
+process of its own. Each page is asked for `--loads` times after a first time, which is `first` in the table: for the
+lessons it is what a person sees first after `reme-mcp ui`. `search` is what each key in the search field asks for, with
+another word each time. There is no embedder: recall goes by words.
 
 To read: times are of the whole answer at a client of HTTP on the same machine; `cpu` is what the serving process spent
 meanwhile, the figure that a busy machine leaves as it is. The target is <= 150 ms for the first page at 10,000
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,10 +31,7 @@ import httpx
 
 from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.http.local import serve_page
-from reme_mcp.schema import Experience, ReceiptLine, new_id, now
-from reme_mcp.store.compaction import EVERY_WRITES
-from reme_mcp.store.store import Store
-from tests.benchmarks import latency, report
+from tests.benchmarks import pools, report
 
 TARGET_MS = 150
 TARGET_SIZE = 10_000
@@ -47,47 +42,8 @@ STATIC = ("/static/page.css", "/static/page.js", "/static/htmx.min.js", "/static
 
 def serve(home: str, tell: Connection) -> None:
     """Serve the page of a home until the process is ended; tell its address."""
-    settings = Settings(home=home, workspace=latency.WORKSPACE, embedder=EmbedderSettings(provider="none"))
+    settings = Settings(home=home, workspace=pools.WORKSPACE, embedder=EmbedderSettings(provider="none"))
     asyncio.run(serve_page(settings, 0, tell.send))
-
-
-async def fill(home: Path, size: int) -> None:
-    """Make a home of `size` experiences."""
-    store = await Store.open(home)
-    experiences = list(latency.write_experiences(size, []))
-    at = now()
-    # So many writes that the indexes are brought up to date as in a used home.
-    portion = max(1, size // EVERY_WRITES)
-    for start in range(0, size, portion):
-        some = experiences[start : start + portion]
-        async with store.writing() as writer:
-            await writer.put_experiences(some)
-        for first in range(0, len(some), latency.PER_TRAJECTORY):
-            handed_out = some[first : first + latency.PER_TRAJECTORY]
-            await store.add_receipt(receipt(handed_out, at))
-    await store.compaction.run()
-    store.close()
-
-
-def receipt(experiences: Sequence[Experience], at: datetime) -> list[ReceiptLine]:
-    """Return the receipt of a recall that handed these out."""
-    id = new_id("r")
-    return [
-        ReceiptLine(
-            receipt=id,
-            experience_id=one.id,
-            workspace=latency.WORKSPACE,
-            task=one.task,
-            rank=rank,
-            source=latency.SOURCE,
-            created_at=at,
-            helped=True if one.utility else None,
-            settled_by="rating" if one.utility else "",
-            settled_at=at if one.utility else None,
-            reason="",
-        )
-        for rank, one in enumerate(experiences, start=1)
-    ]
 
 
 def cpu_s(pid: int) -> float:
@@ -141,7 +97,7 @@ def measure(home: Path, loads: int) -> dict[str, dict[str, float]]:
 
 def pages(loads: int) -> dict[str, list[str]]:
     """Return the addresses that are asked for, the first time and `loads` times after it."""
-    words = latency.Writing(7)
+    words = pools.Writing(7)
     texts = [words.text(1) for _ in range(loads + 1)]
     tasks = [words.text(8).replace(" ", "+") for _ in range(loads + 1)]
     again = loads + 1
@@ -167,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes: dict[str, Any] = {}
     for size in given.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            asyncio.run(fill(Path(folder), size))
+            experiences = list(pools.write_experiences(size))
+            asyncio.run(pools.fill(Path(folder), experiences, embedder=None))
             figures = measure(Path(folder), given.loads)
         sizes[str(size)] = figures
         rows = [(name, *(f"{one.get(key, float('nan')):,.0f}" for key in FIGURES)) for name, one in figures.items()]

@@ -174,7 +174,8 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
             return
         store = await Store.open(home)
     except StoreError as exc:
-        yield Finding("home", "broken", str(exc), _way_back(home))
+        # A backup is no way out of what is whole and can't be reached, or read by this version.
+        yield Finding("home", "broken", str(exc), _way_back(home) if isinstance(exc, folder.DamagedHome) else "")
         return
     try:
         async for finding in _of_tables(store):

@@ -114,6 +114,10 @@ class HomeMarker:
 DEFAULTS = {"pool": "pool", "backup": "", "tables": (), "superseded": ()}
 
 
+class DamagedHome(StoreError):
+    """Something is missing in a home, or older than it was; a backup puts that right."""
+
+
 class DamagedMark(Exception):
     """A mark can't be understood; the message says what it is instead."""
 
@@ -187,7 +191,7 @@ def _is_there(pool: Path, table: str) -> bool:
     return file.is_file() and file.stat().st_size > 0 if table.endswith(".db") else (pool / f"{table}.lance").is_dir()
 
 
-def damaged(home: Path, what: str) -> StoreError:
+def damaged(home: Path, what: str) -> DamagedHome:
     """Return the error that says what is wrong with a home, and every way back from there."""
     ways = [
         f"the tables in {name} are taken as they are by `reme-mcp restore-backup --force {name}`"
@@ -200,7 +204,7 @@ def damaged(home: Path, what: str) -> StoreError:
             "`reme-mcp restore-backup --force FILE` puts a backup in its place; without one, choose another --home"
         )
     told = "; ".join(ways)
-    return StoreError(f"{home} is damaged: {what}. Nothing was changed; {told} (--dry-run shows what would be done)")
+    return DamagedHome(f"{home} is damaged: {what}. Nothing was changed; {told} (--dry-run shows what would be done)")
 
 
 def make(home: Path) -> None:

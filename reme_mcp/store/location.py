@@ -90,6 +90,10 @@ class Folder:
                 self.check(mark, NAME, head, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
             except DamagedLedger as exc:
                 raise self.damaged(f"{mark.pool}/{NAME} can't be read ({exc.__cause__})") from exc
+        else:
+            with suppress(OSError):
+                # What can't be made can't be opened, and that error says it.
+                file.parent.mkdir(mode=0o700, exist_ok=True)
         return await anyio.to_thread.run_sync(self._open_ledger, file, mark)
 
     def _open_ledger(self, file: Path, mark: folder.HomeMarker) -> SqliteLedger:
@@ -97,9 +101,6 @@ class Folder:
             if folder.read_marker(self.path, schema=sys.maxsize) != mark:
                 raise StoreError(f"{self.path} was upgraded or restored from a backup by another process; try again")
 
-        with suppress(OSError):
-            # What can't be made can't be opened, and that error says it.
-            file.parent.mkdir(mode=0o700, exist_ok=True)
         return SqliteLedger(file, check=check, wrote=partial(Head(file.parent, NAME).note, mark.schema))
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:
@@ -158,22 +159,34 @@ class Folder:
 
     async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:
         """Write a mark that names all tables that there are, and return it; who holds the pool may."""
-        for table, version in versions.items():
-            await self.settle(mark, table, version)
+        for table, version_of in versions.items():
+            await self.settle(mark, table, version_of)
         if (file := self.path / mark.pool / NAME).exists():
-            Head(file.parent, NAME).note(mark.schema, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
+            version = await anyio.to_thread.run_sync(sqlite_ledger.version, file)
+            with mapped(f"note how far {file} has come"):
+                Head(file.parent, NAME).note(mark.schema, version)
         mark = replace(mark, tables=folder.tables_in(self.path / mark.pool))
         await self.write_marker(mark)
         return mark
 
     def head(self, mark: folder.HomeMarker, table: str) -> tuple[int, int] | None:
-        """Return how far a table had come; whoever checks it looks here first, as others go on writing."""
-        return Head(self.path / mark.pool, table).read()
+        """Return how far a table had come; whoever checks it looks here first, as others go on writing.
+
+        Raises:
+            StoreError: What says so can't be read.
+        """
+        try:
+            return Head(self.path / mark.pool, table).read()
+        except OSError as exc:
+            raise StoreError(
+                f"can't read {exc.filename} ({exc.strerror}), which says how far {table} has come; "
+                "is the disk whole, and may this account read it?"
+            ) from exc
 
     def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
         """Raise a `StoreError` if a table has gone back behind its head, or the mark names it and it has none."""
         if table in mark.tables and head is None:
-            raise self.damaged(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone")
+            raise self.damaged(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone or empty")
         if head is not None and version < head[1]:
             raise self.damaged(f"{table} was at version {head[1]} and is at {version}")
 
@@ -189,7 +202,8 @@ class Folder:
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
         """Take back a commit that nobody was told of, as a power cut leaves one; return whether there was one."""
         async with self.lock("pool-upkeep"), self.lock("pool"), self.lock("pool-receipts"):
-            return self._files_of(mark, table).set_aside_torn()
+            with mapped(f"take back what was left of {table}"):
+                return self._files_of(mark, table).set_aside_torn()
 
     def damaged(self, what: str) -> StoreError:
         """Return the error that says what is wrong, and every way back."""

@@ -45,6 +45,7 @@ from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
 from reme_mcp.store.feed import Announce, Note, Tell, packed
+from reme_mcp.store.folder import HomeMarker
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.loaded import LoadedExperiences
@@ -164,14 +165,31 @@ class Store(Attempts, LoadedExperiences):
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
-        newest = 1 + len(migrations)
         location = Folder(home) if isinstance(home, Path) else home
-        mark = await location.prepare(schema=newest)
-        if mark.schema < newest:
+        while True:
+            mark = await cls._prepare(location, migrations)
             try:
-                mark = await migrate(location, migrations)
-            except StoreError as exc:
-                raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
+                return await cls._open_marked(location, mark)
+            except StoreError:
+                # Whoever upgrades the home or restores a backup has put other tables in the place of these.
+                if await location.read_marker(schema=1 + len(migrations)) == mark:
+                    raise
+
+    @staticmethod
+    async def _prepare(location: Location, migrations: Sequence[Migration]) -> HomeMarker:
+        """Return the mark of a home whose tables are of the newest schema."""
+        newest = 1 + len(migrations)
+        mark = await location.prepare(schema=newest)
+        if mark.schema == newest:
+            return mark
+        try:
+            return await migrate(location, migrations)
+        except StoreError as exc:
+            raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
+
+    @classmethod
+    async def _open_marked(cls, location: Location, mark: HomeMarker) -> Store:
+        """Open the tables that a mark names; those that are missing are made, if it is the home's mark still."""
         with mapped(f"open the pool in {location}"):
             tables = OpenTables(location, mark, await location.connect(mark))
         ledger = None
@@ -184,11 +202,14 @@ class Store(Attempts, LoadedExperiences):
             for name in wanted.keys() - missing:
                 await tables.open(name)
             await tables.open_vectors()
-            if isinstance(location, Folder):
-                ledger = await location.ledger(mark, is_new="experiences" in missing)
             if missing:
                 async with location.lock("pool"):
+                    await tables.check_marker()
+                    if isinstance(location, Folder):
+                        ledger = await location.ledger(mark, is_new="experiences" in missing)
                     await tables.make({name: wanted[name] for name in sorted(missing)})
+            elif isinstance(location, Folder):
+                ledger = await location.ledger(mark, is_new=False)
         except BaseException:
             if ledger is not None:
                 ledger.close()

@@ -359,7 +359,7 @@ Location = Folder | Bucket
 
 
 def _replaced(location: Location) -> StoreError:
-    return StoreError(f"{location} was upgraded, made anew or restored from a backup by another process; try again")
+    return StoreError(f"{location} was made anew, upgraded or restored from a backup by another process; try again")
 
 
 def _identity(file: str | Path) -> tuple[int, int] | None:

@@ -113,12 +113,12 @@ async def test_nothing_is_written_into_what_was_removed(tmp_path: Path, home: Pa
     try:
         shutil.move(home, tmp_path / "away")
         (await Store.open(home)).close()
-        with pytest.raises(StoreError, match=r"made anew .* by another process; try again"):
+        with pytest.raises(StoreError, match=r"made anew.* by another process; try again"):
             await store.add_receipt([line("r-lost")])
-        with pytest.raises(StoreError, match=r"made anew .* by another process; try again"):
+        with pytest.raises(StoreError, match=r"made anew.* by another process; try again"):
             async with store.settling() as ledger:
                 await ledger.put_counters([experience("e-lost")])
-        with pytest.raises(StoreError, match=r"made anew .* by another process; try again"):
+        with pytest.raises(StoreError, match=r"made anew.* by another process; try again"):
             async with store.writing() as writer:
                 await writer.put_experiences([experience("e-lost")])
     finally:

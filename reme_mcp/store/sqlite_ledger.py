@@ -313,7 +313,8 @@ def count(file: Path) -> dict[str, int]:
     with _mapped(file, "read"), closing(_open(file)[0]) as connection:
         said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if said != "ok":
-            raise DamagedLedger(f"{file} is damaged: {said}")
+            # Above it stands which database.
+            raise DamagedLedger(f"{file} is damaged: {said.splitlines()[-1]}")
         names = sorted({TABLES[kind] for kind in KEYS} & _tables(connection))
         return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
 

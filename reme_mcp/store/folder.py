@@ -159,15 +159,23 @@ def whole_marker(home: Path, *, schema: int) -> HomeMarker:
 
 
 def missing_tables(home: Path, mark: HomeMarker) -> str | None:
-    """Return what the mark names and the home does not have, in words; `None` where it has all."""
+    """Return what the mark names and the home does not have, in words; `None` where it has all.
+
+    Raises:
+        StoreError: It can't be seen.
+    """
     pool = home / mark.pool
-    if missing := [name for name in mark.tables if not _is_there(pool, name)]:
-        if not pool.is_dir():
-            return f"the folder {mark.pool}, which {MARK} names, is not there"
-        return f"{mark.pool} lacks what {MARK} names: {', '.join(missing)}"
-    if not has_tables(pool) and (others := [name for name in pools(home) if name not in mark.superseded]):
-        return f"{mark.pool}, which {MARK} names, holds no tables, and {' and '.join(others)} does"
-    return None
+    try:
+        if missing := [name for name in mark.tables if not _is_there(pool, name)]:
+            if not pool.is_dir():
+                return f"the folder {mark.pool}, which {MARK} names, is not there"
+            return f"{mark.pool} lacks what {MARK} names: {', '.join(missing)}"
+        if mark.tables or has_tables(pool):
+            return None
+        others = [name for name in pools(home) if name not in mark.superseded]
+    except OSError as exc:
+        raise _unusable(home, exc) from exc
+    return f"{mark.pool}, which {MARK} names, holds no tables, and {' and '.join(others)} does" if others else None
 
 
 def pools(home: Path) -> list[str]:
@@ -187,8 +195,13 @@ def tables_in(pool: Path) -> tuple[str, ...]:
 
 def _is_there(pool: Path, table: str) -> bool:
     """Return whether something stands where a table of the pool should; no database is empty."""
-    file = pool / table
-    return file.is_file() and file.stat().st_size > 0 if table.endswith(".db") else (pool / f"{table}.lance").is_dir()
+    is_database = table.endswith(".db")
+    try:
+        # At every call: a path of `pathlib` takes longer than the look.
+        found = os.stat(os.path.join(pool, table if is_database else f"{table}.lance"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0 if is_database else stat.S_ISDIR(found.st_mode)
 
 
 def damaged(home: Path, what: str) -> DamagedHome:
@@ -258,6 +271,11 @@ def read_marker(home: Path, *, schema: int) -> HomeMarker:
     except OSError as exc:
         if home.is_dir() and pools(home):
             raise damaged(home, f"{MARK} is not there") from exc
+        if isinstance(exc, FileNotFoundError):
+            raise StoreError(
+                f"there is no pool in {home}: was it moved or removed? Put it back and all goes on as before; "
+                "or begin with a new one, which any command makes, such as `reme-mcp stats`"
+            ) from exc
         raise _unusable(home, exc) from exc
 
 

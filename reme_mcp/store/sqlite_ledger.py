@@ -57,7 +57,7 @@ PRIMARY = 0xFF
 # What by: all that is read while somebody waits.
 INDEXES: Mapping[type[Any], Sequence[str]] = {
     Trajectory: ("digest", "task_key", "status", "workspace, created_at", "workspace, updated_at"),
-    ReceiptLine: ("experience_id", "workspace, receipt"),
+    ReceiptLine: ("experience_id",),
     Entry: ("workspace, created_at", "about"),
     Experience: ("workspace",),
     Counters: (),
@@ -487,7 +487,7 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make the tables, columns and indexes that are missing; mostly none is, and nothing is written."""
+    """Make the tables, columns and indexes that are missing, and drop what was one; mostly nothing is written."""
     statements = list(_missing(connection))
     if statements:
         with _transaction(connection, wait_s=WAIT_S):
@@ -498,6 +498,10 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 def _missing(connection: sqlite3.Connection) -> Iterator[str]:
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    wanted = {_index_name(kind, by) for kind in KEYS for by in INDEXES.get(kind, ())}
+    # What a key or a column declares is SQLite's own, and has no text.
+    indexes = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    yield from [f"DROP INDEX {name}" for (name,) in indexes if name not in wanted]
     if NOTES not in there:
         yield f"CREATE TABLE {NOTES} ({NOTES_COLUMNS})"
     for kind, keys in KEYS.items():
@@ -513,9 +517,12 @@ def _missing(connection: sqlite3.Connection) -> Iterator[str]:
             for name in types.keys() - columns:
                 yield f"ALTER TABLE {table} ADD COLUMN {name} {DECLARED[types[name]]}"
         for by in INDEXES.get(kind, ()):
-            name = f"{table}_by_{by.replace(', ', '_and_')}"
-            if name not in there:
+            if (name := _index_name(kind, by)) not in there:
                 yield f"CREATE INDEX {name} ON {table} ({by})"
+
+
+def _index_name(kind: type[Any], by: str) -> str:
+    return f"{TABLES[kind]}_by_{by.replace(', ', '_and_')}"
 
 
 def _put(connection: sqlite3.Connection, change: Put) -> None:

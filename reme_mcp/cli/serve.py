@@ -9,15 +9,20 @@ Does not know: what a command does; each stands in the file that `COMMANDS` name
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import anyio
 import click
 
+from reme_mcp import tracing
 from reme_mcp.auth.access import Role
 from reme_mcp.auth.tokens import Token, duration, tokens_of
 from reme_mcp.cli.output import as_json_option, to_json
@@ -27,6 +32,10 @@ from reme_mcp.config.settings import Settings
 from reme_mcp.errors import ReMeError
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
+
+if TYPE_CHECKING:
+    from reme_mcp.http.app import Transport
+    from reme_mcp.http.shared import Shared
 
 
 @click.command()
@@ -39,6 +48,9 @@ from reme_mcp.schema import now
 )
 @click.option("--host", help="Address to listen at, for http and sse. [http] host in the settings.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen at. [http] port in the settings.")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), help="Processes that answer, for http. [http] workers in the settings."
+)
 @click.option("--without-auth", metavar="WORDS", help="Ask nobody for a token. [http] without_auth says which words.")
 @click.pass_context
 def serve(
@@ -47,39 +59,77 @@ def serve(
     transport: str = "stdio",
     host: str | None = None,
     port: int | None = None,
+    workers: int | None = None,
     without_auth: str | None = None,
 ) -> None:
     """Serve MCP clients: one over stdin and stdout (the default), or many over HTTP."""
-    import anyio
-
-    from reme_mcp.cli.last_error import Keeper
-
-    given = {"http.host": host, "http.port": port, "http.without_auth": without_auth}
+    given = {"http.host": host, "http.port": port, "http.workers": workers, "http.without_auth": without_auth}
     overrides = {key: str(value) for key, value in given.items() if value is not None}
     settings: Settings = context.obj
     if http and transport == "sse":
         raise click.UsageError("--http serves /sse as well; give one of --http and --transport sse")
     transport = "http" if http else transport
-    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, redactor_of(settings.redaction)))
+    _keep_errors(settings)
     try:
         if transport == "stdio":
             if overrides:
-                raise click.UsageError("--host, --port and --without-auth go with --http or --transport sse")
+                raise click.UsageError("--host, --port, --workers and --without-auth go with --http or --transport sse")
             from reme_mcp.server.app import serve_stdio
 
             if sys.stdin.isatty():
                 say("reme-mcp waits for an MCP client on stdin; `reme-mcp --help` shows what else it does.", err=True)
             anyio.run(serve_stdio, settings)
         else:
-            from reme_mcp.http.process import serve_http
-
-            changed = with_overrides(settings, overrides)
-            anyio.run(serve_http, changed, ("http", "sse") if transport == "http" else ("sse",))
+            _serve_http(with_overrides(settings, overrides), ("http", "sse") if transport == "http" else ("sse",))
     except ReMeError as exc:
         raise click.ClickException(str(exc)) from exc
     except KeyboardInterrupt:
         # Ctrl-C is how a person ends a server; nothing acknowledged is lost.
         sys.exit(130)
+
+
+def _serve_http(settings: Settings, transports: Sequence[Transport]) -> None:
+    """Serve in this process, or in several that this one looks after."""
+    from reme_mcp.http.app import Host
+    from reme_mcp.http.process import open_port, serve_at, serve_in_workers
+
+    listener = open_port(settings, transports)
+    if settings.http.workers == 1:
+        anyio.run(serve_at, listener, settings, Host(settings, transports))
+    else:
+        sys.exit(serve_in_workers(listener, settings, partial(_Worker, settings, transports)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """What one of several processes does."""
+
+    settings: Settings
+    transports: Sequence[Transport]
+    shared: Shared
+
+    def __call__(self, number: int, listener: socket.socket, on_started: Callable[[], None]) -> None:
+        """Serve until the process is told to end, and end it as `main` does."""
+        from reme_mcp.http.app import Host
+        from reme_mcp.http.process import serve_at
+
+        _keep_errors(self.settings)
+        host = Host(self.settings, self.transports, shared=self.shared, worker=number)
+        code: int | str | None = 0
+        try:
+            anyio.run(partial(serve_at, listener, self.settings, host, on_started=on_started))
+        except SystemExit as exc:
+            code = exc.code
+        except KeyboardInterrupt:
+            code = 130
+        tracing.flush()
+        os._exit(code if isinstance(code, int) else 0)
+
+
+def _keep_errors(settings: Settings) -> None:
+    from reme_mcp.cli.last_error import Keeper
+
+    logging.getLogger("reme_mcp").addHandler(Keeper(settings.own_folder, redactor_of(settings.redaction)))
 
 
 UNIT = """\
@@ -157,7 +207,10 @@ def systemd(settings: Settings) -> None:
     from reme_mcp.http.process import MAX_CONNECTIONS
 
     http = settings.http
-    set_here = {"PUBLIC_URL": http.public_url, "PORT": "" if http.port == type(http)().port else str(http.port)}
+    plain = type(http)()
+    set_here = {"PUBLIC_URL": http.public_url}
+    set_here |= {"PORT": str(http.port)} if http.port != plain.port else {}
+    set_here |= {"WORKERS": str(http.workers)} if http.workers != plain.workers else {}
     environment = "".join(f"Environment=REME_MCP_HTTP_{name}={value}\n" for name, value in set_here.items() if value)
     click.echo(
         UNIT.format(

@@ -255,6 +255,7 @@ class HTTPSettings(Section):
     allowed_hosts: str = ""
     allowed_origins: str = ""
     without_auth: str = ""
+    workers: Annotated[int, _between(1, 64)] = 1
     sessions: bool = True
     requests_per_minute: Annotated[int, _between(0, 1_000_000)] = 600
     max_open_requests: Annotated[int, _between(1, 100_000)] = 1_000
@@ -262,6 +263,11 @@ class HTTPSettings(Section):
     call_timeout_s: Annotated[float, Field(gt=0, le=3_600, description="more than 0 and at most 3600")] = 300.0
     log_requests: bool = True
     page: bool = True
+
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether sessions are kept: the requests of one would reach any of several processes."""
+        return self.sessions and self.workers == 1
 
     @model_validator(mode="after")
     def _words_are_the_words(self) -> Self:

@@ -95,9 +95,11 @@ class Queue:
 
     async def run(self) -> None:
         """Work on the queue for as long as this process lives, or until a backup takes the place of the pool."""
-        while await self._store.is_current():
+        while True:
             changed = self._changed
             try:
+                if not await self._store.is_current():
+                    return
                 pause_s = await self._work_if_free()
             except StoreError as exc:
                 logger.warning("the queue can't be worked on: %s", exc)

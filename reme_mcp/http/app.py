@@ -42,6 +42,7 @@ from reme_mcp.http.addresses import is_loopback, path_prefix
 from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
 from reme_mcp.http.middleware import PAGE_PATH, Gate
 from reme_mcp.http.sessions import IDLE_S
+from reme_mcp.http.shared import Limits, Shared
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
@@ -74,8 +75,13 @@ class Host:
         transports: Iterable[Transport] = ("http", "sse"),
         *,
         load: LoadEmbedder = load_embedder,
+        shared: Shared | None = None,
+        worker: int = 0,
     ) -> None:
+        """Make one, or one of several in processes of their own, which have `shared` in common."""
         self.settings = settings
+        shared = shared or Shared()
+        self._app_key = shared.app_key
         self.metrics = Metrics()
         self._load = load
         self._state: State | None = None
@@ -86,14 +92,14 @@ class Host:
         self._calls = 0
         self._all_answered = anyio.Event()
         self._all_answered.set()
-        self._server: Server[State] = make_server(self._shared_state, subscriptions=settings.http.sessions)
+        self._server: Server[State] = make_server(self._shared_state, subscriptions=settings.http.keeps_sessions)
         self._server.middleware.append(self._observe)
         self._options = self._server.create_initialization_options()
         # Larger than any body that the gate lets through: it is the gate that refuses, and counts what it refused.
         limit = settings.http.max_body_bytes + 1
         self._sessions = StreamableHTTPSessionManager(
             self._server,
-            stateless=not settings.http.sessions,
+            stateless=not settings.http.keeps_sessions,
             max_request_body_size=limit,
             session_idle_timeout=IDLE_S,
             # The gate limits them for each holder, so that none takes those of the others.
@@ -109,6 +115,12 @@ class Host:
             needs_token=self._needs_token,
             metrics=self.metrics,
             resource_url=resource_url,
+            limits=Limits(
+                shared,
+                worker,
+                requests_per_minute=settings.http.requests_per_minute,
+                max_open_requests=settings.http.max_open_requests,
+            ),
         )
 
     async def drain(self) -> None:
@@ -203,7 +215,7 @@ class Host:
 
     @asynccontextmanager
     async def _run(self, _: Starlette) -> AsyncIterator[None]:
-        async with open_state(self.settings, self._access_of, load=self._load) as state:
+        async with open_state(self.settings, self._access_of, load=self._load, app_key=self._app_key) as state:
             self._state = state
             state.warm_up()
             async with self._sessions.run(), anyio.create_task_group() as background:
@@ -292,15 +304,17 @@ class Host:
 
 
 def offered(settings: Settings, transports: Iterable[Transport]) -> tuple[Transport, ...]:
-    """Return the transports that can be served: SSE posts to the replica that streams, which only sessions can tell.
+    """Return the transports that can be served: SSE posts to the process that streams, which only sessions can tell.
 
     Raises:
         ConfigError: None of them.
     """
     asked = tuple(transports)
-    can = tuple(one for one in asked if one != "sse" or settings.http.sessions)
+    can = tuple(one for one in asked if one != "sse" or settings.http.keeps_sessions)
     if not can:
-        raise ConfigError("SSE keeps a session; set http.sessions = true, or serve --http")
+        raise ConfigError(
+            "SSE keeps a session in one process; set http.sessions = true and http.workers = 1, or serve --http"
+        )
     return can
 
 

@@ -16,7 +16,6 @@ import math
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from reme_mcp.http.addresses import Addresses, is_own_origin, path_prefix
 from reme_mcp.http.logs import FIELDS, request_id, requests_logger
 from reme_mcp.http.metrics import Metrics
 from reme_mcp.http.sessions import SESSION_HEADER, Session, Sessions, may_have_session
+from reme_mcp.http.shared import Limits
 from reme_mcp.web.guard import with_bearer
 
 # Asked by what looks after the server, by its address; they say nothing about anybody.
@@ -55,7 +55,6 @@ EXPOSED_HEADERS = ("mcp-session-id", "www-authenticate", "retry-after", "x-reque
 # How soon a stream ends after its token was revoked or is over.
 RECHECK_S = 1.0
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
-MAX_BUCKETS = 10_000
 # In which the whole of a request has to be here.
 BODY_DEADLINE_S = 30.0
 
@@ -159,6 +158,7 @@ class Gate:
         needs_token: Callable[[], bool],
         metrics: Metrics,
         resource_url: AnyHttpUrl | None,
+        limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -166,6 +166,7 @@ class Gate:
         self._verifier = verifier
         self._needs_token = needs_token
         self._metrics = metrics
+        self._limits = limits
         self._clock = clock
         metadata_url = None if resource_url is None else build_resource_metadata_url(resource_url)
         self._bearer = BearerAuthBackend(verifier)
@@ -174,9 +175,7 @@ class Gate:
         self._prefix = path_prefix(settings)
         self._cors = _Cors(self._admit, self._addresses.is_origin)
         self._open: set[_Open] = set()
-        self._open_by_holder: Counter[str] = Counter()
         self._sessions = Sessions(limit=settings.max_open_requests, clock=clock)
-        self._buckets: dict[str, tuple[float, float]] = {}
         self._is_closing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -293,17 +292,13 @@ class Gate:
                 else:
                     await self._unknown(scope, receive, send)
                 return
-            wait_s = self._wait_s("" if bearer is None else _key(bearer))
+            wait_s = self._limits.take("" if bearer is None else _key(bearer))
             if wait_s > 0:
                 what = f"more than {self._settings.requests_per_minute} requests a minute"
                 await self._refuse(send, 429, "rate", what, retry_after_s=math.ceil(wait_s))
                 return
         holder = "" if bearer is None else _key(bearer)
-        if self._open_by_holder[holder] >= self._settings.max_open_requests:
-            what = f"{self._settings.max_open_requests} requests are open; end some first"
-            await self._refuse(send, 429, "open", what, retry_after_s=5)
-            return
-        has_sessions = self._settings.sessions and may_have_session(scope, headers)
+        has_sessions = self._settings.keeps_sessions and may_have_session(scope, headers)
         named = headers.get(SESSION_HEADER, "") if has_sessions else ""
         session = self._session(holder, named, bearer)
         if named and session is None:
@@ -313,7 +308,11 @@ class Gate:
             what = f"{self._settings.max_open_requests} sessions are open; end some (DELETE), or go on in one"
             await self._refuse(send, 429, "sessions", what, retry_after_s=60)
             return
-        self._open_by_holder[holder] += 1
+        place = self._limits.open(holder)
+        if place is None:
+            what = f"{self._settings.max_open_requests} requests are open; end some first"
+            await self._refuse(send, 429, "open", what, retry_after_s=5)
+            return
         one = _Open(bearer, session=named, is_stream=scope["method"] == "GET")
         self._open.add(one)
         if session is not None:
@@ -328,9 +327,7 @@ class Gate:
             if session is not None:
                 session.open_requests -= 1
                 session.used_at = self._clock()
-            self._open_by_holder[holder] -= 1
-            if not self._open_by_holder[holder]:
-                del self._open_by_holder[holder]
+            self._limits.close(place)
         if not answer.status and one.is_revoked:
             scope.pop("user")
             await self._unknown(scope, receive, send)
@@ -394,26 +391,6 @@ class Gate:
             # The keys were known when it was let in; that they can't be had now does not make it worse.
             return bearer.expires_at is None or time.time() < bearer.expires_at
         return now is not None and now.access == bearer.access
-
-    def _wait_s(self, key: str) -> float:
-        """Take one request from what a token has left; return seconds to wait where nothing is."""
-        limit = self._settings.requests_per_minute
-        if not limit:
-            return 0.0
-        at = self._clock()
-        left, since = self._buckets.get(key, (float(limit), at))
-        left = min(float(limit), left + (at - since) * limit / 60)
-        if left < 1:
-            return (1 - left) * 60 / limit
-        if len(self._buckets) >= MAX_BUCKETS:
-            # Those that would be full by now are as good as unknown.
-            self._buckets = {
-                name: (had, then)
-                for name, (had, then) in self._buckets.items()
-                if had + (at - then) * limit / 60 < limit
-            }
-        self._buckets[key] = (left - 1, at)
-        return 0.0
 
     async def _refuse(
         self, send: Send, status: int, reason: str, words: str, *, retry_after_s: int | None = None

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from sse_starlette.sse import AppStatus
@@ -24,6 +26,9 @@ from reme_mcp.errors import ConfigError
 from reme_mcp.http.addresses import may_start
 from reme_mcp.http.app import DRAIN_S, PATHS, Host, Transport, offered
 from reme_mcp.http.logs import log_in_json
+from reme_mcp.http.metrics import FOLDER_VARIABLE, forget_process
+from reme_mcp.http.shared import Shared
+from reme_mcp.http.workers import Work, supervise
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
 
@@ -79,21 +84,25 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """A server that finishes what it has begun before it stops."""
 
-    def __init__(self, config: uvicorn.Config, host: Host) -> None:
+    def __init__(self, config: uvicorn.Config, host: Host, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._host = host
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._host.drain()
         await super().shutdown(sockets)
 
 
-async def serve_http(settings: Settings, transports: Iterable[Transport]) -> None:
-    """Serve every client that comes, until the process is told to end.
+def open_port(settings: Settings, transports: Iterable[Transport]) -> socket.socket:
+    """Return a socket that listens where the settings say, once it is sure that it may; tell where, and of what.
 
     Raises:
         ConfigError: Others could reach it and it would ask nobody for a token, or it can't listen there.
-        StoreError: The home can't be used.
     """
     http = settings.http
     transports = offered(settings, transports)
@@ -106,18 +115,52 @@ async def serve_http(settings: Settings, transports: Iterable[Transport]) -> Non
             f"To ask nobody who they are, set http.without_auth to {WITHOUT_AUTH!r}"
         )
     listener = listen(http.host, http.port)
-    redact = redactor_of(settings.redaction)
-    log_in_json(settings.log.level, requests=http.log_requests, redact=redact)
-    _allow_connections(MAX_CONNECTIONS)
     paths = " and ".join(PATHS[transport] for transport in transports)
     at = listener.getsockname()
     name = f"[{at[0]}]" if ":" in at[0] else at[0]
-    sys.stderr.write(f"reme-mcp serves {paths} at http://{name}:{at[1]}\n")
+    several = f" in {http.workers} processes, without sessions," if http.workers > 1 else ""
+    sys.stderr.write(f"reme-mcp serves {paths}{several} at http://{name}:{at[1]}\n")
     sys.stderr.flush()
-    await make_process(Host(settings, transports)).serve(sockets=[listener])
+    return listener
 
 
-def make_process(host: Host) -> uvicorn.Server:
+async def serve_at(
+    listener: socket.socket, settings: Settings, host: Host, *, on_started: Callable[[], None] = lambda: None
+) -> None:
+    """Serve every client that comes to a socket, until the process is told to end."""
+    _log(settings)
+    _allow_connections(MAX_CONNECTIONS)
+    await make_process(host, on_started=on_started).serve(sockets=[listener])
+
+
+def serve_in_workers(listener: socket.socket, settings: Settings, work: Callable[[Shared], Work]) -> int:
+    """Serve in as many processes as the settings say, until this one is told to end; return its exit status.
+
+    Args:
+        listener: Where.
+        settings: Of the server.
+        work: What each of them does, given what they have in common.
+    """
+    _log(settings)
+    shared = Shared.among(settings.http.workers)
+
+    def forget(number: int, pid: int) -> None:
+        shared.clear(number)
+        forget_process(pid)
+
+    with TemporaryDirectory(prefix="reme-mcp-", ignore_cleanup_errors=True) as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        # Calls under way, then answers under way, get as long as the server lets them.
+        stop_timeout_s = 2 * DRAIN_S + 2
+        return supervise(listener, settings.http.workers, work(shared), on_death=forget, stop_timeout_s=stop_timeout_s)
+
+
+def _log(settings: Settings) -> None:
+    redact = redactor_of(settings.redaction)
+    log_in_json(settings.log.level, requests=settings.http.log_requests, redact=redact)
+
+
+def make_process(host: Host, *, on_started: Callable[[], None] = lambda: None) -> uvicorn.Server:
     """Return what serves a host at a socket until a signal, or its `should_exit`, ends it."""
     # Streams are ended by the host, when the calls in them are answered, not on the signal.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]  # it has no types
@@ -133,7 +176,7 @@ def make_process(host: Host) -> uvicorn.Server:
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=round(DRAIN_S),
     )
-    return _Server(config, host)
+    return _Server(config, host, on_started)
 
 
 def listen(host: str, port: int) -> socket.socket:

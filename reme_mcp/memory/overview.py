@@ -144,8 +144,9 @@ class Held:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was read of one workspace, good for as long as the pool is at these versions."""
+    """What was read of one workspace, good for as long as the store is the same and at these versions."""
 
+    store: Store
     versions: Mapping[str, int]
     lessons: Summaries
     removals: dict[tuple[int, float], Removal] = field(default_factory=dict)
@@ -166,7 +167,7 @@ class Overview:
 
     async def version(self) -> str:
         """Return a text that is another one after every change of the pool, by whichever process."""
-        versions = await self._versions()
+        _, versions = await self._versions()
         return " ".join(f"{name}:{number}" for name, number in sorted(versions.items()))
 
     async def facts(self, *, workspace: str | None = None) -> Facts:
@@ -324,22 +325,25 @@ class Overview:
         found = await self._search.alike(store, experience.workspace, experience, limit=1)
         return found[0].experience if found else None
 
-    async def _versions(self) -> dict[str, int]:
+    async def _versions(self) -> tuple[Store, dict[str, int]]:
+        """Return the store and its versions; another one may have come as far."""
         store = await self._open_store()
-        return {**await store.versions(), **await store.ledger_versions()}
+        return store, {**await store.versions(), **await store.ledger_versions()}
 
     async def _look(self, workspace: str) -> _Seen:
-        versions = await self._versions()
+        store, versions = await self._versions()
         before = self._seen[1] if self._seen is not None and self._seen[0] == workspace else None
+        if before is not None and before.store is not store:
+            before = None
         if before is not None and before.versions == versions:
             return before
         if before is not None and all(before.versions[name] == versions[name] for name in OF_LESSONS):
-            seen = _Seen(versions, before.lessons)
+            seen = _Seen(store, versions, before.lessons)
             if self._settings.refine.removal == "share":
                 # The other rule asks how all attempts ended, too.
                 seen.removals, seen.standings, seen.facts = before.removals, before.standings, before.facts
         else:
-            seen = _Seen(versions, await (await self._open_store()).summaries(workspace))
+            seen = _Seen(store, versions, await store.summaries(workspace))
         self._seen = workspace, seen
         return seen
 

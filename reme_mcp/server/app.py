@@ -13,6 +13,7 @@ Source: the MCP specification, revisions 2025-11-25 and 2026-07-28.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -71,11 +72,11 @@ def build_server(settings: Settings, *, load: LoadEmbedder = load_embedder) -> S
 
 @asynccontextmanager
 async def open_state(
-    settings: Settings, access_of: AccessOf, *, load: LoadEmbedder = load_embedder
+    settings: Settings, access_of: AccessOf, *, load: LoadEmbedder = load_embedder, app_key: str = ""
 ) -> AsyncIterator[State]:
-    """Open the memory and what belongs to it for as long as a server runs."""
+    """Open the memory and what belongs to it for as long as a server runs; see `State` for `app_key`."""
     async with Memory.open(settings, load=load) as memory, anyio.create_task_group() as background:
-        yield State(memory, Subscriptions(background), access_of)
+        yield State(memory, Subscriptions(background), access_of, app_key=app_key or secrets.token_urlsafe(32))
         background.cancel_scope.cancel()
 
 

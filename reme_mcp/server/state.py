@@ -8,9 +8,8 @@ Does not know: tools, resources.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mcp.server import ServerRequestContext
@@ -42,15 +41,15 @@ class State:
         memory: The open memory.
         subscriptions: Who wants to hear of changes.
         access_of: What the caller of a request may do.
-        warm: Whether loading has begun.
         app_key: What an App's calls bring; it stands in the App's document.
+        warm: Whether loading has begun.
     """
 
     memory: Memory
     subscriptions: Subscriptions
     access_of: AccessOf
+    app_key: str
     warm: bool = False
-    app_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def warm_up(self) -> None:
         """Start loading store and model in the background, once."""

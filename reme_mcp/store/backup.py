@@ -28,7 +28,7 @@ from reme_mcp.store.lock import ProcessLock
 from reme_mcp.store.migrations import SCHEMA_VERSION, exclusive
 from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.sqlite_ledger import NAME
-from reme_mcp.store.tables import connect, versions_in
+from reme_mcp.store.tables import connect, mapped, versions_in
 from reme_mcp.text.plural import many
 
 
@@ -106,10 +106,14 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         InvalidInput: There is no such backup, it is damaged, or the home holds something and `force` is off.
         StoreError: It is of a newer version, or there is no room for it; the home is as it was.
     """
+    # Raises where this account may not look into it.
+    folder.is_free(home)
     source = archive.find_backup(home, what)
     is_pool = source.is_dir()
     if is_pool:
-        contents = archive.Contents(durability.schema_of(source), await count_rows(source), 0)
+        with mapped(f"read {source}"):
+            schema = durability.schema_of(source)
+        contents = archive.Contents(schema, await count_rows(source), 0)
     else:
         contents = archive.inspect(source, schema=SCHEMA_VERSION)
     # To look at it is no harm to what is there.
@@ -135,7 +139,8 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
                     undo = home / folder.BACKUPS / folder.new_name(home / folder.BACKUPS, "replaced-", ".zip")
                     pack = partial(archive.pack, home / mark.pool, undo, schema=mark.schema, tables=held or {})
                     await anyio.to_thread.run_sync(pack)
-                await _register(staged, contents.schema)
+                with mapped(f"take over {staged}"):
+                    await _register(staged, contents.schema)
                 folder.take_pool(home, staged, schema=contents.schema, instead_of=mark)
         finally:
             # Only what the mark, as it is now, says was replaced.

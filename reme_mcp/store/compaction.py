@@ -87,7 +87,7 @@ class Compaction:
         if self.writes < EVERY_WRITES:
             return
         async with self._turn:
-            await self._tables.check_marker()
+            await self._tables.check_current()
             for name, table in self._tables.items():
                 if self._writes[name] < await _writes_until_due(table):
                     continue
@@ -100,7 +100,7 @@ class Compaction:
     async def index_experiences(self) -> None:
         """Put what was just added into the full-text index: what is not in it yet is read through by every search."""
         async with self._turn, self._writing:
-            await self._tables.check_marker()
+            await self._tables.check_current()
             await self._compact("experiences", self._tables["experiences"], alone=True)
 
     async def purge_deleted(self, *, rewritten: Callable[[], Awaitable[None]]) -> None:
@@ -110,7 +110,7 @@ class Compaction:
         when each table has its new rows.
         """
         async with self._turn, self._writing, self._receipts:
-            await self._tables.check_marker()
+            await self._tables.check_current()
             with anyio.CancelScope(shield=True):
                 for name, table in self._tables.items():
                     with mapped(f"write {name} anew"):

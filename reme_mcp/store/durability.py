@@ -30,26 +30,31 @@ NEWEST_FIRST = 2**64 - 1
 class Head:
     """How far a table, or the ledger, has come: its schema, and the version of the last commit that was told of.
 
-    It stands beside the table, in `<table>.head`, and is written without `fsync`: after a power cut it may be behind
-    the table, never ahead of it.
+    It stands beside the table, in `<table>.head`. Only its first is synced to the disk: after a power cut it may be
+    behind the table, never ahead of it.
     """
 
     def __init__(self, pool: Path, table: str) -> None:
         self._file = pool / f"{table}{HEAD}"
 
     def read(self) -> tuple[int, int] | None:
-        """Return the schema and the version; `None` where nothing says so."""
+        """Return the schema and the version; `None` where nothing says so.
+
+        Raises:
+            OSError: Something may, and can't be read.
+        """
         try:
-            schema, version = self._file.read_bytes()[:MAX_HEAD_BYTES].split()
+            with self._file.open("rb") as file:
+                schema, version = file.read(MAX_HEAD_BYTES).split()
             return int(schema), int(version)
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def note(self, schema: int, version: int) -> None:
         """Write them down, where what stands there is older.
 
         Raises:
-            OSError: The disk refuses.
+            OSError: The disk refuses, or what stands there can't be read.
         """
         head = self.read()
         if head is None or head < (schema, version):
@@ -57,8 +62,13 @@ class Head:
             try:
                 # Always of one length, so that it needs no room and can't be torn.
                 os.write(opened, f"{schema:06} {version:020}\n".encode())
+                if head is None:
+                    # The home's mark, which is synced, will name the table: then this must be there, too.
+                    os.fsync(opened)
             finally:
                 os.close(opened)
+            if head is None:
+                sync(self._file.parent)
 
     def forget(self) -> None:
         """Take the table as it is, however far it had come."""
@@ -153,6 +163,10 @@ class TableFiles:
 
 
 def schema_of(pool: Path) -> int:
-    """Return the schema that the tables in a folder were written with; the first where nothing says so."""
+    """Return the schema that the tables in a folder were written with; the first where nothing says so.
+
+    Raises:
+        OSError: What says so can't be read.
+    """
     heads = [Head(pool, file.stem).read() for file in pool.glob(f"*{HEAD}")]
     return max((head[0] for head in heads if head is not None), default=1)

@@ -114,6 +114,10 @@ class HomeMarker:
 DEFAULTS = {"pool": "pool", "backup": "", "tables": (), "superseded": ()}
 
 
+class DamagedHome(StoreError):
+    """Something is missing in a home, or older than it was; a backup puts that right."""
+
+
 class DamagedMark(Exception):
     """A mark can't be understood; the message says what it is instead."""
 
@@ -155,15 +159,23 @@ def whole_marker(home: Path, *, schema: int) -> HomeMarker:
 
 
 def missing_tables(home: Path, mark: HomeMarker) -> str | None:
-    """Return what the mark names and the home does not have, in words; `None` where it has all."""
+    """Return what the mark names and the home does not have, in words; `None` where it has all.
+
+    Raises:
+        StoreError: It can't be seen.
+    """
     pool = home / mark.pool
-    if missing := [name for name in mark.tables if not _is_there(pool, name)]:
-        if not pool.is_dir():
-            return f"the folder {mark.pool}, which {MARK} names, is not there"
-        return f"{mark.pool} lacks what {MARK} names: {', '.join(missing)}"
-    if not has_tables(pool) and (others := [name for name in pools(home) if name not in mark.superseded]):
-        return f"{mark.pool}, which {MARK} names, holds no tables, and {' and '.join(others)} does"
-    return None
+    try:
+        if missing := [name for name in mark.tables if not _is_there(pool, name)]:
+            if not pool.is_dir():
+                return f"the folder {mark.pool}, which {MARK} names, is not there"
+            return f"{mark.pool} lacks what {MARK} names: {', '.join(missing)}"
+        if mark.tables or has_tables(pool):
+            return None
+        others = [name for name in pools(home) if name not in mark.superseded]
+    except OSError as exc:
+        raise _unusable(home, exc) from exc
+    return f"{mark.pool}, which {MARK} names, holds no tables, and {' and '.join(others)} does" if others else None
 
 
 def pools(home: Path) -> list[str]:
@@ -183,11 +195,16 @@ def tables_in(pool: Path) -> tuple[str, ...]:
 
 def _is_there(pool: Path, table: str) -> bool:
     """Return whether something stands where a table of the pool should; no database is empty."""
-    file = pool / table
-    return file.is_file() and file.stat().st_size > 0 if table.endswith(".db") else (pool / f"{table}.lance").is_dir()
+    is_database = table.endswith(".db")
+    try:
+        # At every call: a path of `pathlib` takes longer than the look.
+        found = os.stat(os.path.join(pool, table if is_database else f"{table}.lance"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0 if is_database else stat.S_ISDIR(found.st_mode)
 
 
-def damaged(home: Path, what: str) -> StoreError:
+def damaged(home: Path, what: str) -> DamagedHome:
     """Return the error that says what is wrong with a home, and every way back from there."""
     ways = [
         f"the tables in {name} are taken as they are by `reme-mcp restore-backup --force {name}`"
@@ -200,7 +217,7 @@ def damaged(home: Path, what: str) -> StoreError:
             "`reme-mcp restore-backup --force FILE` puts a backup in its place; without one, choose another --home"
         )
     told = "; ".join(ways)
-    return StoreError(f"{home} is damaged: {what}. Nothing was changed; {told} (--dry-run shows what would be done)")
+    return DamagedHome(f"{home} is damaged: {what}. Nothing was changed; {told} (--dry-run shows what would be done)")
 
 
 def make(home: Path) -> None:
@@ -218,9 +235,13 @@ def make(home: Path) -> None:
 
 
 def _close(home: Path) -> None:
-    """Make a folder that was there private before anything stands in it; its group stays where it may write."""
-    mode = home.stat().st_mode
-    home.chmod(mode & ~(stat.S_IRWXO if mode & stat.S_IWGRP else stat.S_IRWXO | stat.S_IRWXG))
+    """Make a folder that was there private before anything stands in it.
+
+    One that somebody else owns stays as it is: a volume that was mounted for this account's group is one.
+    """
+    found = home.stat()
+    if sys.platform == "win32" or found.st_uid == os.geteuid():
+        home.chmod(found.st_mode & ~(stat.S_IRWXO | stat.S_IRWXG))
 
 
 def is_free(home: Path) -> bool:
@@ -252,8 +273,13 @@ def read_marker(home: Path, *, schema: int) -> HomeMarker:
     except DamagedMark as exc:
         raise damaged(home, f"{MARK} is {exc}") from exc
     except OSError as exc:
-        if home.is_dir() and pools(home):
-            raise damaged(home, f"{MARK} is not there") from exc
+        if isinstance(exc, FileNotFoundError):
+            if home.is_dir() and pools(home):
+                raise damaged(home, f"{MARK} is not there") from exc
+            raise StoreError(
+                f"there is no pool in {home}: was it moved or removed? Put it back and all goes on as before; "
+                "or begin with a new one, which any command makes, such as `reme-mcp stats`"
+            ) from exc
         raise _unusable(home, exc) from exc
 
 
@@ -333,6 +359,12 @@ def _unusable(home: Path, exc: OSError) -> StoreError:
         reason = "it is a file" if there == home else f"{there} is a file"
     elif there != home:
         reason = f"no folder can be made in {there} ({reason_of(exc)})"
+    elif isinstance(exc, PermissionError):
+        # Whose files are nobody else's: accounts that shared them could write in each other's names.
+        reason = (
+            f"this account may not use {exc.filename or home} ({exc.strerror}); a home is one account's, "
+            "which lets others in by `reme-mcp serve --http`"
+        )
     else:
         reason = reason_of(exc)
     return StoreError(f"can't use {home} as home: {reason}; choose another with --home")

@@ -54,6 +54,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[tuple[str, str], TableFiles] = {}
+        self._ledger_file: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         """Return its path."""
@@ -90,17 +91,17 @@ class Folder:
                 self.check(mark, NAME, head, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
             except DamagedLedger as exc:
                 raise self.damaged(f"{mark.pool}/{NAME} can't be read ({exc.__cause__})") from exc
+        else:
+            with suppress(OSError):
+                # What can't be made can't be opened, and that error says it.
+                file.parent.mkdir(mode=0o700, exist_ok=True)
         return await anyio.to_thread.run_sync(self._open_ledger, file, mark)
 
     def _open_ledger(self, file: Path, mark: folder.HomeMarker) -> SqliteLedger:
-        def check() -> None:
-            if folder.read_marker(self.path, schema=sys.maxsize) != mark:
-                raise StoreError(f"{self.path} was upgraded or restored from a backup by another process; try again")
-
-        with suppress(OSError):
-            # What can't be made can't be opened, and that error says it.
-            file.parent.mkdir(mode=0o700, exist_ok=True)
-        return SqliteLedger(file, check=check, wrote=partial(Head(file.parent, NAME).note, mark.schema))
+        wrote = partial(Head(file.parent, NAME).note, mark.schema)
+        ledger = SqliteLedger(file, check=partial(self._check_current, mark), wrote=wrote)
+        self._ledger_file = _identity(file)
+        return ledger
 
     async def prepare(self, *, schema: int) -> folder.HomeMarker:
         """Make the folder and its mark, or check that this version can read what is there."""
@@ -110,9 +111,26 @@ class Folder:
         """Return the mark of an existing home."""
         return folder.read_marker(self.path, schema=schema)
 
-    async def cached_marker(self, *, schema: int) -> folder.HomeMarker:
-        """Return the mark, as it is now."""
-        return folder.read_marker(self.path, schema=schema)
+    async def is_current(self, mark: folder.HomeMarker) -> bool:
+        """Return whether a mark is that of the home still, and what it names is there: the very ledger that is open.
+
+        Raises:
+            StoreError: There is no mark, or none that can be read.
+        """
+        found = folder.read_marker(self.path, schema=sys.maxsize)
+        return found == mark and folder.missing_tables(self.path, found) is None and self._has_its_ledger(mark)
+
+    async def check_current(self, mark: folder.HomeMarker) -> None:
+        """Raise a `StoreError` that says why, unless `is_current`."""
+        self._check_current(mark)
+
+    def _check_current(self, mark: folder.HomeMarker) -> None:
+        if folder.whole_marker(self.path, schema=sys.maxsize) != mark or not self._has_its_ledger(mark):
+            raise _replaced(self)
+
+    def _has_its_ledger(self, mark: folder.HomeMarker) -> bool:
+        """Return whether the ledger that is open, if one is, stands in its place: another may after all was removed."""
+        return self._ledger_file in (None, _identity(os.path.join(self.path, mark.pool, NAME)))
 
     async def write_marker(self, mark: folder.HomeMarker) -> None:
         """Replace the mark."""
@@ -158,22 +176,34 @@ class Folder:
 
     async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:
         """Write a mark that names all tables that there are, and return it; who holds the pool may."""
-        for table, version in versions.items():
-            await self.settle(mark, table, version)
+        for table, version_of in versions.items():
+            await self.settle(mark, table, version_of)
         if (file := self.path / mark.pool / NAME).exists():
-            Head(file.parent, NAME).note(mark.schema, await anyio.to_thread.run_sync(sqlite_ledger.version, file))
+            version = await anyio.to_thread.run_sync(sqlite_ledger.version, file)
+            with mapped(f"note how far {file} has come"):
+                Head(file.parent, NAME).note(mark.schema, version)
         mark = replace(mark, tables=folder.tables_in(self.path / mark.pool))
         await self.write_marker(mark)
         return mark
 
     def head(self, mark: folder.HomeMarker, table: str) -> tuple[int, int] | None:
-        """Return how far a table had come; whoever checks it looks here first, as others go on writing."""
-        return Head(self.path / mark.pool, table).read()
+        """Return how far a table had come; whoever checks it looks here first, as others go on writing.
+
+        Raises:
+            StoreError: What says so can't be read.
+        """
+        try:
+            return Head(self.path / mark.pool, table).read()
+        except OSError as exc:
+            raise StoreError(
+                f"can't read {exc.filename} ({exc.strerror}), which says how far {table} has come; "
+                "is the disk whole, and may this account read it?"
+            ) from exc
 
     def check(self, mark: folder.HomeMarker, table: str, head: tuple[int, int] | None, version: int) -> None:
         """Raise a `StoreError` if a table has gone back behind its head, or the mark names it and it has none."""
         if table in mark.tables and head is None:
-            raise self.damaged(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone")
+            raise self.damaged(f"{mark.pool}/{table}{HEAD}, which says how far {table} had come, is gone or empty")
         if head is not None and version < head[1]:
             raise self.damaged(f"{table} was at version {head[1]} and is at {version}")
 
@@ -189,7 +219,8 @@ class Folder:
     async def take_back_torn(self, mark: folder.HomeMarker, table: str) -> bool:
         """Take back a commit that nobody was told of, as a power cut leaves one; return whether there was one."""
         async with self.lock("pool-upkeep"), self.lock("pool"), self.lock("pool-receipts"):
-            return self._files_of(mark, table).set_aside_torn()
+            with mapped(f"take back what was left of {table}"):
+                return self._files_of(mark, table).set_aside_torn()
 
     def damaged(self, what: str) -> StoreError:
         """Return the error that says what is wrong, and every way back."""
@@ -270,11 +301,16 @@ class Bucket:
         self._glanced = mark, at
         return mark
 
-    async def cached_marker(self, *, schema: int) -> folder.HomeMarker:
-        """Return the mark as it was a few seconds ago at the earliest."""
+    async def is_current(self, mark: folder.HomeMarker) -> bool:
+        """Return whether a mark is that of the home, as it was a few seconds ago at the earliest."""
         if self._glanced is None or time.monotonic() - self._glanced[1] > MARKER_AGE_S:
-            return await self.read_marker(schema=schema)
-        return self._glanced[0]
+            return await self.read_marker(schema=sys.maxsize) == mark
+        return self._glanced[0] == mark
+
+    async def check_current(self, mark: folder.HomeMarker) -> None:
+        """Raise a `StoreError` unless a mark is that of the home now."""
+        if await self.read_marker(schema=sys.maxsize) != mark:
+            raise _replaced(self)
 
     async def write_marker(self, mark: folder.HomeMarker) -> None:
         """Replace the mark; only who holds all locks may."""
@@ -320,6 +356,19 @@ class Bucket:
 
 
 Location = Folder | Bucket
+
+
+def _replaced(location: Location) -> StoreError:
+    return StoreError(f"{location} was made anew, upgraded or restored from a backup by another process; try again")
+
+
+def _identity(file: str | Path) -> tuple[int, int] | None:
+    """Return what tells a file from all others, whatever their names; no other has it while the file is open."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def location_of(address: str, storage: StorageSettings) -> Location:

@@ -9,7 +9,6 @@ Tables of embedders come while others work: each process finds those of the othe
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -65,8 +64,7 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
                     table = await self._connection.open_table(name)
                 version = await prove(table)
             except StoreError as exc:
-                if not await self.is_current():
-                    raise StoreError(f"{self._location} was restored by another process; try again") from exc
+                await self.check_current()
                 if not await self._location.take_back_torn(self._mark, name):
                     raise self._location.damaged(str(exc)) from exc
             else:
@@ -95,6 +93,16 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
         """Have the home know which tables it has, and how far each has come; who holds the pool may."""
         self._mark = await self._location.register(self._mark, await versions_in(self._connection))
 
+    async def version(self, name: str) -> int:
+        """Return the version of a table that is open."""
+        with mapped(f"look at {name}"):
+            return await self[name].version()
+
+    async def schema(self, name: str) -> pa.Schema:
+        """Return the columns of a table that is open."""
+        with mapped(f"look at {name}"):
+            return await self[name].schema()
+
     @property
     def are_registered(self) -> bool:
         """Return whether the home knows which tables it has; one of an earlier version does not."""
@@ -118,12 +126,11 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
         Raises:
             StoreError: The home is gone.
         """
-        return await self._location.cached_marker(schema=sys.maxsize) == self._mark
+        return await self._location.is_current(self._mark)
 
-    async def check_marker(self) -> None:
+    async def check_current(self) -> None:
         """Refuse to write into tables that are not the home's any more."""
-        if await self._location.read_marker(schema=sys.maxsize) != self._mark:
-            raise StoreError(f"{self._location} was upgraded or restored from a backup by another process; try again")
+        await self._location.check_current(self._mark)
 
     def close(self) -> None:
         """Close the tables and the connection."""

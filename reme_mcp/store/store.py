@@ -46,6 +46,7 @@ from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
 from reme_mcp.store.feed import Announce, Note, Tell, packed
 from reme_mcp.store.following import Following
+from reme_mcp.store.folder import HomeMarker
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.loaded import LoadedExperiences
@@ -166,14 +167,31 @@ class Store(Attempts, LoadedExperiences):
         Raises:
             StoreError: The folder can't be made, read or written, or was written by a newer version.
         """
-        newest = 1 + len(migrations)
         location = Folder(home) if isinstance(home, Path) else home
-        mark = await location.prepare(schema=newest)
-        if mark.schema < newest:
+        while True:
+            mark = await cls._prepare(location, migrations)
             try:
-                mark = await migrate(location, migrations)
-            except StoreError as exc:
-                raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
+                return await cls._open_marked(location, mark)
+            except StoreError:
+                # Whoever upgrades the home or restores a backup has put other tables in the place of these.
+                if await location.read_marker(schema=1 + len(migrations)) == mark:
+                    raise
+
+    @staticmethod
+    async def _prepare(location: Location, migrations: Sequence[Migration]) -> HomeMarker:
+        """Return the mark of a home whose tables are of the newest schema."""
+        newest = 1 + len(migrations)
+        mark = await location.prepare(schema=newest)
+        if mark.schema == newest:
+            return mark
+        try:
+            return await migrate(location, migrations)
+        except StoreError as exc:
+            raise StoreError(f"can't upgrade {location} from schema {mark.schema} to {newest}: {exc}") from exc
+
+    @classmethod
+    async def _open_marked(cls, location: Location, mark: HomeMarker) -> Store:
+        """Open the tables that a mark names; those that are missing are made, if it is the home's mark still."""
         with mapped(f"open the pool in {location}"):
             tables = OpenTables(location, mark, await location.connect(mark))
         ledger = None
@@ -186,11 +204,14 @@ class Store(Attempts, LoadedExperiences):
             for name in wanted.keys() - missing:
                 await tables.open(name)
             await tables.open_vectors()
-            if isinstance(location, Folder):
-                ledger = await location.ledger(mark, is_new="experiences" in missing)
             if missing:
                 async with location.lock("pool"):
+                    await tables.check_current()
+                    if isinstance(location, Folder):
+                        ledger = await location.ledger(mark, is_new="experiences" in missing)
                     await tables.make({name: wanted[name] for name in sorted(missing)})
+            elif isinstance(location, Folder):
+                ledger = await location.ledger(mark, is_new=False)
         except BaseException:
             if ledger is not None:
                 ledger.close()
@@ -486,7 +507,7 @@ class Store(Attempts, LoadedExperiences):
         """
         with span("store: write"):
             async with self._pool_lock:
-                await self._tables.check_marker()
+                await self._tables.check_current()
                 with anyio.CancelScope(shield=True):
                     if not self._tables.are_registered:
                         await self._tables.register()
@@ -524,13 +545,12 @@ class Store(Attempts, LoadedExperiences):
         await self._new_lines.submit(lines)
 
     async def _add_lines(self, lines: list[ReceiptLine]) -> None:
-        await self._tables.check_marker()
+        await self._tables.check_current()
         await self._ledger.write([Put(ReceiptLine, lines, are_new=True)], wait_s=RECEIPT_WAIT_S)
 
     async def versions(self) -> dict[str, int]:
         """Return the version of each table: as long as none changes, nobody writes into them."""
-        with mapped("look at the tables"):
-            return {name: await table.version() for name, table in self._tables.items()}
+        return {name: await self._tables.version(name) for name in self._tables}
 
     async def ledger_versions(self) -> dict[str, int]:
         """Return the versions of the ledger and of its counters; where it stands in tables, theirs count, too."""
@@ -630,9 +650,8 @@ class Writer(LedgerWriter):
         if not changed:
             return
         await self.flush()
-        table = self._store._tables["experiences"]
         values = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
-        rows = to_arrow(values, await table.schema())
+        rows = to_arrow(values, await self._store._tables.schema("experiences"))
         before, after = await self._put("experiences", rows, are_new=are_new)
         await self._store._following.wrote(rows, before=before, after=after)
 
@@ -665,7 +684,7 @@ class Writer(LedgerWriter):
             for experience, vector, lesson in zip(experiences, vectors, lessons, strict=True)
         ]
         space = self._store._space_of(name)
-        rows = to_arrow(values, await space.table.schema())
+        rows = to_arrow(values, await self._store._tables.schema(name))
         before, after = await self._put(name, rows, are_new=are_new)
         await space.wrote(rows, before=before, after=after)
 
@@ -727,7 +746,7 @@ class Writer(LedgerWriter):
         self._left()
         async with self._committing(name) as table:
             await table.delete(all_of(equals("workspace", workspace), equals("id", experience_id)))
-        self._notes.append(Note(name, await table.version()))
+        self._notes.append(Note(name, await self._store._tables.version(name)))
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
@@ -753,7 +772,7 @@ class Writer(LedgerWriter):
                 # Not through an index: one on the key would hide rows of other processes and double them.
                 merge = table.merge_insert("id").use_index(False)
                 await merge.when_matched_update_all().when_not_matched_insert_all().execute(rows, timeout=left)
-        after = await table.version()
+        after = await self._store._tables.version(name)
         if self._store._ledger.has_feed:
             self._notes.append(Note(name, after, packed(rows)))
         return before, after

@@ -86,7 +86,13 @@ def mapped(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as exc:
-        raise StoreError(f"can't {what}: {_SOURCE_PLACE.sub('', str(exc))}") from exc
+        raise StoreError(f"can't {what}: {_said_by(exc)}") from exc
+
+
+def _said_by(exc: Exception) -> str:
+    if isinstance(exc, OSError) and exc.filename is not None:
+        return f"{exc.filename}: {exc.strerror}"
+    return _SOURCE_PLACE.sub("", str(exc))
 
 
 async def create_table(connection: lancedb.AsyncConnection, name: str, schema: pa.Schema) -> lancedb.AsyncTable:

@@ -21,6 +21,7 @@ WHOLE_NUMBERS = [
     ("recall.limit", 1, 20),
     ("recall.token_budget", 100, 20_000),
     ("http.port", 0, 65_535),
+    ("http.workers", 1, 64),
     ("http.requests_per_minute", 0, 1_000_000),
     ("http.max_open_requests", 1, 100_000),
     ("http.max_body_bytes", 10_000, 1_000_000_000),

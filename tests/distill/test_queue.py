@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -375,6 +377,22 @@ async def test_a_server_works_on_what_it_is_given_and_on_what_was_left(settings:
         await success(memory, "Bake a cake")
         await until_empty(memory)
         assert len(await memory.pool.page()) == 2
+
+
+async def test_a_server_works_on_when_its_home_was_away_and_is_back(
+    home: Path, tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reme_mcp.distill.queue.LOOK_AGAIN_S", 0.01)
+    async with Memory.open(settings, connect=connecting(ScriptedLLM(patterns(lesson(0)), GOOD))) as memory:
+        await memory.warm_up(download=False)
+        shutil.move(home, tmp_path / "away")
+        with anyio.fail_after(DEADLINE_S):
+            while "the queue can't be worked on: there is no" not in caplog.text:  # noqa: ASYNC110  a log sets no event
+                await anyio.sleep(0.01)
+        shutil.move(tmp_path / "away", home)
+        await success(memory)
+        await until_empty(memory)
+        assert len(await memory.pool.page()) == 1
 
 
 async def test_a_process_that_soon_ends_leaves_the_queue_alone(settings: Settings) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -38,6 +38,7 @@ class Process:
     """A server that was started."""
 
     popen: subprocess.Popen[str]
+    home: Path
     port: int = 0
     log: list[str] = field(default_factory=list)
 
@@ -47,7 +48,8 @@ class Process:
 
     def read(self) -> None:
         assert self.popen.stderr is not None
-        self.log += list(self.popen.stderr)
+        for line in self.popen.stderr:
+            self.log.append(line)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.popen.send_signal(how)
@@ -72,7 +74,7 @@ def started(home: Path, *options: str, **variables: str) -> Iterator[Process]:
         arguments("serve", "--port", "0", *(options or ("--http",))),
         env=environment(home) | variables, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    process = Process(popen)
+    process = Process(popen, home)
     assert popen.stderr is not None
     reader = Thread(target=process.read)
     try:
@@ -123,8 +125,15 @@ def test_a_thousand_open_streams_leave_room_for_a_call(home: Path) -> None:
     assert not any('"level": "error"' in line for line in server.log), server.log
 
 
-@pytest.mark.parametrize("path", ["/mcp", pytest.param("/sse", marks=pytest.mark.slow)])
-def test_a_call_that_is_under_way_is_answered_before_it_stops(home: Path, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/mcp", ("--http",)),
+        ("/mcp", ("--http", "--workers", "2")),
+        pytest.param("/sse", ("--http",), marks=pytest.mark.slow),
+    ],
+)
+def test_a_call_that_is_under_way_is_answered_before_it_stops(home: Path, path: str, options: tuple[str, ...]) -> None:
     # The call waits for the model behind the server, which answers when the server was told to stop.
     asked, told = Event(), Event()
 
@@ -137,10 +146,12 @@ def test_a_call_that_is_under_way_is_answered_before_it_stops(home: Path, path: 
         variables = {
             "REME_MCP_LLM_BASE_URL": model.base_url, "REME_MCP_LLM_MODEL": "m", "REME_MCP_LLM_WAIT": "true",
         }  # fmt: skip
-        with started(home, "--http", **variables) as server:
+        with started(home, *options, **variables) as server:
             answer = anyio.run(_record_while_it_is_stopped, server, path, asked, told)
             assert answer["status"] == "queued"
             assert server.popen.wait(DEADLINE_S) in (0, -signal.SIGTERM)
+            with pytest.raises(ConnectionError):
+                socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
 
 
 async def _record_while_it_is_stopped(server: Process, path: str, asked: Event, told: Event) -> dict[str, Any]:
@@ -162,13 +173,19 @@ async def _record_while_it_is_stopped(server: Process, path: str, asked: Event, 
                 assert await anyio.to_thread.run_sync(asked.wait, DEADLINE_S)
                 server.popen.send_signal(signal.SIGTERM)
                 async with httpx.AsyncClient(base_url=server.url) as http:
-                    while (await http.get("/readyz")).status_code == 200:
-                        pass
-                    refused = await http.post("/mcp", content=RECALL, headers=JSON)
+                    refused = await _when_it_stops(http)
                     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
             finally:
                 told.set()
     return answers[0]
+
+
+async def _when_it_stops(http: httpx.AsyncClient) -> httpx.Response:
+    """Return how a call is answered once no more are; a worker that answers none is gone before."""
+    while True:
+        with suppress(httpx.TransportError):
+            if (await http.get("/readyz")).status_code != 200:
+                return await http.post("/mcp", content=RECALL, headers=JSON)
 
 
 def test_open_streams_do_not_keep_it_from_stopping(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ async def test_its_log_says_who_did_what_and_not_what_was_said(
     lines = [json.loads(formatter.format(record)) for record in caplog.records if record.name == "reme_mcp.requests"]
     assert lines[-2] | {"time": "", "ms": 0, "request_id": ""} == {
         "time": "", "level": "info", "logger": "reme_mcp.requests", "message": "request", "request_id": "",
+        "pid": os.getpid(),
         "method": "POST", "path": "/mcp", "status": 200, "ms": 0, "client": "127.0.0.1", "holder": "alice",
     }  # fmt: skip
     everything = "\n".join(formatter.format(record) for record in caplog.records)

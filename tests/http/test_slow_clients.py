@@ -21,43 +21,15 @@ pytestmark = pytest.mark.anyio
 # --- how fast ---
 
 
-async def test_a_token_has_so_many_requests_a_minute_and_is_told_when_to_come_back(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_token_has_so_many_requests_a_minute_and_is_told_when_to_come_back(settings: Settings) -> None:
     async with hosted(changed(settings, "http", requests_per_minute=3)) as server:
-        at = [1000.0]
-        monkeypatch.setattr(server.host.gate, "_clock", lambda: at[0])
         token, other = await server.token("good"), await server.token("other")
         async with server.http(token) as http, server.http(other) as elsewhere:
             assert [(await http.get("/nowhere")).status_code for _ in range(3)] == [404, 404, 404]
             refused = await http.get("/nowhere")
-            assert (refused.status_code, refused.headers["retry-after"]) == (429, "20")
+            assert refused.status_code == 429
+            assert 0 < int(refused.headers["retry-after"]) <= 20
             assert (await elsewhere.get("/nowhere")).status_code == 404
-            for seconds, status in ((19.9, 429), (0.2, 404), (0.0, 429)):
-                at[0] += seconds
-                assert (await http.get("/nowhere")).status_code == status
-            # Those that were refused have not cost anything; a minute brings back all of them and no more.
-            at[0] += 600
-            assert [(await http.get("/nowhere")).status_code for _ in range(4)] == [404, 404, 404, 429]
-
-
-async def test_what_is_kept_of_tokens_that_come_no_more_is_forgotten(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(middleware, "MAX_BUCKETS", 3)
-    async with hosted(changed(settings, "http", requests_per_minute=2)) as server:
-        door = server.host.gate
-        at = [0.0]
-        monkeypatch.setattr(door, "_clock", lambda: at[0])
-        for name in ("a", "a", "b", "c"):
-            assert door._wait_s(name) == 0
-        at[0] = 29
-        assert door._wait_s("d") == 0
-        assert set(door._buckets) == {"a", "b", "c", "d"}
-        at[0] = 31
-        # What b and c had left is full again; a has had one back of two.
-        assert door._wait_s("e") == 0
-        assert set(door._buckets) == {"a", "d", "e"}
 
 
 async def test_a_token_has_so_many_requests_open_and_no_more(settings: Settings) -> None:

@@ -163,15 +163,26 @@ async def test_a_damaged_home_is_refused_in_words_and_left_as_it_is(
     assert await ids(home) == lessons
 
 
+async def test_who_restores_a_damaged_home_is_not_told_to_restore_it(
+    home: Path, lessons: list[str], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    [kept] = await anyio.to_thread.run_sync(lambda: list((home / "backups").iterdir()))
+    await anyio.to_thread.run_sync(shutil.rmtree, home / "pool")
+    async with Memory.open(settings) as memory:
+        await memory.pool.restore_backup(kept.name, force=True)
+        newest, *_ = await memory.pool.log()
+    assert caplog.messages == ["the log of the damaged home can't be read; that of the backup goes on"]
+    assert (newest.did, newest.reason) == ("backup restored", "the log before it could not be read")
+    assert await ids(home) == lessons
+
+
 @pytest.mark.parametrize("damage", [damage for damage, _ in DAMAGES.values()], ids=list(DAMAGES))
 def test_doctor_finds_a_damaged_home(home: Path, lessons: list[str], damage: Callable[[Path], object]) -> None:
     damage(home)
-    command = ["--home", str(home), "--set", "embedder.provider=none"]
-    done = CliRunner().invoke(cli, [*command, "doctor", "--json"])
-    [broken] = [one for one in json.loads(done.stdout) if one["state"] == "broken"]
+    [broken] = [one for one in doctor(home) if one["state"] == "broken"]
     assert "is damaged" in broken["says"]
     assert broken["do"].startswith("reme-mcp restore-backup --force ")
-    listed = CliRunner().invoke(cli, [*command, "list"])
+    listed = CliRunner().invoke(cli, ["--home", str(home), "--set", "embedder.provider=none", "list"])
     assert listed.exit_code == 1
     assert "is damaged" in listed.stderr
 
@@ -201,6 +212,61 @@ async def test_tables_that_no_mark_names_are_never_removed_and_can_be_taken(
     assert await ids(home) == lessons
 
 
+@pytest.mark.parametrize("table", ["experiences", "ledger.db"])
+async def test_what_says_how_far_a_table_has_come_and_cannot_be_read_is_no_damage(
+    home: Path, lessons: list[str], table: str
+) -> None:
+    head = home / "pool" / f"{table}.head"
+    said = head.read_bytes()
+    head.unlink()
+    # What no account may read, whoever runs the tests.
+    head.mkdir()
+    before = contents(home)
+    told = rf"^can't read {head} \(Is a directory\), which says how far {table} has come; is the disk whole"
+    with pytest.raises(StoreError, match=told):
+        await Store.open(home)
+    with pytest.raises(StoreError, match=told):
+        await backup.make(home)
+    with pytest.raises(StoreError, match=str(head)):
+        await backup.restore(home, "pool", force=True)
+    assert contents(home) == before
+    found = await anyio.to_thread.run_sync(doctor, home)
+    [broken] = [one for one in found if one["state"] == "broken"]
+    assert str(head) in broken["says"]
+    assert not broken["do"]
+    head.rmdir()
+    head.write_bytes(said)
+    assert await ids(home) == lessons
+
+
+def test_doctor_reads_the_ledger_to_the_end(home: Path, lessons: list[str]) -> None:
+    file = home / "pool" / "ledger.db"
+    whole = file.read_bytes()
+    # A page that nobody reads to open it.
+    file.write_bytes(whole[:-4096] + b"\xff" * 4096)
+    [broken] = [one for one in doctor(home) if one["state"] == "broken"]
+    assert f"{file} is damaged: " in broken["says"]
+    assert broken["do"].startswith("reme-mcp restore-backup --force 2")
+    file.write_bytes(whole)
+    assert not [one for one in doctor(home) if one["state"] == "broken"]
+
+
+def doctor(home: Path) -> list[dict[str, str]]:
+    command = ["--home", str(home), "--set", "embedder.provider=none", "doctor", "--json"]
+    found: list[dict[str, str]] = json.loads(CliRunner().invoke(cli, command).stdout)
+    return found
+
+
+async def test_a_new_home_says_on_the_disk_how_far_its_tables_have_come(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk = witness(monkeypatch)
+    await ids(home)
+    heads = {file.stat().st_ino for file in (home / "pool").glob("*.head")}
+    assert len(heads) == 2
+    assert on_disk > heads | {(home / "pool").stat().st_ino}
+
+
 async def test_a_table_that_goes_back_while_it_is_open_is_not_written_into(home: Path, lessons: list[str]) -> None:
     store = await Store.open(home)
     try:
@@ -228,11 +294,8 @@ async def test_a_write_that_fails_leaves_no_file(home: Path, lessons: list[str])
         store.close()
 
 
-async def test_what_is_told_of_lasts_together_with_the_compaction_it_stands_on(
-    home: Path, lessons: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import lancedb
-
+def witness(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Return the numbers of the files and folders that are synced from now on."""
     on_disk: set[int] = set()
     fsync = os.fsync
 
@@ -241,6 +304,15 @@ async def test_what_is_told_of_lasts_together_with_the_compaction_it_stands_on(
         fsync(opened)
 
     monkeypatch.setattr(os, "fsync", witnessed)
+    return on_disk
+
+
+async def test_what_is_told_of_lasts_together_with_the_compaction_it_stands_on(
+    home: Path, lessons: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lancedb
+
+    on_disk = witness(monkeypatch)
     written = everything(home)
     store = await Store.open(home)
     connection = await lancedb.connect_async(str(home / "pool"))

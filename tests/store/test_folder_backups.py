@@ -13,12 +13,14 @@ from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.store import backup
 from reme_mcp.store.archive import pack
-from reme_mcp.store.folder import POOL_NAME
+from reme_mcp.store.folder import POOL_NAME, HomeMarker
+from reme_mcp.store.location import Folder
 from reme_mcp.store.migrations import MIGRATIONS, SCHEMA_VERSION
+from reme_mcp.store.store import Store
 from tests.fakes import draft
 
 if TYPE_CHECKING:
-    pass
+    import lancedb
 
 from tests.store.folder_cases import DEADLINE_S, TWO_COLUMNS, column, contents, fill, hear, ids, lay, opened, start
 from tests.store.folder_cases import old_home as old_home
@@ -83,6 +85,35 @@ async def test_who_has_the_replaced_tables_open_is_told_and_writes_nothing(old_h
         with pytest.raises(StoreError, match=r"restored from a backup by another process; try again"):
             await fill(store, "e-lost")
     assert await ids(old_home) == {"e-a", "e-b"}
+
+
+class RestoredMeanwhile(Folder):
+    """A home into which somebody puts a backup when its mark was read and its tables are not open yet."""
+
+    def __init__(self, path: Path, made: Path) -> None:
+        super().__init__(path)
+        self._backups = [made]
+
+    async def connect(self, mark: HomeMarker) -> lancedb.AsyncConnection:
+        if self._backups:
+            await backup.restore(self.path, str(self._backups.pop()), force=True)
+        return await super().connect(mark)
+
+
+@pytest.mark.parametrize("held", [[], ["e-replaced"]], ids=["new", "in use"])
+async def test_who_opens_a_home_while_it_is_restored_opens_what_was_restored(
+    old_home: Path, tmp_path: Path, held: list[str]
+) -> None:
+    made, other = await backup.make(old_home), tmp_path / "other"
+    if held:
+        async with opened(other) as store:
+            await fill(store, *held)
+    store = await Store.open(RestoredMeanwhile(other, made.file), migrations=())
+    assert {one.id for one in await store.page("default")} == {"e-a", "e-b"}
+    store.close()
+    async with opened(other) as store:
+        await fill(store, "e-c")
+    assert await ids(other) == {"e-a", "e-b", "e-c"}
 
 
 async def test_whoever_works_on_a_home_goes_on_with_what_was_restored(settings: Settings) -> None:
@@ -235,7 +266,7 @@ async def test_a_restore_that_is_interrupted_keeps_the_tables_that_are_in_use(ol
 
 
 async def test_there_is_nothing_to_back_up_where_there_is_no_home(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="No such file"):
+    with pytest.raises(StoreError, match="there is no pool in"):
         await backup.make(home)
     assert not exists(home)
     lay(home, "home.json", '{"schema": 1}')

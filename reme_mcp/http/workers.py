@@ -1,0 +1,153 @@
+"""Several processes at one socket: started, replaced when one dies, and ended together.
+
+In:  a socket that listens, how many processes, and what each of them does with it.
+Out: an exit status, when all of them are gone.
+Does not know: what they do.
+
+The first starts alone: what keeps it from serving is told once, and what has to be made is made by one. A process that
+finds its parent gone ends as if it had been told to.
+
+uvicorn has a supervisor of its own. Its processes outlive a parent that is killed, one that dies while it starts is
+started for ever, and one that is too busy to say that it is alive is killed with the calls that it answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+logger = logging.getLogger(__name__)
+
+# A process that dies is replaced; where so many died in so many seconds, the next would die, too.
+MAX_DEATHS = 10
+DEATHS_S = 60.0
+
+# What a process does: with its number, from 0, and the socket; it calls the last when it serves.
+Work = Callable[[int, socket.socket, Callable[[], None]], None]
+
+
+class _Worker:
+    """One process, from its start on."""
+
+    def __init__(self, work: Work, number: int, listener: socket.socket) -> None:
+        self.is_serving = False
+        context = multiprocessing.get_context("spawn")
+        self.said, says = context.Pipe(duplex=False)
+        self.process: SpawnProcess = context.Process(
+            target=_run, args=(work, number, listener, says), name=f"worker {number + 1}"
+        )
+        self.process.start()
+        # It holds its own end; this one would hide that it is gone.
+        says.close()
+
+    def hear(self) -> None:
+        """Take in that it serves, or that it never will."""
+        with suppress(EOFError):
+            self.is_serving = self.said.recv()
+            logger.info("worker %d serves", self.process.pid)
+
+    def close(self) -> SpawnProcess:
+        """Return the process, which has ended."""
+        self.process.join()
+        self.said.close()
+        return self.process
+
+
+def supervise(
+    listener: socket.socket, count: int, work: Work, *, on_death: Callable[[int, int], None], stop_timeout_s: float
+) -> int:
+    """Keep `count` processes at work until this one is told to stop; return its exit status.
+
+    Args:
+        listener: Where they accept; it is closed in this process when they are told to stop.
+        count: How many.
+        work: What each does. It can be pickled, and ends on SIGTERM.
+        on_death: Called with the number and the process id of one that died, before another takes its place.
+        stop_timeout_s: How long they may take to end, seconds; those that take longer are killed.
+    """
+    workers: dict[int, _Worker] = {}
+    deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+    has_served = False
+    with _signals() as told:
+        try:
+            while True:
+                for number in range(count if has_served else 1):
+                    if number not in workers:
+                        workers[number] = _Worker(work, number, listener)
+                sentinels = {worker.process.sentinel: number for number, worker in workers.items()}
+                starting = {worker.said: worker for worker in workers.values() if not worker.is_serving}
+                happened = wait([told, *starting, *sentinels])
+                if told in happened:
+                    return 128 + signal.SIGINT if signal.SIGINT in told.recv(16) else 0
+                for said in starting.keys() & set(happened):
+                    starting[said].hear()
+                    has_served = has_served or starting[said].is_serving
+                for number in [sentinels[one] for one in sentinels.keys() & set(happened)]:
+                    process = workers.pop(number).close()
+                    deaths.append(time.monotonic())
+                    how = f"worker {process.pid} ended (exit status {process.exitcode})"
+                    if not has_served:
+                        logger.error("%s before it served; the server stops", how)
+                        return 1
+                    if len(deaths) == MAX_DEATHS and deaths[-1] - deaths[0] < DEATHS_S:
+                        logger.error("%s, the last of %d in a minute; the server stops", how, MAX_DEATHS)
+                        return 1
+                    logger.warning("%s; another takes its place", how)
+                    on_death(number, process.pid or 0)
+        finally:
+            listener.close()
+            _end(list(workers.values()), stop_timeout_s)
+
+
+def _end(workers: list[_Worker], timeout_s: float) -> None:
+    """Tell all to end, and wait for them."""
+    for worker in workers:
+        worker.process.terminate()
+    until = time.monotonic() + timeout_s
+    for worker in workers:
+        worker.process.join(max(0.0, until - time.monotonic()))
+        if worker.process.exitcode is None:
+            logger.warning("worker %d did not end in time", worker.process.pid)
+            worker.process.kill()
+        worker.close()
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """Yield where the numbers of the signals arrive that tell a process to end."""
+    told, tells = socket.socketpair()
+    with told, tells:
+        tells.setblocking(False)
+        wakeup = signal.set_wakeup_fd(tells.fileno())
+        handlers = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield told
+        finally:
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
+            signal.set_wakeup_fd(wakeup)
+
+
+# --- in the process of a worker ---
+
+
+def _run(work: Work, number: int, listener: socket.socket, says: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work(number, listener, partial(says.send, True))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    signal.raise_signal(signal.SIGTERM)

@@ -45,8 +45,8 @@ from reme_mcp.store.attempts import Attempts
 from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
 from reme_mcp.store.feed import Announce, Note, Tell, packed
-from reme_mcp.store.following import Following
 from reme_mcp.store.folder import HomeMarker
+from reme_mcp.store.following import Following
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.loaded import LoadedExperiences

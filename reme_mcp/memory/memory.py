@@ -225,7 +225,8 @@ class Memory:
         # Without a receipt there would be nothing to learn from a note that is withheld.
         holdout = self.settings.refine.holdout if with_receipt else 0.0
         task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace, source, holdout)
-        experiences = [recalled(item) for item in notes.shown]
+        due = {item.experience.id: recalled(item) for item in notes.due}
+        experiences = [due[item.experience.id] for item in notes.shown]
         trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
         if with_receipt:
@@ -236,7 +237,7 @@ class Memory:
                 workspace,
                 task,
                 source,
-                numbers=[recalled(item).numbers.model_dump_json(exclude_none=True) for item in notes.due],
+                numbers=[one.numbers.model_dump_json(exclude_none=True) for one in due.values()],
                 draws=notes.draws,
                 task_vector=notes.task_vector,
             )

@@ -57,7 +57,7 @@ PRIMARY = 0xFF
 # What by: all that is read while somebody waits.
 INDEXES: Mapping[type[Any], Sequence[str]] = {
     Trajectory: ("digest", "task_key", "status", "workspace, created_at", "workspace, updated_at"),
-    ReceiptLine: ("experience_id", "workspace, receipt"),
+    ReceiptLine: ("experience_id",),
     Entry: ("workspace, created_at", "about"),
     Experience: ("workspace",),
     Counters: (),
@@ -173,14 +173,22 @@ class SqliteLedger:
             Counters(*[make(value) for make, value in zip(columns.back, row[1:], strict=True)]) for row in rows
         ]
 
+    def is_quiet(self, table: str, since: int) -> bool:
+        """Return whether nobody has written since what `news` told of a table, up to the note of number `since`."""
+        if not self.can_write:
+            return False
+        with _mapped(self._file, "read"):
+            (version,) = self._reading.execute("PRAGMA data_version").fetchone()
+        return self._told.get(table) == (version, since) and not self._is_overdue()
+
     def news(self, table: str, since: int) -> News:
         """Return what was told of one of LanceDB's tables after the note of number `since`."""
         if not self.can_write:
             return News(since, (), is_complete=False)
+        if self.is_quiet(table, since):
+            return News(since, (), is_complete=True)
         with _mapped(self._file, "read"):
             (version,) = self._reading.execute("PRAGMA data_version").fetchone()
-            if self._told.get(table) == (version, since) and not self._is_overdue():
-                return News(since, (), is_complete=True)
             # The one that was read last is among them, unless some between have gone.
             query = f"SELECT number, name, version, content FROM {NOTES} WHERE number >= ? ORDER BY number"
             rows = self._reading.execute(query, [since]).fetchall()
@@ -313,7 +321,8 @@ def count(file: Path) -> dict[str, int]:
     with _mapped(file, "read"), closing(_open(file)[0]) as connection:
         said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if said != "ok":
-            raise DamagedLedger(f"{file} is damaged: {said}")
+            # Above it stands which database.
+            raise DamagedLedger(f"{file} is damaged: {said.splitlines()[-1]}")
         names = sorted({TABLES[kind] for kind in KEYS} & _tables(connection))
         return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
 
@@ -486,7 +495,7 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make the tables, columns and indexes that are missing; mostly none is, and nothing is written."""
+    """Make the tables, columns and indexes that are missing, and drop what was one; mostly nothing is written."""
     statements = list(_missing(connection))
     if statements:
         with _transaction(connection, wait_s=WAIT_S):
@@ -497,6 +506,10 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 def _missing(connection: sqlite3.Connection) -> Iterator[str]:
     there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    wanted = {_index_name(kind, by) for kind in KEYS for by in INDEXES.get(kind, ())}
+    # What a key or a column declares is SQLite's own, and has no text.
+    indexes = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    yield from [f"DROP INDEX {name}" for (name,) in indexes if name not in wanted]
     if NOTES not in there:
         yield f"CREATE TABLE {NOTES} ({NOTES_COLUMNS})"
     for kind, keys in KEYS.items():
@@ -512,9 +525,12 @@ def _missing(connection: sqlite3.Connection) -> Iterator[str]:
             for name in types.keys() - columns:
                 yield f"ALTER TABLE {table} ADD COLUMN {name} {DECLARED[types[name]]}"
         for by in INDEXES.get(kind, ()):
-            name = f"{table}_by_{by.replace(', ', '_and_')}"
-            if name not in there:
+            if (name := _index_name(kind, by)) not in there:
                 yield f"CREATE INDEX {name} ON {table} ({by})"
+
+
+def _index_name(kind: type[Any], by: str) -> str:
+    return f"{TABLES[kind]}_by_{by.replace(', ', '_and_')}"
 
 
 def _put(connection: sqlite3.Connection, change: Put) -> None:

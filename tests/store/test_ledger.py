@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,8 @@ import pytest
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Spent, Trajectory
 from reme_mcp.store import sqlite_ledger
-from reme_mcp.store.ledger import TABLES, Blank, Contains, Drop, Either, Filled, Is, Ledger, Put, Since
+from reme_mcp.store.ledger import TABLES, Blank, Condition, Contains, Drop, Either, Filled, Is, Ledger, Put, Since
+from reme_mcp.store.sql import where_clause
 from reme_mcp.store.sqlite_ledger import SqliteLedger
 from reme_mcp.store.table_ledger import TableLedger
 from reme_mcp.store.tables import connect, create_table, schemas
@@ -241,3 +242,41 @@ async def test_what_is_removed_is_in_none_of_its_files(tmp_path: Path) -> None:
         await ledger.write([Drop(Trajectory, [Is("id", ["t-1"])])])
         await ledger.purge_deleted()
         assert files_with(tmp_path, secret) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "wanted", "index"),
+    [
+        (Trajectory, Is("digest", ["d"]), " ORDER BY created_at DESC, id", "trajectories_by_digest (digest=?)"),
+        (Trajectory, Is("task_key", ["k"]), " ORDER BY created_at DESC, id", "trajectories_by_task_key (task_key=?)"),
+        (Trajectory, Is("id", ["t-1", "t-2"]), " ORDER BY created_at DESC, id", "trajectories_1 (id=?)"),
+        (Trajectory, Is("status", ["queued", "x"]), " ORDER BY created_at DESC, id LIMIT 20", "_by_status (status=?)"),
+        (Trajectory, Since("created_at", LEARNED), "", "_by_workspace_and_created_at (workspace=? AND created_at>?)"),
+        (ReceiptLine, Is("receipt", ["r-1"]), "", "receipts_1 (receipt=?)"),
+        (ReceiptLine, Is("experience_id", ["e-1"]), "", "receipts_by_experience_id (experience_id=?)"),
+    ],
+)
+async def test_few_rows_of_a_workspace_are_found_without_reading_all_of_it(
+    tmp_path: Path, kind: type[Any], by: Condition, wanted: str, index: str
+) -> None:
+    async with in_a_database(tmp_path):
+        clause, values = where_clause([Is("workspace", ["default"]), by])
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+            query = f"EXPLAIN QUERY PLAN SELECT * FROM {TABLES[kind]}{clause}{wanted}"
+            plan = [row[3] for row in connection.execute(query, values)]
+
+    assert plan[0].startswith("SEARCH")
+    assert plan[0].endswith(index)
+
+
+async def test_an_index_that_is_not_wanted_any_more_is_dropped(tmp_path: Path) -> None:
+    def indexes() -> set[str]:
+        with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+    async with in_a_database(tmp_path):
+        wanted = indexes()
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("CREATE INDEX receipts_by_workspace_and_receipt ON receipts (workspace, receipt)")
+    async with in_a_database(tmp_path):
+        assert indexes() == wanted

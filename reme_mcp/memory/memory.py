@@ -541,10 +541,9 @@ class Memory:
             if self._store is None:
                 store = await Store.open(location_of(self.settings.home, self.settings.storage))
                 if self._model is not None:
-                    # What earlier processes have spent today; of its own spending this one knows.
-                    for spent in [] if self._queue else await store.spent(since=now() - timedelta(days=1)):
-                        self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
-                    self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent)
+                    count_spent = partial(self._count_spent, store)
+                    await count_spent()
+                    self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent, count_spent)
                 self._store = store
                 if self._queue_is_run:
                     # That of the tables before has ended with them.
@@ -579,6 +578,11 @@ class Memory:
             async with store.settling() as writer:
                 await writer.add_spent(self._take_spent())
 
+    async def _count_spent(self, store: Store) -> None:
+        """Know what all processes on this home have spent of the day's tokens."""
+        if self.settings.llm.tokens_per_day:
+            self._allowance.know(await store.spent(since=now() - timedelta(days=1)))
+
     def _look_after_pool(self) -> None:
         """Compact and fill in vectors behind the calls, not between them."""
         self._last_call = anyio.current_time()
@@ -595,6 +599,7 @@ class Memory:
                 if seen == (self._last_call, await store.versions()):
                     break
             await self._store_costs(store)
+            await self._count_spent(store)
             await store.compaction.run()
             await self._missing_vectors.fill(store)
         finally:

@@ -345,9 +345,11 @@ def test_the_queue_survives_kills_in_the_benchmark(tmp_path: Path, monkeypatch: 
     assert figures["recall"]["idle p50 ms"] > 0
 
 
-def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(tmp_path: Path, workers: int) -> None:
     file = tmp_path / "figures.json"
-    wanted = ["--clients", "2", "--seconds", "1", "--size", "20", "--soak", "2", "--json", str(file)]
+    wanted = ["--clients", "2", "--seconds", "1", "--size", "20", "--soak", "2", "--workers", str(workers)]
+    wanted += ["--json", str(file)]
     assert load.main(wanted) == 0
     figures = json.loads(file.read_text(encoding="utf-8"))
     rows = figures["rows"]

@@ -16,7 +16,8 @@ from reme_mcp.clients import installer
 from reme_mcp.clients.catalog import CLIENTS, Client, client_of, this_machine
 from reme_mcp.clients.entry import Entry, alone, shape, typed
 from reme_mcp.clients.installer import Change
-from reme_mcp.errors import ReMeError
+from reme_mcp.config.settings import Settings
+from reme_mcp.errors import ConfigError, ReMeError
 
 # What most clients that are not named here read.
 ANY_OTHER = Client(
@@ -95,7 +96,7 @@ def install(
             _show_clients(project, as_json=as_json)
             return
         client = ANY_OTHER if client_name is None else client_of(client_name)
-        settings = choice.settings(os.environ)
+        settings = _settings(choice)
         own = installer.own_command(sys.argv[0], sys.executable)
         entry = Entry(own.command, (*own.args, *choice.arguments(settings, os.environ)))
         if only_print:
@@ -137,7 +138,8 @@ def uninstall(
     """Take the entry out of CLIENT's file.
 
     Without CLIENT, the clients are listed with the entries that they have. If nothing else has changed in the file
-    since `install`, it is afterwards as it was before. The memory stays.
+    since `install`, it is afterwards as it was before, and the copy that `install` kept beside it is removed. Otherwise
+    what it held is kept there. The memory stays.
     """
     try:
         if client_name is None:
@@ -148,6 +150,14 @@ def uninstall(
     except ReMeError as exc:
         raise click.ClickException(str(exc)) from exc
     _show_change(change, client, name, dry_run=dry_run, as_json=as_json)
+
+
+def _settings(choice: Choice) -> Settings:
+    """Return the settings that the server would start with."""
+    try:
+        return choice.settings(os.environ)
+    except ConfigError as exc:
+        raise ConfigError(f"{exc} (a server that a client starts would end with that: correct it first)") from exc
 
 
 def _file(client: Client, project: Path | None, file: Path | None) -> Path:
@@ -217,9 +227,11 @@ def _show_change(change: Change, client: Client, name: str, *, dry_run: bool, as
         say("Nothing was changed." if change.is_one else f"{change.file} would stay as it is.", err=True)
     elif not change.is_one:
         say(f"{change.file} is as it should be; nothing was changed.")
+    elif change.is_undone and change.after is not None:
+        say(f"{change.file} is as it was before `{PROGRAM} install`.")
     else:
         verb = "removed" if change.after is None else "changed" if change.before is not None else "written"
-        kept = "" if change.backup is None else f"; what it held before is in {change.backup.name}"
+        kept = "" if change.backup is None else f"; what it held before is in {change.backup}"
         say(f"{change.file} is {verb}{kept}.")
 
 

@@ -33,7 +33,7 @@ from reme_mcp.models.llm import EndpointLLM
 from reme_mcp.models.usage import Allowance
 from reme_mcp.schema import Spent, Status
 from reme_mcp.store import folder
-from reme_mcp.store.location import Bucket, Folder, location_of
+from reme_mcp.store.location import Bucket, Folder, count_rows, location_of
 from reme_mcp.store.migrations import SCHEMA_VERSION
 from reme_mcp.store.store import Store
 from reme_mcp.text.plural import many
@@ -178,6 +178,8 @@ async def _of_home(home: Path) -> AsyncIterator[Finding]:
         yield Finding("home", "broken", str(exc), _way_back(home) if isinstance(exc, folder.DamagedHome) else "")
         return
     try:
+        # To open it reads a part of each file; this reads all of them to the end.
+        await count_rows(home / mark.pool)
         async for finding in _of_tables(store):
             yield finding
     except StoreError as exc:

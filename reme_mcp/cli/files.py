@@ -39,7 +39,6 @@ HOLDS = {
 }
 # Fewer records are read before a bar is seen.
 BAR_FROM = 200
-COUNTS = ("read", "added", "quarantined", "merged", "known")
 
 
 @click.command(
@@ -112,11 +111,7 @@ def import_files(
     if as_json:
         click.echo(to_json([dataclasses.asdict(one) for one in imported]))
     else:
-        rows = [
-            (one.file, *(str(getattr(one, name)) for name in COUNTS), str(len(one.rejected)), str(one.edited))
-            for one in imported
-        ]
-        show_below([(one.file, _counted(one)) for one in imported], piped=rows)
+        show_below([(one.file, _counted(one)) for one in imported])
         show_errors([(f"{one.file} {bad.where}", bad.reason) for one in imported for bad in one.rejected])
     if dry_run:
         say("Nothing was changed.", err=True)

@@ -4,8 +4,8 @@ In:  settings, and the file that they came from.
 Out: what is exposed, with the command that closes it. Nothing is changed.
 Does not know: terminals. Windows, whose files have no such modes, exposes nothing here.
 
-The home is made private (0700), which keeps others from all that is in it, LanceDB's files too. One that its group may
-write into is taken for shared on purpose.
+The home is made private (0700), which keeps others from all that is in it, LanceDB's files too. A folder that somebody
+else owns, as a volume is that was mounted for a group, is left to its group.
 """
 
 from __future__ import annotations
@@ -50,18 +50,21 @@ def exposed(settings: Settings, settings_file: Path) -> list[Exposed]:
         if file and _has(Path(file), READABLE) and _has(Path(file).parent, stat.S_IXGRP | stat.S_IXOTH):
             found.append(Exposed(Path(file), why, f"chmod 600 {quote(file)}"))
     home = Path(settings.home)
-    if not is_remote(settings.home) and (home / "home.json").exists() and _has(home, _closed_to(home)):
-        found.append(Exposed(home, "is the home", f"chmod {'o-rwx' if _is_shared(home) else '700'} {quote(str(home))}"))
+    if not is_remote(settings.home) and os.path.exists(home / "home.json") and _has(home, _closed_to(home)):
+        found.append(Exposed(home, "is the home", f"chmod {'700' if _is_own(home) else 'o-rwx'} {quote(str(home))}"))
     return found
 
 
 def _closed_to(home: Path) -> int:
     """Return the bits that the mode of a home must not have."""
-    return stat.S_IRWXO if _is_shared(home) else stat.S_IRWXO | stat.S_IRWXG
+    return stat.S_IRWXO | stat.S_IRWXG if _is_own(home) else stat.S_IRWXO
 
 
-def _is_shared(home: Path) -> bool:
-    return _has(home, stat.S_IWGRP)
+def _is_own(home: Path) -> bool:
+    try:
+        return home.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _has(path: Path, bits: int) -> bool:

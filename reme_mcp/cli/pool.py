@@ -370,8 +370,10 @@ def delete(settings: Settings, id: str, forever: bool, dry_run: bool, yes: bool,
         return (await memory.pool.experience(id))[0] if dry_run else await memory.pool.delete(id)
 
     experience = with_memory(settings, run)
-    click.echo(to_json(dataclasses.asdict(experience)))
-    if not as_json:
+    if as_json:
+        click.echo(to_json(dataclasses.asdict(experience)))
+    else:
+        show_experiences([experience], as_json=False)
         done = f"{id} would be deleted." if dry_run else f"{id} is deleted. To undo it: reme-mcp restore {id}"
         say(done, err=True)
 

@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reme_mcp import atomic
@@ -44,13 +44,15 @@ class Change:
         file: As the client names it.
         before: What it held; `None` where it was not there.
         after: What it holds now; `None` where it is gone.
-        backup: What it held before is in this file, if it held anything and was changed.
+        backup: What it held before is in this file, if it held anything that is not in it now.
+        is_undone: It holds what it held before there was an entry.
     """
 
     file: Path
     before: str | None
     after: str | None
     backup: Path | None
+    is_undone: bool = False
 
     @property
     def is_one(self) -> bool:
@@ -103,16 +105,28 @@ def remove(client: Client, file: Path, name: str, *, dry_run: bool = False) -> C
         ClientFileError: The file can't be read, understood or written; it is as it was.
     """
     backup = _backup_of(file)
+    is_undone = False
 
     def edit(text: str | None) -> str | None:
+        nonlocal is_undone
+        is_undone = text is not None
         if text is None:
             return None
         kept = _read(backup)
         if kept is not None and is_before(before := _decoded(backup, kept), text, client, name):
             return before
-        return None if is_before("", text, client, name) else drop(text, client, name)
+        if is_before("", text, client, name):
+            return None
+        is_undone = False
+        return drop(text, client, name)
 
-    return _change(file, edit, dry_run=dry_run)
+    change = _change(file, edit, dry_run=dry_run)
+    if not change.is_one or dry_run or not is_undone:
+        return change
+    # The file itself has what was kept, and nothing but the entry is gone.
+    with suppress(OSError):
+        backup.unlink()
+    return replace(change, backup=None, is_undone=True)
 
 
 def find_all(machine: Machine, project: Path) -> list[Found]:

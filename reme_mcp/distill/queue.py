@@ -61,13 +61,24 @@ class Queue:
         model: Model,
         settings: Settings,
         take_spent: Callable[[], list[Spent]],
+        count_spent: Callable[[], Awaitable[None]],
     ) -> None:
-        """Make one; `take_spent` hands over what the model has cost since it was last asked."""
+        """Make one.
+
+        Args:
+            store: Holds the queue.
+            vectors: Embeds what is learned.
+            model: Works on it.
+            settings: Of the home.
+            take_spent: Hands over what the model has cost since it was last asked.
+            count_spent: Finds out what other processes have spent of the day's tokens.
+        """
         self._store = store
         self._vectors = vectors
         self._model = model
         self._settings = settings
         self._take_spent = take_spent
+        self._count_spent = count_spent
         self._changed = anyio.Event()
         self._paused_until: datetime | None = None
         self._trouble = ""
@@ -145,6 +156,7 @@ class Queue:
 
     async def _work_on(self, trajectories: Sequence[Trajectory], done: Done | None) -> None:
         """Work on several at a time; the model's own limit says how many questions are under way."""
+        await self._count_spent()
         turns = anyio.CapacityLimiter(self._settings.llm.concurrency)
 
         async def work(trajectory: Trajectory) -> None:

@@ -227,7 +227,8 @@ class Memory:
         # Without a receipt there would be nothing to learn from a note that is withheld.
         holdout = self.settings.refine.holdout if with_receipt else 0.0
         task, workspace, store, notes = await self._notes(task, context, tools, limit, workspace, source, holdout)
-        experiences = [recalled(item) for item in notes.shown]
+        due = {item.experience.id: recalled(item) for item in notes.due}
+        experiences = [due[item.experience.id] for item in notes.shown]
         trouble = [_for_reader(part, source) for part in (self._search.tell_once(), notes.trouble)]
         receipt, footer = "", ""
         if with_receipt:
@@ -238,7 +239,7 @@ class Memory:
                 workspace,
                 task,
                 source,
-                numbers=[recalled(item).numbers.model_dump_json(exclude_none=True) for item in notes.due],
+                numbers=[one.numbers.model_dump_json(exclude_none=True) for one in due.values()],
                 draws=notes.draws,
                 task_vector=notes.task_vector,
             )
@@ -542,10 +543,9 @@ class Memory:
             if self._store is None:
                 store = await Store.open(location_of(self.settings.home, self.settings.storage))
                 if self._model is not None:
-                    # What earlier processes have spent today; of its own spending this one knows.
-                    for spent in [] if self._queue else await store.spent(since=now() - timedelta(days=1)):
-                        self._allowance.count(spent.tokens_in + spent.tokens_out, spent.at)
-                    self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent)
+                    count_spent = partial(self._count_spent, store)
+                    await count_spent()
+                    self._queue = Queue(store, self._vectors, self._model, self.settings, self._take_spent, count_spent)
                 self._store = store
                 if self._queue_is_run:
                     # That of the tables before has ended with them.
@@ -580,6 +580,11 @@ class Memory:
             async with store.settling() as writer:
                 await writer.add_spent(self._take_spent())
 
+    async def _count_spent(self, store: Store) -> None:
+        """Know what all processes on this home have spent of the day's tokens."""
+        if self.settings.llm.tokens_per_day:
+            self._allowance.know(await store.spent(since=now() - timedelta(days=1)))
+
     def _look_after_pool(self) -> None:
         """Compact and fill in vectors behind the calls, not between them."""
         self._last_call = anyio.current_time()
@@ -596,6 +601,7 @@ class Memory:
                 if seen == (self._last_call, await store.versions()):
                     break
             await self._store_costs(store)
+            await self._count_spent(store)
             await store.compaction.run()
             await self._missing_vectors.fill(store)
         finally:

@@ -465,6 +465,10 @@ class Pool(PoolReader):
             if folder.read_marker(home, schema=SCHEMA_VERSION).schema < SCHEMA_VERSION:
                 return None
             return await (await self._open_store()).activity_log.every_entry()
+        except folder.DamagedHome:
+            # What is wrong with it is about to be mended.
+            logger.warning("the log of the damaged home can't be read; that of the backup goes on")
+            return None
         except StoreError as exc:
             logger.warning("the log can't be taken over: %s", exc)
             return None

@@ -172,7 +172,7 @@ class Vectors:
         if self._told or self.state == self._loaded():
             return ""
         if self.state == "loading":
-            return "The embedding model is still loading; this recall went by words only."
+            return "The embedding model is not there yet: it is loaded, or fetched. This recall went by words only."
         self._told = True
         return BY_WORDS + self.state
 

@@ -15,11 +15,11 @@ known wherever the search ran. The numbers were tuned on half A of `tests/benchm
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from reme_mcp.text.words import QueryWords, TextWords
+from reme_mcp.text.words import COMPOUNDING, QueryWords, TextWords, columns_of_words
 
 # So many candidates there are at least, for the rarity of a word: all that were found for a rare one have it.
 CANDIDATES = 60
@@ -39,8 +39,7 @@ FELLOW = 0.7
 ENOUGH = 6.5
 ENOUGH_WORDS = 2
 ENOUGH_SHARE = 0.25
-# These write as one word what others write as two; a part of one is at least so long.
-COMPOUNDING = frozenset({"danish", "dutch", "finnish", "german", "hungarian", "norwegian", "swedish"})
+# A part of a compound is at least so long.
 MIN_PART_CHARS = 5
 
 
@@ -80,11 +79,13 @@ def weigh(asked: QueryWords, texts: Sequence[TextWords], tasks: Sequence[str]) -
         texts: Those of the candidates.
         tasks: What each candidate was learned from; empty where that is not known.
     """
-    shared = [_shared(asked, one) for one in texts]
+    sought = _Sought.of(asked)
+    marks = sought.marks(texts)
+    shared = [_shared(asked, sought, one, its) for one, its in zip(texts, marks, strict=True)]
     holders = Counter(word for words in shared for word in words)
     total = max(CANDIDATES, len(texts))
     rarity = {word: math.log(1 + (total - count + 0.5) / (count + 0.5)) for word, count in holders.items()}
-    own = [_weight(words, one, rarity, len(asked.words)) for words, one in zip(shared, texts, strict=True)]
+    own = [_weight(words, its, rarity, len(asked.words)) for words, its in zip(shared, marks, strict=True)]
     best: dict[str, list[tuple[float, int]]] = {}
     for place, (weight, task) in enumerate(zip(own, tasks, strict=True)):
         if task:
@@ -100,35 +101,69 @@ def weigh(asked: QueryWords, texts: Sequence[TextWords], tasks: Sequence[str]) -
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sought:
+    """The words of a task, by the hashes of what a note may have of them.
+
+    Attributes:
+        stems: Those of which it has a stem.
+        parts: Those of which it has a part, where both are in a language that writes compounds.
+    """
+
+    stems: Mapping[int, Sequence[tuple[str, str]]]
+    parts: Mapping[int, Sequence[tuple[str, str]]]
+
+    @classmethod
+    def of(cls, asked: QueryWords) -> _Sought:
+        stems: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        parts: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        for word in asked.words:
+            for stem in {*word}:
+                stems[hash(stem)].append(word)
+            if asked.language in COMPOUNDING:
+                for part in _parts(word[1]):
+                    parts[hash(part)].append(word)
+        return cls(dict(stems), dict(parts))
+
+    def marks(self, texts: Sequence[TextWords]) -> list[Mapping[int, int]]:
+        """Return for each note those of its words that are sought, with their marks."""
+        import numpy as np
+
+        hashes = self.stems.keys() | self.parts.keys()
+        rows, words, marks = columns_of_words(texts)
+        common = np.isin(words, np.fromiter(hashes, np.int64, len(hashes)))
+        found: list[dict[int, int]] = [{} for _ in texts]
+        for row, word, mark in zip(*(column[common].tolist() for column in (rows, words, marks)), strict=True):
+            found[row][word] = mark
+        return list(found)
+
+
 def _weight(
-    shared: Collection[tuple[str, str]], text: TextWords, rarity: Mapping[tuple[str, str], float], asked: int
+    shared: Collection[tuple[str, str]],
+    marks: Mapping[int, int],
+    rarity: Mapping[tuple[str, str], float],
+    asked: int,
 ) -> float:
     if not shared:
         return 0.0
     weight = 0.0
     for word in shared:
-        own, english = word
-        times = text.counts.get(english, text.counts.get(own, 1))
-        weight += rarity[word] * (1 + REPEATED * min(times - 1, MAX_REPEATED))
+        own, english = (marks.get(hash(stem), 0) >> 1 for stem in word)
+        weight += rarity[word] * (1 + REPEATED * min((english or own or 1) - 1, MAX_REPEATED))
     weight *= min(1.0, len(shared) / min(MAX_WORDS, SHARE * asked))
     weight -= CHANCE * max(0, min(asked, LONG_WORDS) - USUAL_WORDS)
     is_enough = len(shared) >= max(min(ENOUGH_WORDS, asked), ENOUGH_SHARE * asked)
     return max(weight, ENOUGH if is_enough else 0.0)
 
 
-def _shared(asked: QueryWords, text: TextWords) -> list[tuple[str, str]]:
+def _shared(asked: QueryWords, sought: _Sought, text: TextWords, marks: Mapping[int, int]) -> set[tuple[str, str]]:
     """Return the telling words of the task that a note has, as a part of a compound, too."""
-    if asked.language not in COMPOUNDING or text.language != asked.language:
-        return [word for word in asked.words if word[0] in text.forms or word[1] in text.forms]
-    compounds = "\n".join(text.forms)
-    return [
-        word
-        for word in asked.words
-        if word[0] in text.forms
-        or word[1] in text.forms
-        or (len(word[0]) >= MIN_PART_CHARS and word[0] in compounds)
-        or not text.forms.isdisjoint(_parts(word[1]))
-    ]
+    telling = [word for word, mark in marks.items() if mark & 1]
+    shared = {word for stem in telling for word in sought.stems.get(stem, ())}
+    if text.compounds and text.language == asked.language:
+        shared.update(word for part in telling for word in sought.parts.get(part, ()))
+        shared.update(word for word in asked.words if len(word[0]) >= MIN_PART_CHARS and word[0] in text.compounds)
+    return shared
 
 
 def _parts(word: str) -> set[str]:

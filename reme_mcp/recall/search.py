@@ -39,6 +39,9 @@ from reme_mcp.text.words import TextWords, spell_out, unquoted
 RERANKED = 10
 # Of what the model does with the notes; later, they are given as they were found.
 LLM_DEADLINE_S = 4.0
+# More at once find nothing sooner: they take turns on one processor, and whoever records would have to wait for a turn
+# of each of them, dozens of times. As many share the work of the embedder and of the matrix.
+SEARCHES_AT_ONCE = 8
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -114,6 +117,7 @@ class Search:
         self._model = model
         self._settings = settings.recall
         self._refine = settings.refine
+        self._searching = anyio.CapacityLimiter(SEARCHES_AT_ONCE)
 
     async def notes(
         self,
@@ -184,16 +188,17 @@ class Search:
         own: Sequence[str] = (),
         statuses: Sequence[Status] = ("active",),
     ) -> _Ranking:
-        text, (vector, about) = await gather(
-            partial(self._by_words, store, workspace, query, own),
-            partial(self._by_vectors, store, workspace, query, own),
-        )
-        ids = ranking.shortlist(text, vector, limit=limit)
-        found = await store.experiences(workspace, ids, statuses=statuses)
-        candidates = [found[id] for id in ids if id in found]
-        words = {one.id: store.words_of(one) for one in candidates}
-        base_rate = rules.base_rate(*await store.successes.count(workspace))
-        ranked = ranking.rank(candidates, text, vector, words=words, tools=tools, base_rate=base_rate, at=now())
+        async with self._searching:
+            text, (vector, about) = await gather(
+                partial(self._by_words, store, workspace, query, own),
+                partial(self._by_vectors, store, workspace, query, own),
+            )
+            ids = ranking.shortlist(text, vector, limit=limit)
+            found = await store.experiences(workspace, ids, statuses=statuses)
+            candidates = [found[id] for id in ids if id in found]
+            words = {one.id: store.words_of(one) for one in candidates}
+            base_rate = rules.base_rate(*await store.successes.count(workspace))
+            ranked = ranking.rank(candidates, text, vector, words=words, tools=tools, base_rate=base_rate, at=now())
         return _Ranking(ranked, vector, about, words, base_rate)
 
     def tell_once(self) -> str:

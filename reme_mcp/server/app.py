@@ -43,6 +43,7 @@ from reme_mcp.server.resources import (
     unsubscribe,
 )
 from reme_mcp.server.state import AccessOf, State
+from reme_mcp.server.stdin import lines_of_stdin
 from reme_mcp.server.subscriptions import Subscriptions
 from reme_mcp.server.tools import call_tool, list_tools, make_input_schema
 
@@ -124,11 +125,12 @@ def make_server(
 
 
 async def serve_stdio(settings: Settings) -> None:
-    """Serve one client over stdin and stdout until it closes them."""
+    """Serve one client over stdin and stdout until it closes them, or this is cancelled."""
     server = build_server(settings)
     options = server.create_initialization_options()
-    async with (
-        stdio_server() as (read_stream, write_stream),
-        answering_rubbish(read_stream, answers := Answers(write_stream)) as messages,
-    ):
-        await server.run(messages, answers, options)
+    with lines_of_stdin() as lines:
+        async with (
+            stdio_server(lines) as (read_stream, write_stream),
+            answering_rubbish(read_stream, answers := Answers(write_stream)) as messages,
+        ):
+            await server.run(messages, answers, options)

@@ -106,6 +106,8 @@ async def restore(home: Path, what: str, *, force: bool = False, dry_run: bool =
         InvalidInput: There is no such backup, it is damaged, or the home holds something and `force` is off.
         StoreError: It is of a newer version, or there is no room for it; the home is as it was.
     """
+    # Raises where this account may not look into it.
+    folder.is_free(home)
     source = archive.find_backup(home, what)
     is_pool = source.is_dir()
     if is_pool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reme_mcp.schema import Experience, Status
 from reme_mcp.store.tables import joined
@@ -66,15 +66,14 @@ class Shelf:
         while self._bytes > KEPT_BYTES:
             self._bytes -= self._batches.pop(next(iter(self._batches))).nbytes
 
-    def rows(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """Return the rows of those among `ids` that are kept, by id."""
+    def rows(self, ids: Sequence[str]) -> list[pa.RecordBatch]:
+        """Return the rows of those among `ids` that are kept, in any order."""
         wanted: dict[int, list[int]] = defaultdict(list)
         for id in ids:
             batch, index = self._stands.get(id, (-1, 0))
             if batch in self._batches:
                 wanted[batch].append(index)
-        rows = (row for batch, indices in wanted.items() for row in self._batches[batch].take(indices).to_pylist())
-        return {row["id"]: row for row in rows}
+        return [self._batches[batch].take(indices) for batch, indices in wanted.items()]
 
     def drop(self, id: str) -> None:
         """Forget a row: it is another one now."""
@@ -122,10 +121,6 @@ class Directory:
         read: Some of them as they were last handed out, without their counters.
         words: Of all of them, once somebody has had them indexed; they stay when the others are forgotten.
         is_too_large: Whether there are too many to keep their places; then nothing is kept.
-        version: Of the table, which is known as it was then.
-        read_version: Of the table when it was read last; what was taken in since has no place yet.
-        has_to_read: Whether the table has to be read, however little has changed.
-        told_until: Up to which note of the ledger's feed it is known.
     """
 
     places: dict[str, Place] = field(default_factory=dict)
@@ -136,10 +131,6 @@ class Directory:
     read: dict[str, Experience] = field(default_factory=dict)
     words: InvertedIndex | None = None
     is_too_large: bool = False
-    version: int = 0
-    read_version: int = 0
-    has_to_read: bool = True
-    told_until: int = 0
 
     def put(self, id: str, place: Place) -> None:
         """Take in where an experience stands now; whatever was read of it is old."""
@@ -165,12 +156,10 @@ class Directory:
         self.read |= experiences
 
     def clear(self) -> None:
-        """Forget everything, the version too: whoever is interrupted after this starts anew."""
+        """Forget everything but the words."""
         self.places.clear()
         self.ids.clear()
         self.provisional.clear()
         self.workspaces.clear()
         self.shelf.clear()
         self.read.clear()
-        self.version = self.read_version = 0
-        self.has_to_read = True

@@ -22,16 +22,19 @@ import anyio
 from anyio import RunFinishedError, from_thread
 from anyio.lowlevel import EventLoopToken, current_token
 
+# The locks of a home are its owner's, as the home is.
+MODE = 0o600
+
 if sys.platform == "win32":
     POLL_S = 0.005
 
     class FileLock:
         """Held or not, by whoever has this object."""
 
-        def __init__(self, path: Path, mode: int) -> None:
+        def __init__(self, path: Path) -> None:
             from filelock import FileLock as Polled
 
-            self._file = Polled(path, mode=mode, thread_local=False)
+            self._file = Polled(path, mode=MODE, thread_local=False)
 
         def take_now(self) -> bool:
             """Return whether the lock is held now.
@@ -119,9 +122,8 @@ else:
     class FileLock:
         """Held or not, by whoever has this object."""
 
-        def __init__(self, path: Path, mode: int) -> None:
+        def __init__(self, path: Path) -> None:
             self._path = path
-            self._mode = mode
             self._held: int | None = None
             self._waiting: _Waiting | None = None
 
@@ -177,9 +179,4 @@ else:
             return True
 
         def _open(self) -> int:
-            is_new = not self._path.exists()
-            opened = os.open(self._path, os.O_RDWR | os.O_CREAT, self._mode)
-            if is_new:
-                # Whatever the mask of the process says.
-                os.fchmod(opened, self._mode)
-            return opened
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, MODE)

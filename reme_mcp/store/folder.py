@@ -235,9 +235,13 @@ def make(home: Path) -> None:
 
 
 def _close(home: Path) -> None:
-    """Make a folder that was there private before anything stands in it; its group stays where it may write."""
-    mode = home.stat().st_mode
-    home.chmod(mode & ~(stat.S_IRWXO if mode & stat.S_IWGRP else stat.S_IRWXO | stat.S_IRWXG))
+    """Make a folder that was there private before anything stands in it.
+
+    One that somebody else owns stays as it is: a volume that was mounted for this account's group is one.
+    """
+    found = home.stat()
+    if sys.platform == "win32" or found.st_uid == os.geteuid():
+        home.chmod(found.st_mode & ~(stat.S_IRWXO | stat.S_IRWXG))
 
 
 def is_free(home: Path) -> bool:
@@ -269,9 +273,9 @@ def read_marker(home: Path, *, schema: int) -> HomeMarker:
     except DamagedMark as exc:
         raise damaged(home, f"{MARK} is {exc}") from exc
     except OSError as exc:
-        if home.is_dir() and pools(home):
-            raise damaged(home, f"{MARK} is not there") from exc
         if isinstance(exc, FileNotFoundError):
+            if home.is_dir() and pools(home):
+                raise damaged(home, f"{MARK} is not there") from exc
             raise StoreError(
                 f"there is no pool in {home}: was it moved or removed? Put it back and all goes on as before; "
                 "or begin with a new one, which any command makes, such as `reme-mcp stats`"
@@ -355,6 +359,12 @@ def _unusable(home: Path, exc: OSError) -> StoreError:
         reason = "it is a file" if there == home else f"{there} is a file"
     elif there != home:
         reason = f"no folder can be made in {there} ({reason_of(exc)})"
+    elif isinstance(exc, PermissionError):
+        # Whose files are nobody else's: accounts that shared them could write in each other's names.
+        reason = (
+            f"this account may not use {exc.filename or home} ({exc.strerror}); a home is one account's, "
+            "which lets others in by `reme-mcp serve --http`"
+        )
     else:
         reason = reason_of(exc)
     return StoreError(f"can't use {home} as home: {reason}; choose another with --home")

@@ -13,6 +13,7 @@ Source: S. Robertson, H. Zaragoza, The Probabilistic Relevance Framework: BM25 a
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections.abc import Container, Sequence
 from typing import NamedTuple
@@ -27,17 +28,11 @@ K1 = 1.2
 B = 0.75
 # Of a row whose experience has another text now, or is gone.
 GONE = len(STATUSES)
-# More often than this no word stands in a text, as far as anybody compares it.
-MAX_TIMES = 2**15 - 1
-
-# The words of so many texts are kept as they are compared, at about 6 kB each: some come up again and again.
-KEPT_WORDS = 1_024
 
 
 class _Posting(NamedTuple):
-    """A word: its number, the rows that hold it, and how often each does."""
+    """The rows that hold a word, and how often each does."""
 
-    number: int
     rows: array[int]
     times: array[int]
 
@@ -45,7 +40,7 @@ class _Posting(NamedTuple):
 class InvertedIndex:
     """For each word, the rows that hold it and how often, and for each row its words. Rows are only ever added.
 
-    The words of a row are there so that nobody has to split its text again, as numbers, at half a kilobyte each.
+    The words of a row are there so that nobody has to split its text again, at less than a kilobyte each.
     """
 
     def __init__(self) -> None:
@@ -53,20 +48,18 @@ class InvertedIndex:
         self._ids: list[str] = []
         self._texts: list[int] = []
         self._workspaces: dict[str, int] = {}
-        self._postings: dict[str, _Posting] = {}
+        # By the hash of the word.
+        self._postings: dict[int, _Posting] = {}
         self._lengths = array("I")
         self._owners = array("I")
         self._statuses = array("B")
         self._words = 0
-        self._vocabulary: list[str] = []
-        self._languages: list[str] = []
-        # Of each row after the other: the numbers of its words; how often each stands there, twice, and one more for a
-        # form of a telling word.
-        self._numbers = array("I")
+        # Of each row after the other, what its text is compared by.
+        self._hashes = array("q")
         self._marks = array("H")
         self._ends = array("Q")
-        # Of rows that were compared lately.
-        self._read: dict[int, TextWords] = {}
+        self._languages: list[str] = []
+        self._compounds: dict[int, str] = {}
 
     def put(
         self, ids: Sequence[str], workspaces: Sequence[str], statuses: Sequence[Status], texts: Sequence[str]
@@ -119,17 +112,8 @@ class InvertedIndex:
         row = self._rows.get(id)
         if row is None:
             return None
-        if row not in self._read:
-            if len(self._read) >= KEPT_WORDS:
-                self._read.clear()
-            self._read[row] = self._words_in(row)
-        return self._read[row]
-
-    def _words_in(self, row: int) -> TextWords:
         part = slice(self._ends[row - 1] if row else 0, self._ends[row])
-        pairs = list(zip([self._vocabulary[number] for number in self._numbers[part]], self._marks[part], strict=True))
-        counts = {word: mark >> 1 for word, mark in pairs if mark > 1}
-        return TextWords(counts, self._languages[row], frozenset([word for word, mark in pairs if mark & 1]))
+        return TextWords(self._languages[row], self._hashes[part], self._marks[part], self._compounds.get(row, ""))
 
     def _values(self, query: str) -> npt.NDArray[np.float32]:
         values = np.zeros(len(self._ids), dtype=np.float32)
@@ -138,9 +122,9 @@ class InvertedIndex:
         lengths = np.frombuffer(self._lengths, np.uint32)
         mean = self._words / len(values)
         for word, asked in word_counts(query).items():
-            if word not in self._postings or not self._postings[word].rows:
+            if (posting := self._postings.get(hash(word))) is None:
                 continue
-            rows, times = (np.frombuffer(part, np.uint32) for part in self._postings[word][1:])
+            rows, times = (np.frombuffer(part, np.uint32) for part in posting)
             rarity = math.log(1 + (len(values) - len(rows) + 0.5) / (len(rows) + 0.5))
             often = times.astype(np.float32)
             values[rows] += asked * rarity * (K1 + 1) * often / (often + K1 * (1 - B + B / mean * lengths[rows]))
@@ -149,19 +133,20 @@ class InvertedIndex:
     def _add(self, id: str, text: str) -> int:
         row = self._rows[id] = len(self._ids)
         its = text_words(text)
-        counts, forms = its.counts, its.forms
-        for word, times in counts.items():
-            posting = self._postings.get(word) or self._new_posting(word)
-            posting.rows.append(row)
-            posting.times.append(times)
-            self._numbers.append(posting.number)
-            self._marks.append(min(times, MAX_TIMES) * 2 + (word in forms))
-        for word in forms - counts.keys():
-            self._numbers.append((self._postings.get(word) or self._new_posting(word)).number)
-            self._marks.append(1)
-        self._ends.append(len(self._numbers))
-        self._languages.append(its.language)
-        length = sum(counts.values())
+        length = 0
+        for word, mark in zip(its.words, its.marks, strict=True):
+            if times := mark >> 1:
+                if (posting := self._postings.get(word)) is None:
+                    posting = self._postings[word] = _Posting(array("I"), array("I"))
+                posting.rows.append(row)
+                posting.times.append(times)
+                length += times
+        self._hashes += its.words
+        self._marks += its.marks
+        self._ends.append(len(self._hashes))
+        self._languages.append(sys.intern(its.language))
+        if its.compounds:
+            self._compounds[row] = its.compounds
         self._ids.append(id)
         self._texts.append(hash(text))
         self._lengths.append(length)
@@ -169,8 +154,3 @@ class InvertedIndex:
         self._statuses.append(GONE)
         self._words += length
         return row
-
-    def _new_posting(self, word: str) -> _Posting:
-        posting = self._postings[word] = _Posting(len(self._vocabulary), array("I"), array("I"))
-        self._vocabulary.append(word)
-        return posting

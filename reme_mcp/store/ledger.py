@@ -205,6 +205,14 @@ class Ledger(Protocol):
         """
         ...
 
+    def is_quiet(self, table: str, since: int) -> bool:
+        """Return whether there is nothing to know of one of LanceDB's tables beyond the news up to `since`.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        ...
+
     def news(self, table: str, since: int) -> News:
         """Return what has been told of one of LanceDB's tables since it was `since`, at first 0; needs a feed.
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from reme_mcp.aio import Batcher, let_others_go_first
+from reme_mcp.aio import let_others_go_first
 from reme_mcp.schema import Experience
 from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place
-from reme_mcp.store.feed import Note, unpacked
-from reme_mcp.store.ledger import Ledger
+from reme_mcp.store.following import Following
 from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.tables import columns_of, joined, mapped
 from reme_mcp.text.fields import search_text
@@ -45,10 +44,8 @@ class LoadedExperiences:
     """The experiences in memory of one store, which is one of these."""
 
     _tables: OpenTables
-    _ledger: Ledger
     _directory: Directory
-    _refreshing: anyio.Lock
-    _new_places: Batcher[None]
+    _following: Following
 
     async def index_words(self) -> None:
         """Have full-text search answer from memory from now on, where there is room; three seconds for 10,000."""
@@ -65,13 +62,12 @@ class LoadedExperiences:
                     await let_others_go_first()
                     some = batch.slice(start, INDEXED_AT_ONCE)
                     words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
-        async with self._refreshing:
+        async with self._following.turn:
             if not self._directory.is_too_large:
                 words.keep(self._directory.places)
                 self._directory.words = words
-                # What was written since is read once more, with its words.
-                self._directory.read_version = min(self._directory.read_version, version)
-                self._directory.has_to_read = True
+                # With its words.
+                self._following.read_later(since=version)
 
     def words_of(self, experience: Experience) -> TextWords:
         """Return the words by which an experience is compared that was just read; mostly they are in memory."""
@@ -80,56 +76,31 @@ class LoadedExperiences:
 
     async def _places(self) -> dict[str, Place] | None:
         """Return where every experience stands, as any process has left it; `None` where there are too many."""
-        await self._new_places.submit()
+        await self._following.catch_up()
         return None if self._directory.is_too_large else self._directory.places
 
-    async def _refresh_places(self, _: list[None]) -> None:
-        """Bring the directory up to date, from the ledger's feed where it says enough, and from the table otherwise."""
-        directory = self._directory
-        with mapped("read experiences"):
-            # Asked before the table is read, which then has at least what was told of.
-            news = self._ledger.news("experiences", directory.told_until)
-            if not (news.is_complete and self._take_in_notes(news.notes)):
-                version = await self._tables["experiences"].version()
-                if version != directory.version or directory.has_to_read:
-                    await self._read_table(version)
-            directory.told_until = news.until
-
-    def _take_in_notes(self, notes: Sequence[Note]) -> bool:
-        """Take in what the feed has told of; return whether that was all, or the table has to be read."""
-        directory = self._directory
-        if directory.has_to_read or (notes and directory.is_too_large):
-            return False
-        for note in notes:
-            if note.version > directory.version + 1:
-                # Somebody has committed in between who told nobody.
-                return False
-            if note.version > directory.version:
-                batches = unpacked(note)
-                if len(directory.places) + sum(map(len, batches)) > cache.ROWS_IN_MEMORY:
-                    return False
-                self._take_in_rows(batches, note.version)
-        return True
-
-    async def _read_table(self, version: int) -> None:
-        """Read what is new in the table, which has come to a version."""
+    async def _read_new(self) -> None:
+        """Read what is new in the table."""
         directory = self._directory
         rows = await self._tables["experiences"].count_rows()
         was_too_large, directory.is_too_large = directory.is_too_large, rows > cache.ROWS_IN_MEMORY
         if was_too_large or directory.is_too_large:
-            directory.clear()
+            self._forget()
         if directory.is_too_large:
             directory.words = None
         else:
             await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
             if len(directory.places) > rows:
                 # Rows that are gone don't show up as fresh.
-                directory.clear()
+                self._forget()
                 await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
                 if directory.words is not None:
                     directory.words.keep(directory.places)
-        directory.version = directory.read_version = version
-        directory.has_to_read = False
+
+    def _forget(self) -> None:
+        """Forget everything, and how far it was read, so that whoever is interrupted after this starts anew."""
+        self._directory.clear()
+        self._following.read_version = 0
 
     async def _read_places(self, *, with_rows: bool) -> None:
         """Take in the experiences that were written since the table was read."""
@@ -160,7 +131,7 @@ class LoadedExperiences:
         """Return the rows of experiences that were written since the table was read."""
         import pyarrow as pa
 
-        table, version = self._tables["experiences"], self._directory.read_version
+        table, version = self._tables["experiences"], self._following.read_version
         is_fresh = f"_row_last_updated_at_version > {version}"
         if version:
             # To look for them in a narrow column, and take the others then, costs half as much.
@@ -177,33 +148,19 @@ class LoadedExperiences:
 
     async def _place_all(self) -> None:
         """Read where everything stands that was taken in without a look into the table: somebody needs its place."""
-        if self._has_unplaced():
-            self._directory.has_to_read = True
+        async with self._following.turn:
+            if self._has_unplaced():
+                self._following.read_later(since=self._following.read_version)
         await self._places()
 
     def _has_unplaced(self) -> bool:
-        return self._directory.read_version < self._directory.version
+        return self._following.read_version < self._following.version
 
-    async def _take_in(self, rows: pa.Table, *, before: int, after: int) -> None:
-        """Take in what this process has just written, from one version of the table to another, without reading it.
-
-        Whatever else was written is read at the next refresh.
-        """
-        if self._ledger.has_feed:
-            # Who holds the pool is told of all that was written before; and nobody else tells of this.
-            await self._places()
-        async with self._refreshing:
-            directory = self._directory
-            is_next = directory.version == before and after == before + 1
-            has_room = not directory.is_too_large and len(directory.places) + len(rows) <= cache.ROWS_IN_MEMORY
-            if is_next and has_room and not directory.has_to_read:
-                self._take_in_rows(rows.to_batches(), after)
-            else:
-                directory.has_to_read = True
-
-    def _take_in_rows(self, batches: Sequence[pa.RecordBatch], version: int) -> None:
-        """Take in rows with which the table has come to a version, and which stand nobody knows where."""
+    def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
+        """Take in rows that stand nobody knows where; return whether there was room for them."""
         directory, columns = self._directory, columns_of(Experience)
+        if directory.is_too_large or len(directory.places) + sum(map(len, batches)) > cache.ROWS_IN_MEMORY:
+            return False
         for batch in batches:
             ids, workspaces, statuses, texts = (batch.column(name).to_pylist() for name in WORD_COLUMNS)
             for id, workspace, status in zip(ids, workspaces, statuses, strict=True):
@@ -211,4 +168,4 @@ class LoadedExperiences:
             if directory.words is not None:
                 directory.words.put(ids, workspaces, statuses, texts)
             directory.shelf.put(batch.select(columns))
-        directory.version = version
+        return True

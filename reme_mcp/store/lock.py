@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import re
-import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -44,12 +43,6 @@ async def _log(what: str) -> None:
 on_wait: ContextVar[Callable[[str], Awaitable[None]]] = ContextVar("on_wait", default=_log)
 
 
-def _mode(path: Path) -> int:
-    """Return the mode of a lock's file: private, but for a group that shares its folder."""
-    is_shared = path.parent.is_dir() and path.parent.stat().st_mode & stat.S_IWGRP
-    return 0o660 if is_shared else 0o600
-
-
 class ProcessLock:
     """Held by one task of one process."""
 
@@ -58,7 +51,7 @@ class ProcessLock:
         self._path = path
         self._wait_s = wait_s
         self._tasks = anyio.Lock()
-        self._file = FileLock(path, _mode(path))
+        self._file = FileLock(path)
 
     async def __aenter__(self) -> None:
         """Wait for the lock and hold it.

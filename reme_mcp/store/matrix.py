@@ -56,12 +56,22 @@ class Matrix:
         """Return the places of those among `ids` that are here."""
         return [int(self._places[self._rows[id]]) for id in ids if id in self._rows]
 
-    def nearest(self, workspace: str, vector: npt.NDArray[np.float32], limit: int) -> list[tuple[str, float]]:
-        """Return up to `limit` ids of `workspace` with their cosine to `vector`, best first."""
+    def cosines(self, queries: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """Return the cosine of each of k queries, (dim,) float32, unit norm, to each of n vectors, (k, n) float32."""
+        found: npt.NDArray[np.float32] = np.stack(queries) @ self._vectors[: len(self._ids)].T
+        return found
+
+    def nearest(self, workspace: str, cosines: npt.NDArray[np.float32], limit: int) -> list[tuple[str, float]]:
+        """Return up to `limit` ids of `workspace` with their cosine, best first.
+
+        Args:
+            workspace: Whose.
+            cosines: Of one query, a row of what `cosines` returns; those of other workspaces are overwritten.
+            limit: How many.
+        """
         owner = self._workspaces.get(workspace)
         if owner is None:
             return []
-        cosines = self._vectors[: len(self._ids)] @ vector
         cosines[self._owners[: len(self._ids)] != owner] = -np.inf
         top = np.argpartition(-cosines, limit)[:limit] if limit < len(cosines) else np.arange(len(cosines))
         top = top[np.argsort(-cosines[top], kind="stable")]

@@ -8,11 +8,13 @@ Does not know: which model made them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import anyio
+import anyio.to_thread
 
-from reme_mcp.store.feed import Note, unpacked
+from reme_mcp.aio import Batcher
+from reme_mcp.store.following import Following
 from reme_mcp.store.ledger import Ledger
 from reme_mcp.store.tables import is_in
 
@@ -29,77 +31,79 @@ if TYPE_CHECKING:
 
 # Of so many that were taken in without a look into the table, the lesson vectors are kept, at 1.5 kB each.
 KEPT_LESSONS = 1_024
+# So many queries share one pass over the matrix: it is memory that is waited for. For each a number a row is kept.
+SEARCHED_AT_ONCE = 8
+
+
+@dataclass(slots=True)
+class _Query:
+    """What somebody searches, and what was found; `None` where nothing is in memory."""
+
+    workspace: str
+    vector: Vectors
+    limit: int
+    hits: list[tuple[str, float]] | None = None
 
 
 class Space:
-    """The vector table of one embedder, and what of it is in memory: all rows up to a version of the table."""
+    """The vector table of one embedder, and what of it is in memory."""
 
     def __init__(self, table: lancedb.AsyncTable, ledger: Ledger, *, max_rows: int) -> None:
         """Make one; with more than `max_rows` rows nothing is kept in memory."""
         self.table = table
-        self._ledger = ledger
         self._max_rows = max_rows
         self._matrix: Matrix | None = None
-        # What was taken in after the version that was read last stands nobody knows where.
-        self._version = self._read_version = 0
-        self._has_to_read = True
-        self._told_until = 0
         self._lessons: dict[str, Vectors] = {}
-        self._refreshing = anyio.Lock()
+        self._following = Following(table, ledger, take_in=self._take_in_rows, read=self._read_new)
+        self._queries: Batcher[_Query] = Batcher(lambda: self._following.turn, self._search)
 
-    async def matrix(self) -> Matrix | None:
-        """Return the matrix with all that any process has added; `None` where it would be too large."""
-        async with self._refreshing:
-            # Asked before the table is read, which then has at least what was told of.
-            news = self._ledger.news(self.table.name, self._told_until)
-            if not (news.is_complete and self._take_in_notes(news.notes)):
-                version = await self.table.version()
-                if version != self._version or self._has_to_read:
-                    await self._read_table(version)
-            self._told_until = news.until
-            return self._matrix
+    async def nearest(self, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]] | None:
+        """Return up to `limit` ids of a workspace with their cosine to a vector, best first; who waits shares the work.
+
+        `None` where the matrix would be too large to be kept.
+        """
+        await self._following.catch_up()
+        query = _Query(workspace, vector, limit)
+        await self._queries.submit([query])
+        return query.hits
 
     async def lessons(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""
-        matrix = await self.matrix()
+        await self._following.catch_up()
         known = {id: self._lessons[id] for id in ids if id in self._lessons}
         missing = [id for id in ids if id not in known]
-        places = [] if matrix is None else matrix.places(missing)
-        if -1 in places:
-            async with self._refreshing:
-                self._has_to_read = True
-            matrix = await self.matrix()
-            places = [] if matrix is None else matrix.places(missing)
-        if matrix is None:
+        if self._matrix is not None and -1 in self._matrix.places(missing):
+            async with self._following.turn:
+                self._following.read_later(since=self._following.read_version)
+            await self._following.catch_up()
+        if self._matrix is None:
             found = await self.table.query().where(is_in("id", missing)).select(["id", "lesson"]).to_arrow()
-        elif places:
+        elif places := self._matrix.places(missing):
             found = await self.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
         else:
             return known
         return known | dict(zip(found.column("id").to_pylist(), _vectors(found.column("lesson")), strict=True))
 
-    async def take_in(self, rows: pa.Table, *, before: int, after: int) -> None:
+    async def wrote(self, rows: pa.Table, *, before: int, after: int) -> None:
         """Take in what this process has just written, from one version to another, without reading it."""
-        if self._ledger.has_feed:
-            # Who holds the pool is told of all that was written before; and nobody else tells of this.
-            await self.matrix()
-        async with self._refreshing:
-            is_next = self._version == before and after == before + 1
-            if not (is_next and not self._has_to_read and self._take_in_rows(rows.to_batches(), after)):
-                self._has_to_read = True
+        await self._following.wrote(rows, before=before, after=after)
 
-    def _take_in_notes(self, notes: Sequence[Note]) -> bool:
-        """Take in what the feed has told of; return whether that was all, or the table has to be read."""
-        if self._has_to_read:
-            return False
-        fresh = [note for note in notes if note.version > self._version]
-        # Where there is one in between, somebody has committed who told nobody.
-        return all(
-            note.version == self._version + 1 and self._take_in_rows(unpacked(note), note.version) for note in fresh
-        )
+    async def _search(self, queries: list[_Query]) -> None:
+        """Answer all that wait in one thread, while other calls go on; nothing is added to the matrix meanwhile."""
+        matrix = self._matrix
+        if matrix is None:
+            return
 
-    def _take_in_rows(self, batches: Sequence[pa.RecordBatch], version: int) -> bool:
-        """Take in rows with which the table has come to a version; return whether there was room for them."""
+        def search() -> None:
+            for start in range(0, len(queries), SEARCHED_AT_ONCE):
+                some = queries[start : start + SEARCHED_AT_ONCE]
+                for query, cosines in zip(some, matrix.cosines([query.vector for query in some]), strict=True):
+                    query.hits = matrix.nearest(query.workspace, cosines, query.limit)
+
+        await anyio.to_thread.run_sync(search)
+
+    def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
+        """Take in rows that stand nobody knows where; return whether there was room for them."""
         if self._matrix is None or len(self._matrix) + sum(map(len, batches)) > self._max_rows:
             return False
         for batch in batches:
@@ -108,22 +112,19 @@ class Space:
             if len(self._lessons) > KEPT_LESSONS:
                 self._lessons.clear()
             self._lessons |= dict(zip(ids, _vectors(batch.column("lesson")), strict=True))
-        self._version = version
         return True
 
-    async def _read_table(self, version: int) -> None:
-        """Read what is new in the table, which has come to a version."""
+    async def _read_new(self) -> None:
+        """Read what is new in the table."""
         rows = await self.table.count_rows()
         self._lessons.clear()
         if rows > self._max_rows:
             self._matrix = None
         else:
-            self._matrix = await self._read(self._matrix, 0 if self._matrix is None else self._read_version)
+            self._matrix = await self._read(self._matrix, 0 if self._matrix is None else self._following.read_version)
             if len(self._matrix) > rows:
                 # Rows that are gone don't show up as fresh.
                 self._matrix = await self._read(None, 0)
-        self._version = self._read_version = version
-        self._has_to_read = False
 
     async def _read(self, matrix: Matrix | None, since: int) -> Matrix:
         """Return a matrix with the vectors that were written after a version; a new one where there is none."""

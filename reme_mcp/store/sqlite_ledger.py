@@ -173,14 +173,22 @@ class SqliteLedger:
             Counters(*[make(value) for make, value in zip(columns.back, row[1:], strict=True)]) for row in rows
         ]
 
+    def is_quiet(self, table: str, since: int) -> bool:
+        """Return whether nobody has written since what `news` told of a table, up to the note of number `since`."""
+        if not self.can_write:
+            return False
+        with _mapped(self._file, "read"):
+            (version,) = self._reading.execute("PRAGMA data_version").fetchone()
+        return self._told.get(table) == (version, since) and not self._is_overdue()
+
     def news(self, table: str, since: int) -> News:
         """Return what was told of one of LanceDB's tables after the note of number `since`."""
         if not self.can_write:
             return News(since, (), is_complete=False)
+        if self.is_quiet(table, since):
+            return News(since, (), is_complete=True)
         with _mapped(self._file, "read"):
             (version,) = self._reading.execute("PRAGMA data_version").fetchone()
-            if self._told.get(table) == (version, since) and not self._is_overdue():
-                return News(since, (), is_complete=True)
             # The one that was read last is among them, unless some between have gone.
             query = f"SELECT number, name, version, content FROM {NOTES} WHERE number >= ? ORDER BY number"
             rows = self._reading.execute(query, [since]).fetchall()
@@ -313,7 +321,8 @@ def count(file: Path) -> dict[str, int]:
     with _mapped(file, "read"), closing(_open(file)[0]) as connection:
         said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if said != "ok":
-            raise DamagedLedger(f"{file} is damaged: {said}")
+            # Above it stands which database.
+            raise DamagedLedger(f"{file} is damaged: {said.splitlines()[-1]}")
         names = sorted({TABLES[kind] for kind in KEYS} & _tables(connection))
         return {name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
 

@@ -46,6 +46,7 @@ from reme_mcp.store.cache import Directory
 from reme_mcp.store.compaction import Compaction
 from reme_mcp.store.feed import Announce, Note, Tell, packed
 from reme_mcp.store.folder import HomeMarker
+from reme_mcp.store.following import Following
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.loaded import LoadedExperiences
@@ -62,7 +63,6 @@ from reme_mcp.store.tables import (
     all_of,
     columns_of,
     equals,
-    from_row,
     has_status,
     is_in,
     mapped,
@@ -72,6 +72,7 @@ from reme_mcp.store.tables import (
     space_name,
     to_arrow,
     to_row,
+    values_in,
     vector_schema,
 )
 from reme_mcp.store.tried import Tries
@@ -124,8 +125,6 @@ class Store(Attempts, LoadedExperiences):
         self._tables = tables
         self._spaces: dict[str, Space] = {}
         self._directory = Directory()
-        self._refreshing = anyio.Lock()
-        self._new_places: Batcher[None] = Batcher(lambda: self._refreshing, self._refresh_places)
         self._pool_lock = location.lock("pool")
         receipts_lock = location.lock("pool-receipts")
         self.queue_lock = location.lock("pool-queue")
@@ -141,6 +140,9 @@ class Store(Attempts, LoadedExperiences):
             TableLedger(tables, receipts=receipts_lock.within, wrote=self.compaction.wrote)
             if ledger is None
             else ledger
+        )
+        self._following = Following(
+            tables["experiences"], self._ledger, take_in=self._take_in_rows, read=self._read_new
         )
         self._counters: dict[str, Counters] = {}
         self._counters_until = 0
@@ -243,22 +245,21 @@ class Store(Attempts, LoadedExperiences):
         if places is None:
             where = all_of(equals("workspace", workspace), is_in("id", ids), has_status(statuses))
             return {one.id: one for one in await self._rows(where)}
-        directory, version = self._directory, self._directory.version
+        directory, version = self._directory, self._following.version
         read = {id: directory.read[id] for id in ids if id in directory.read}
-        rows = directory.shelf.rows([id for id in ids if id not in read])
-        missing = [id for id in ids if id in places and id not in rows and id not in read]
+        fresh = _by_id(directory.shelf.rows([id for id in ids if id not in read]))
+        missing = [id for id in ids if id in places and id not in fresh and id not in read]
         if any(places[id].row is None for id in missing):
             await self._place_all()
-            rows |= directory.shelf.rows(missing)
-        if wanted := [row for id in missing if id not in rows and (row := directory.row(id)) is not None]:
+            fresh |= _by_id(directory.shelf.rows(missing))
+        if wanted := [row for id in missing if id not in fresh and (row := directory.row(id)) is not None]:
             taken = await self._take(wanted)
-            if directory.version == version:
+            if self._following.version == version:
                 # Otherwise somebody has changed them meanwhile, maybe after they were read.
                 for batch in taken:
                     directory.shelf.put(batch)
-            rows |= {row["id"]: row for batch in taken for row in batch.to_pylist()}
-        fresh = {id: from_row(Experience, row) for id, row in rows.items()}
-        if directory.version == version:
+            fresh |= _by_id(taken)
+        if self._following.version == version:
             directory.keep_read(fresh)
         read |= fresh
         found = await self._counted([read[id] for id in ids if id in read])
@@ -450,9 +451,8 @@ class Store(Attempts, LoadedExperiences):
         if space is None:
             return []
         with mapped("search the vectors"):
-            matrix = await space.matrix()
-            if matrix is not None:
-                return matrix.nearest(workspace, vector, limit)
+            if (nearest := await space.nearest(workspace, vector, limit)) is not None:
+                return nearest
             query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
             hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
         return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
@@ -653,7 +653,7 @@ class Writer(LedgerWriter):
         values = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
         rows = to_arrow(values, await self._store._tables.schema("experiences"))
         before, after = await self._put("experiences", rows, are_new=are_new)
-        await self._store._take_in(rows, before=before, after=after)
+        await self._store._following.wrote(rows, before=before, after=after)
 
     async def put_vectors(
         self,
@@ -686,7 +686,7 @@ class Writer(LedgerWriter):
         space = self._store._space_of(name)
         rows = to_arrow(values, await self._store._tables.schema(name))
         before, after = await self._put(name, rows, are_new=are_new)
-        await space.take_in(rows, before=before, after=after)
+        await space.wrote(rows, before=before, after=after)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
@@ -776,6 +776,10 @@ class Writer(LedgerWriter):
         if self._store._ledger.has_feed:
             self._notes.append(Note(name, after, packed(rows)))
         return before, after
+
+
+def _by_id(batches: Sequence[pa.RecordBatch]) -> dict[str, Experience]:
+    return {one.id: one for batch in batches for one in values_in(Experience, batch)}
 
 
 def _without_counters(one: Experience, stored: Experience) -> bool:

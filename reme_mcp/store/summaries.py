@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reme_mcp.schema import Counters, Summary
-from reme_mcp.store.tables import columns_of
+from reme_mcp.store.tables import values_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,9 +86,7 @@ class Summaries:
 
     def at(self, places: Numbers) -> list[Summary]:
         """Return those in some places, each as a value."""
-        taken = self.rows.take(places)
-        columns = (taken.column(name).to_pylist() for name in columns_of(Summary))
-        return [Summary(*values) for values in zip(*columns, strict=True)]
+        return values_in(Summary, self.rows.take(places))
 
     def __len__(self) -> int:
         """Return how many there are."""

@@ -40,13 +40,13 @@ from reme_mcp.store.tables import (
     column_type,
     columns_of,
     contains,
-    from_row,
     is_filled,
     is_in,
     mapped,
     read_rows,
     to_arrow,
     to_row,
+    values_in,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class TableLedger:
     @property
     def has_feed(self) -> bool:
         """Return that there is none: each note would cost as much as it saves."""
+        return False
+
+    def is_quiet(self, table: str, since: int) -> bool:
+        """Return false: only the tables know."""
         return False
 
     def news(self, table: str, since: int) -> News:
@@ -132,7 +136,7 @@ class TableLedger:
             if version == since:
                 return since, ()
             query = table.query().select(columns_of(Counters)).where(f"_row_last_updated_at_version > {since}")
-            return version, [from_row(Counters, row) for row in await query.to_list()]
+            return version, values_in(Counters, await query.to_arrow())
 
     async def version(self) -> int:
         """Return 0: the tables have versions of their own."""

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -76,6 +76,7 @@ def space_name(embedder: str) -> str:
 
 
 # LanceDB's messages end with a place in its own source.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
 
 
@@ -215,9 +216,24 @@ def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.concat_batches(batches)
 
 
-def from_row(kind: Callable[..., Row], row: Mapping[str, Any]) -> Row:
-    """Return the value that a row holds."""
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+def values_in(kind: type[Row], rows: pa.RecordBatch | pa.Table) -> list[Row]:
+    """Return the values that rows hold, whose columns may stand in any order."""
+    columns = (_values_of(rows.column(name)) for name in columns_of(kind))
+    return [kind(*values) for values in zip(*columns, strict=True)]
+
+
+def _values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return what a column holds, as a field of a value has it."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type):
+        # Arrow would look up the time zone of each, which takes longer than a whole row.
+        elapsed = column.cast("int64").to_pylist()
+        return [None if one is None else _EPOCH + timedelta(microseconds=one) for one in elapsed]
+    if pa.types.is_list(column.type):
+        return [tuple(values) for values in column.to_pylist()]
+    held: list[Any] = column.to_pylist()
+    return held
 
 
 def equals(column: str, value: str) -> Expr:
@@ -334,8 +350,8 @@ async def read_rows(
             query = query.order_by(from_newest(columns[0], by=newest_by))
         if limit is not None:
             query = query.limit(limit).offset(offset)
-        rows = await query.to_list()
-    return [from_row(kind, row) for row in rows]
+        rows = await query.to_arrow()
+    return values_in(kind, rows)
 
 
 def at_or_after(column: str, moment: datetime) -> Expr:

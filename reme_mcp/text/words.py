@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ MIN_NUMBER_CHARS = 3
 MIN_GRAMMAR_WORDS = 2
 # Words whose stems are, at about 0.2 kB each.
 REMEMBERED_WORDS = 8_192
+# These write as one word what others write as two.
+COMPOUNDING = frozenset({"danish", "dutch", "finnish", "german", "hungarian", "norwegian", "swedish"})
+# More often than this no word stands in a text, as far as anybody compares it.
+MAX_TIMES = 2**15 - 1
 
 _STOP = frozenset(STOP_WORDS)
 _COMMON = _STOP.union(COMMON_WORDS)
@@ -112,17 +117,20 @@ class QueryWords:
 
 @dataclass(frozen=True, slots=True)
 class TextWords:
-    """What a text has to be compared by.
+    """What a text has to be compared by. Its words stand here as Python's hashes of them, which hold for this process.
 
     Attributes:
-        counts: As `word_counts` returns them.
         language: As `QueryWords` has it.
-        forms: Of its telling words, both stems.
+        words: Those that `word_counts` returns, and both stems of its telling words; each once.
+        marks: Of each, how often `word_counts` has it, twice, and one more for a stem of a telling word.
+        compounds: The stems of its telling words, a line each, where its language writes compounds: somebody may look
+            for a part of one.
     """
 
-    counts: Mapping[str, int]
     language: str
-    forms: frozenset[str]
+    words: array[int]
+    marks: array[int]
+    compounds: str = ""
 
 
 def query_words(text: str) -> QueryWords:
@@ -137,10 +145,15 @@ def text_words(text: str) -> TextWords:
     """Return what `text` has to be compared by."""
     split = _split(text)
     language, words, pairs = _telling(split)
-    forms = {*map(_stemmer("english"), words), *pairs}
+    telling = {*map(_stemmer("english"), words), *pairs}
     if language != "english":
-        forms.update(map(_stemmer(language), words))
-    return TextWords(_counts(split), _known(language, text), frozenset(forms))
+        telling.update(map(_stemmer(language), words))
+    counts = _counts(split)
+    marks = {word: 2 * min(times, MAX_TIMES) + (word in telling) for word, times in counts.items()}
+    marks |= dict.fromkeys(telling - counts.keys(), 1)
+    language = _known(language, text)
+    compounds = "\n".join(telling) if language in COMPOUNDING else ""
+    return TextWords(language, array("q", map(hash, marks)), array("H", marks.values()), compounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +175,7 @@ def _telling(split: _Split) -> tuple[str, set[str], list[str]]:
     """Return the language of a text, its words that are not common, and the pairs of its East Asian runs."""
     found = set(split.words)
     language = _language(found)
-    telling = found - (_COMMON if language == "english" else _COMMON | _grammar_words()[language])
+    telling = found - (_COMMON if language == "english" else _common_words(language))
     telling = {word for word in telling if len(word) >= MIN_NUMBER_CHARS or not word.isdecimal()}
     words = telling if split.lower.isascii() else set(map(_folded, telling))
     return language, words, [pair for run in split.runs for pair in _pairs(run)]
@@ -175,7 +188,7 @@ def _known(language: str, text: str) -> str:
 def _language(words: set[str]) -> str:
     """Return the language of a text with these words; English where nothing else is clear."""
     languages_of = _languages_of()
-    counts = Counter(chain.from_iterable([languages_of[word] for word in languages_of.keys() & words]))
+    counts = Counter(chain.from_iterable([languages_of[word] for word in words if word in languages_of]))
     language = max(counts, key=lambda name: (counts[name], name == "english"), default="english")
     return language if counts[language] >= MIN_GRAMMAR_WORDS else "english"
 
@@ -203,18 +216,30 @@ def likeness(texts: Sequence[TextWords]) -> npt.NDArray[np.float32]:
     """
     import numpy as np
 
-    counted = [text.counts for text in texts]
-    columns = {word: column for column, word in enumerate(dict.fromkeys(chain.from_iterable(counted)))}
-    times = np.zeros((len(texts), len(columns)), dtype=np.float32)
-    rows = np.repeat(np.arange(len(texts)), [len(words) for words in counted])
-    times[rows, [columns[word] for word in chain.from_iterable(counted)]] = [
-        count for words in counted for count in words.values()
-    ]
+    rows, words, marks = columns_of_words(texts)
+    stands = marks > 1
+    found, columns = np.unique(words[stands], return_inverse=True)
+    times = np.zeros((len(texts), len(found)), dtype=np.float32)
+    times[rows[stands], columns] = marks[stands] >> 1
     holders = (times > 0).sum(axis=0)
     weights = times * np.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5)).astype(np.float32)
     weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     alike: npt.NDArray[np.float32] = weights @ weights.T
     return alike
+
+
+def columns_of_words(
+    texts: Sequence[TextWords],
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
+    """Return the words of n texts as three columns: in which text a word stands, the word, and its mark."""
+    import numpy as np
+
+    words, marks = array("q"), array("H")
+    for text in texts:
+        words += text.words
+        marks += text.marks
+    rows = np.repeat(np.arange(len(texts)), [len(text.words) for text in texts])
+    return rows, np.asarray(words), np.asarray(marks)
 
 
 def word_counts(text: str) -> Mapping[str, int]:
@@ -257,6 +282,11 @@ def _grammar_words() -> Mapping[str, frozenset[str]]:
     from stop_words import AVAILABLE_LANGUAGES, get_stop_words
 
     return {name: frozenset(get_stop_words(name)) for name in AVAILABLE_LANGUAGES}
+
+
+@functools.cache
+def _common_words(language: str) -> frozenset[str]:
+    return _COMMON | _grammar_words()[language]
 
 
 @functools.cache

@@ -1,14 +1,15 @@
 """How much a server over HTTP takes: recall, and recall mixed with record and rate, from many clients at once.
 
     python -m tests.benchmarks.load [--clients 1 8 64 256] [--seconds 10] [--size 10000] [--soak SECONDS]
-        [--models DIR] [--data DIR] [--json FILE]
+        [--workers N] [--models DIR] [--data DIR] [--json FILE]
 
 A home of 10,000 experiences is filled (`pools`; `--data DIR` as for `latency`), and served by a process of its
 own, as `reme-mcp serve --http` does, without the limits of calls a minute and without a token. The embedder is
 a stand-in: the embedding of the query is in no figure, but with `--models`, where the default model embeds
-the pool, which takes a minute or two for 10,000, and every query. A second process serves the reference: a bare
-`MCPServer` of the `mcp` package with one tool, over its own Streamable HTTP, stateless, whose answer is one text as
-large as the whole answer to a recall is on average.
+the pool, which takes a minute or two for 10,000, and every query. With `--workers N` it is N processes at one port; the
+clients take part of a core, too. A further process serves the reference: a bare `MCPServer` of the `mcp` package with
+one tool, over its own Streamable HTTP, stateless, whose answer is one text as large as the whole answer to a recall is
+on average.
 
 Each client is one connection that sends its next call (revision 2026-07-28) when the last is answered. They speak HTTP
 by hand, in a third process: the SDK's client takes more processor time than the server, and would hide it.
@@ -18,8 +19,9 @@ by hand, in a third process: the SDK's client takes more processor time than the
     mixed          8 recalls, a record with the receipt and one experience, a rating of a recalled one, in any order
 
 The three take turns, twice, so that what else the machine does hits all of them. An error is any answer but a result
-that is none. Memory is the server's resident set, from /proc (Linux), after each. `--soak 600` then goes on with the
-mixed calls of 64 clients for ten minutes, and plots calls, memory, files and disk of every tenth of it.
+that is none. Memory is the server's resident set, from /proc (Linux), after each; of several processes it is the sum,
+in which what they share counts in each. `--soak 600` then goes on with the mixed calls of 64 clients for ten minutes,
+and plots calls, memory, files and disk of every tenth of it.
 
 The targets are, at 64 clients, recalls a second ≥ 0.2 × the reference's calls a second, 200 mixed calls a second with a
 record p95 ≤ 500 ms; no error; memory that stays flat.
@@ -35,7 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -47,8 +49,8 @@ from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from reme_mcp.config.settings import EmbedderSettings, HTTPSettings, RecallSettings, Settings
+from reme_mcp.http.shared import Shared
 from reme_mcp.models.embedder import Embedder, load_embedder
-from reme_mcp.safety.redaction import redactor
 from tests.benchmarks import pools, report
 
 Kind = Literal["reference", "recall", "mixed"]
@@ -76,22 +78,39 @@ def embedder_of(models: Path | None) -> EmbedderSettings:
     return EmbedderSettings(cache_dir=str(models), download=False)
 
 
-async def serve_ours(home: Path, models: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What a process of our server does."""
+
+    settings: Settings
+    models: Path | None
+    shared: Shared
+
+    def __call__(self, number: int, listener: socket.socket, on_started: Callable[[], None] = lambda: None) -> None:
+        """Serve until the process is told to end."""
+        from reme_mcp.http.app import Host
+        from reme_mcp.http.process import serve_at
+
+        load = load_embedder if self.models else lambda *_: pools.HashingEmbedder()
+        host = Host(self.settings, ("http",), load=load, shared=self.shared, worker=number)
+        anyio.run(partial(serve_at, listener, self.settings, host, on_started=on_started))
+
+
+def serve_ours(home: Path, models: Path | None, workers: int) -> None:
     """Serve the pool in `home`, with the default model where it is in `models`, and print the port."""
-    from reme_mcp.http.app import Host
-    from reme_mcp.http.logs import log_in_json
-    from reme_mcp.http.process import make_process
+    from reme_mcp.http.process import serve_in_workers
 
     settings = Settings(
         home=str(home),
         embedder=embedder_of(models),
         recall=RecallSettings() if models else RecallSettings(min_similarity=pools.MIN_SIMILARITY),
-        http=HTTPSettings(requests_per_minute=0, max_open_requests=100_000),
+        http=HTTPSettings(requests_per_minute=0, max_open_requests=100_000, log_requests=False, workers=workers),
     )
-    log_in_json("warning", requests=False, redact=redactor())
     listener = _listen()
-    host = Host(settings, ("http",), load=load_embedder if models else lambda *_: pools.HashingEmbedder())
-    await make_process(host).serve(sockets=[listener])
+    if workers == 1:
+        Ours(settings, models, Shared())(0, listener)
+    else:
+        serve_in_workers(listener, settings, partial(Ours, settings, models))
 
 
 async def serve_reference(size: int) -> None:
@@ -123,9 +142,11 @@ def _listen() -> socket.socket:
 
 
 @contextmanager
-def server(worker: str, folder: Path, size: int, models: Path | None = None) -> Iterator[tuple[int, int]]:
+def server(
+    role: str, folder: Path, size: int, models: Path | None = None, *, workers: int = 1
+) -> Iterator[tuple[int, int]]:
     """Run one of the two servers; gives its process id and its port."""
-    command = [sys.executable, "-m", "tests.benchmarks.load", "--worker", worker]
+    command = [sys.executable, "-m", "tests.benchmarks.load", "--role", role, "--workers", str(workers)]
     command += ["--folder", str(folder), "--size", str(size), *(["--models", str(models)] if models else [])]
     # As `tables.connect` has it, which comes too late for a process that has imported numpy for its stand-in.
     environ = os.environ | {"LANCEDB_LOG": "error", "OPENBLAS_NUM_THREADS": "1"}
@@ -283,10 +304,16 @@ async def _play_one(
 
 def in_child(port: int, kind: Kind, clients: int, seconds: float, folder: Path) -> Figures:
     """Play in a process of its own, and return what it saw."""
-    command = [sys.executable, "-m", "tests.benchmarks.load", "--worker", "clients", "--folder", str(folder)]
+    command = [sys.executable, "-m", "tests.benchmarks.load", "--role", "clients", "--folder", str(folder)]
     command += ["--port", str(port), "--kind", kind, "--clients", str(clients), "--seconds", str(seconds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return Figures(**json.loads(done.stdout))
+
+
+def served_mb(pid: int) -> float:
+    """Return the resident memory of a server, and of the processes that it has started, in MB."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    return pools.resident_mb(pid) + sum(map(pools.resident_mb, map(int, children)))
 
 
 def measure(folder: Path, options: Options) -> dict[str, Any]:
@@ -300,10 +327,10 @@ def measure(folder: Path, options: Options) -> dict[str, Any]:
     anyio.run(partial(pools.fill, folder / "home", experiences, embedder=embedder))
     rows: list[dict[str, Any]] = []
     soak: list[dict[str, Any]] = []
-    with server("ours", folder, options.size, options.models) as (pid, port):
+    with server("ours", folder, options.size, options.models, workers=options.workers) as (pid, port):
         warm = in_child(port, "recall", 1, WARM_UP_S, folder)
         answer_bytes = warm.received_bytes // len(warm.milliseconds["recall_experiences"])
-        opened = pools.resident_mb(pid)
+        opened = served_mb(pid)
         with server("reference", folder, answer_bytes) as (_, reference_port):
             ports: dict[Kind, int] = {"reference": reference_port, "recall": port, "mixed": port}
             for clients in options.clients:
@@ -312,13 +339,13 @@ def measure(folder: Path, options: Options) -> dict[str, Any]:
                 for _ in range(ROUNDS):
                     for kind in KINDS:
                         found[kind].add(in_child(ports[kind], kind, clients, options.seconds / ROUNDS, folder))
-                        memory[kind] = pools.resident_mb(pid)
+                        memory[kind] = served_mb(pid)
                 rows += [_row(clients, kind, found[kind], memory[kind]) for kind in KINDS]
                 _show(rows[-len(KINDS) :])
         for _ in range(SOAK_PARTS if options.soak else 0):
             figures = in_child(port, "mixed", SOAK_CLIENTS, options.soak / SOAK_PARTS, folder)
             weighs = dict(zip(("files", "disk_mb"), pools.weigh(folder / "home"), strict=True))
-            soak.append(_row(SOAK_CLIENTS, "mixed", figures, pools.resident_mb(pid)) | weighs)
+            soak.append(_row(SOAK_CLIENTS, "mixed", figures, served_mb(pid)) | weighs)
     return {"opened_mb": opened, "answer_bytes": answer_bytes, "rows": rows, "soak": soak}
 
 
@@ -383,6 +410,7 @@ class Options:
     soak: float
     data: Path | None
     models: Path | None
+    workers: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -394,25 +422,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="go on for so long (0)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="upstream's pools with qrels.jsonl, as for retrieval")
     parser.add_argument("--models", type=Path, metavar="DIR", help="fastembed's cache: the default model embeds")
-    parser.add_argument("--worker", choices=("ours", "reference", "clients"), help="be one of the processes")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes of our server (1)")
+    parser.add_argument("--role", choices=("ours", "reference", "clients"), help="be one of the processes")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--kind", choices=KINDS, default="recall")
     options = parser.parse_args(argv)
     if min(options.clients) < 1 or options.seconds <= 0 or options.soak < 0:
         parser.error("--clients must be at least 1, --seconds more than 0, --soak not negative")
-    if options.worker == "ours":
-        anyio.run(serve_ours, options.folder / "home", options.models)
-    elif options.worker == "reference":
+    if not 1 <= options.workers <= 64:
+        parser.error("--workers must be from 1 to 64")
+    if options.role == "ours":
+        serve_ours(options.folder / "home", options.models, options.workers)
+    elif options.role == "reference":
         anyio.run(serve_reference, options.size)
-    elif options.worker == "clients":
+    elif options.role == "clients":
         queries = json.loads((options.folder / "queries.json").read_text(encoding="utf-8"))
         seed = random.randrange(2**32)
         figures = anyio.run(play, options.port, options.kind, options.clients[0], options.seconds, queries, seed)
         print(json.dumps(asdict(figures)))
     else:
         asked = Options(
-            tuple(options.clients), options.seconds, options.size, options.soak, options.data, options.models
+            tuple(options.clients),
+            options.seconds,
+            options.size,
+            options.soak,
+            options.data,
+            options.models,
+            options.workers,
         )
         with tempfile.TemporaryDirectory(prefix="reme-load-") as name:
             found = measure(Path(name), asked)

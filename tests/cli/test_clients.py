@@ -54,6 +54,31 @@ def test_each_client_gets_an_entry_that_starts_this_program_and_loses_it_again(r
     assert all(one["entry"] == "" for one in json.loads(run("uninstall", "--json").stdout))
 
 
+def test_settings_that_nothing_would_start_with_are_told_before_a_client_meets_them(run: Run, tmp_path: Path) -> None:
+    broken = tmp_path / "project" / "broken.toml"
+    broken.write_text("limit = = 3", encoding="utf-8")
+    done = run("--config", str(broken), "install", "cursor", "--dry-run")
+    assert done.exit_code == 1
+    assert f"{broken}: is not TOML" in done.stderr
+    assert "a server that a client starts would end with that: correct it first" in done.stderr
+    # To take the entry away, or to look for it, needs no settings.
+    for command in (["uninstall", "cursor"], ["install"]):
+        assert run("--config", str(broken), *command).exit_code == 0
+
+
+def test_what_install_kept_goes_with_the_entry_or_is_named(run: Run) -> None:
+    file = client_of("cursor").file(this_machine(), None)
+    file.parent.mkdir(parents=True)
+    file.write_text('{"mcpServers": {}}', encoding="utf-8")
+    kept = f"{file}.before-reme-mcp"
+    assert f"what it held before is in {kept}." in run("install", "cursor").stdout
+    assert f"{file} is as it was before `reme-mcp install`." in run("uninstall", "cursor").stdout
+    assert [*file.parent.iterdir()] == [file]
+    run("install", "cursor")
+    file.write_text(file.read_text(encoding="utf-8").replace("{", '{"mine": 1, ', 1), encoding="utf-8")
+    assert f"{file} is changed; what it held before is in {kept}." in run("uninstall", "cursor").stdout
+
+
 def test_the_entry_says_what_was_chosen_here_by_option_and_by_environment(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,9 @@ def test_pruning_dry_changes_nothing_and_wet_archives_and_restoring_undoes_it(ru
 
 def test_deleting_takes_it_out(run: Run) -> None:
     id = learned(run)
-    assert run("delete", id, "--dry-run").exit_code == 0
+    looked = run("delete", id, "--dry-run")
+    assert looked.stdout.startswith(f"{id}\tactive\t")
+    assert looked.stderr == f"{id} would be deleted.\n"
     assert json.loads(run("show", id, "--json").stdout)["id"] == id
     assert json.loads(run("delete", id, "--json").stdout)["id"] == id
     assert f"no experience '{id}'" in run("show", id).stderr

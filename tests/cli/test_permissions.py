@@ -7,7 +7,9 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,16 @@ from click.testing import CliRunner, Result
 from reme_mcp.cli.main import cli
 from reme_mcp.cli.permissions import exposed
 from reme_mcp.config.settings import AuthSettings, LLMSettings, Settings
+from reme_mcp.errors import StoreError
 from reme_mcp.memory.memory import Memory
+from reme_mcp.store import backup
+from reme_mcp.store.store import Store
 from tests.fakes import draft
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="files have no such modes")
 
 DEADLINE_S = 120
+NOBODY = 65_534
 
 Run = Callable[..., Result]
 
@@ -57,7 +63,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("before", "after"), [(None, 0o700), (0o755, 0o700), (0o750, 0o700), (0o770, 0o770), (0o2777, 0o2770)]
+    ("before", "after"), [(None, 0o700), (0o755, 0o700), (0o750, 0o700), (0o770, 0o700), (0o2777, 0o2700)]
 )
 async def test_a_new_home_is_private_even_in_a_folder_that_was_there(
     settings: Settings, home: Path, easy_umask: None, before: int | None, after: int
@@ -81,8 +87,63 @@ async def test_a_home_that_is_one_already_is_left_as_its_owner_made_it(settings:
         folder(home, 0o755)
     (found,) = exposed(settings, home / "config.toml")
     assert (found.path, found.do) == (home, f"chmod 700 {home}")
-    folder(home, 0o775)
-    assert [one.do for one in exposed(settings, home / "config.toml")] == [f"chmod o-rwx {home}"]
+    folder(home, 0o770)
+    assert [one.do for one in exposed(settings, home / "config.toml")] == [f"chmod 700 {home}"]
+
+
+@pytest.mark.anyio
+async def test_a_volume_that_was_mounted_for_a_group_is_left_to_it(
+    settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(home, 0o2775)
+    somebody_else = os.geteuid() + 1
+    monkeypatch.setattr("os.geteuid", lambda: somebody_else)
+    async with Memory.open(settings) as memory:
+        await memory.record("t", outcome="success", experiences=[draft()], source="test")
+    assert mode(home) == 0o2775
+    (found,) = exposed(settings, home / "config.toml")
+    assert found.do == f"chmod o-rwx {home}"
+    folder(home, 0o2770)
+    assert exposed(settings, home / "config.toml") == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "use",
+    [Store.open, backup.make, lambda home: backup.restore(home, "pool", force=True)],
+    ids=["open", "back up", "restore"],
+)
+async def test_a_home_of_another_account_is_told_of_and_is_no_damage(
+    settings: Settings, use: Callable[[Path], Awaitable[object]]
+) -> None:
+    # Not below the folder of the tests, which no other account may enter.
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        own = settings.model_copy(update={"home": f"{place}/home"})
+        home = Path(own.home)
+        (await Store.open(home)).close()
+        with as_another_account(home):
+            told = rf"can't use {home} as home: this account may not use {home}.*\(Permission denied\); a home is one"
+            with pytest.raises(StoreError, match=told):
+                await use(home)
+            exposed(own, home / "config.toml")
+        (await Store.open(home)).close()
+
+
+@contextmanager
+def as_another_account(home: Path) -> Iterator[None]:
+    """Have a home be somebody else's; root may read anything, and has to become somebody else for it."""
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+    else:
+        home.chmod(0)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        else:
+            home.chmod(0o700)
 
 
 @pytest.mark.parametrize(("bits", "is_told"), [(0o600, False), (0o640, True), (0o604, True), (0o611, False)])

@@ -125,8 +125,9 @@ def test_a_missing_file_is_made_once_and_goes_again(name: str, tmp_path: Path) -
     assert (made.before, made.backup) == (None, None)
     assert parsed(client, file.read_text(encoding="utf-8")) == WRITTEN[name]
     assert not installer.add(client, file, "reme", ENTRY).is_one
-    assert installer.remove(client, file, "reme").after is None
-    assert not file.exists()
+    gone = installer.remove(client, file, "reme")
+    assert (gone.after, gone.backup, gone.is_undone) == (None, None, True)
+    assert list(file.parent.iterdir()) == []
     assert not installer.remove(client, file, "reme").is_one
 
 
@@ -148,8 +149,13 @@ def test_adding_and_removing_leaves_every_byte_as_it_was(name: str, tmp_path: Pa
     assert change.backup.read_bytes() == before
     assert not installer.add(client, file, "reme", ENTRY).is_one
     assert file.read_bytes() == after
-    installer.remove(client, file, "reme")
+    assert installer.remove(client, file, "reme", dry_run=True).is_one
+    assert change.backup.read_bytes() == before
+    undone = installer.remove(client, file, "reme")
+    assert (undone.backup, undone.is_undone) == (None, True)
     assert file.read_bytes() == before
+    # The copy has nothing that the file does not have.
+    assert not change.backup.exists()
 
 
 def test_what_others_changed_since_stays_when_the_entry_goes(tmp_path: Path) -> None:
@@ -158,7 +164,10 @@ def test_what_others_changed_since_stays_when_the_entry_goes(tmp_path: Path) -> 
     installer.add(client, file, "reme", ENTRY)
     other = installer.add(client, file, "other", Entry("npx"))
     assert other.backup is not None
-    installer.remove(client, file, "reme")
+    held = file.read_bytes()
+    removed = installer.remove(client, file, "reme")
+    assert removed.backup is not None
+    assert (removed.backup.read_bytes(), removed.is_undone) == (held, False)
     assert json.loads(file.read_text(encoding="utf-8")) == {"mcpServers": {"other": {"command": "npx", "args": []}}}
 
 

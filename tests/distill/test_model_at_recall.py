@@ -48,7 +48,8 @@ async def test_costs_are_kept_by_purpose_and_count_against_the_next_days_budget(
         return Costly(on_spent, patterns(lesson(0)), GOOD)
 
     limited = settings.model_copy(update={"llm": settings.llm.model_copy(update={"tokens_per_day": 200})})
-    async with Memory.open(limited, connect=connect) as memory:
+    async with Memory.open(limited, connect=connect) as memory, Memory.open(limited, connect=connect) as at_its_side:
+        await at_its_side.pool.page()
         await success(memory)
         await work(memory)
         costs = (await memory.pool.stats()).llm
@@ -56,6 +57,11 @@ async def test_costs_are_kept_by_purpose_and_count_against_the_next_days_budget(
             "distill": (1, 100, 10),
             "judge": (1, 100, 10),
         }
+        # Another that was open all the while knows when it is about to spend more.
+        seen[1].check()
+        await work(at_its_side)
+        with pytest.raises(EndpointError, match="budget is used up: 220 of"):
+            seen[1].check()
     async with Memory.open(limited, connect=connect) as memory:
         await memory.pool.page()
         with pytest.raises(EndpointError, match="budget is used up: 220 of"):

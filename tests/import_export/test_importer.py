@@ -234,7 +234,7 @@ def test_several_files_are_counted_each_and_bad_records_are_named(run: Run, tmp_
     mixed.write_bytes(lines(memory_of(0), "{", memory_of(1)))
     done = run("import", str(good), str(mixed), str(tmp_path / "none.jsonl"))
     assert done.exit_code == 1
-    assert done.stdout == "good.jsonl\t1\t1\t0\t0\t0\t0\t0\nmixed.jsonl\t3\t1\t0\t0\t1\t1\t0\n"
+    assert done.stdout == "good.jsonl\t1 read, 1 added\nmixed.jsonl\t3 read, 1 added, 1 known already, 1 refused\n"
     assert "mixed.jsonl line 2: it is not JSON: " in done.stderr
     assert f"{tmp_path / 'none.jsonl'}: can't be read: No such file" in done.stderr
     assert run("import", str(good)).exit_code == 0

@@ -70,7 +70,7 @@ async def test_a_model_that_cannot_be_had_is_told_exactly_once(with_model: Setti
 
 async def test_while_the_model_loads_recall_says_so(with_model: Settings) -> None:
     async with Memory.open(with_model, load=FakeLoader()) as memory:
-        assert "still loading" in (await memory.recall(TASK, source="test")).note
+        assert "is not there yet" in (await memory.recall(TASK, source="test")).note
 
 
 async def test_a_model_that_arrives_later_fills_in_the_vectors(with_model: Settings) -> None:

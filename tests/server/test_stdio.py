@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -136,6 +137,40 @@ def test_it_ends_with_its_input_and_says_nothing_but_the_protocol(pipes: Pipes) 
     assert pipes.process.returncode == 0
     for line in [*pipes.lines, *rest.splitlines()]:
         assert json.loads(line)["jsonrpc"] == "2.0"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_it_ends_at_once_when_it_is_interrupted_whether_its_client_writes_or_not(pipes: Pipes) -> None:
+    pipes.request(1, "tools/call", name="record_trajectory", arguments={"task": TASK, "outcome": "success"})
+    pipes.answer(1)
+    pipes.process.send_signal(signal.SIGINT)
+    assert pipes.process.wait(DEADLINE_S) == 130
+    assert pipes.process.stderr is not None
+    assert pipes.process.stderr.read() == b""
+
+
+def test_nobody_else_reads_what_the_client_writes(tmp_path: Path) -> None:
+    # A library that is imported behind the handshake, and starts a program that reads its stdin.
+    library = tmp_path / "library" / "fastembed"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text(
+        "import subprocess, sys\n"
+        "print(subprocess.run(['cat'], stdout=subprocess.PIPE).stdout, file=sys.stderr, flush=True)\n"
+        "raise ImportError('no model')\n"
+    )
+    path = os.pathsep.join([str(library.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    pipes = Pipes(tmp_path / "home", tmp_path, PYTHONPATH=path, REME_MCP_EMBEDDER_PROVIDER="fastembed")
+    try:
+        pipes.shake_hands()
+        pipes.request(1, "tools/list")
+        pipes.answer(1)
+        assert pipes.process.stderr is not None
+        assert pipes.process.stderr.readline() == b"b''\n"
+        pipes.request(2, "tools/list")
+        assert pipes.answer(2)["result"]["tools"]
+    finally:
+        pipes.process.kill()
+        pipes.process.communicate()
 
 
 def recall_line(id: object, task: str) -> str:

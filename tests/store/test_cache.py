@@ -16,7 +16,7 @@ def batch(ids: Sequence[str], note: str = "") -> pa.RecordBatch:
 
 
 def notes(shelf: Shelf, *ids: str) -> dict[str, str]:
-    return {id: row["note"] for id, row in shelf.rows(ids).items()}
+    return {row["id"]: row["note"] for rows in shelf.rows(ids) for row in rows.to_pylist()}
 
 
 def test_a_row_that_is_put_again_is_the_new_one() -> None:

@@ -163,6 +163,19 @@ async def test_a_damaged_home_is_refused_in_words_and_left_as_it_is(
     assert await ids(home) == lessons
 
 
+async def test_who_restores_a_damaged_home_is_not_told_to_restore_it(
+    home: Path, lessons: list[str], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    [kept] = await anyio.to_thread.run_sync(lambda: list((home / "backups").iterdir()))
+    await anyio.to_thread.run_sync(shutil.rmtree, home / "pool")
+    async with Memory.open(settings) as memory:
+        await memory.pool.restore_backup(kept.name, force=True)
+        newest, *_ = await memory.pool.log()
+    assert caplog.messages == ["the log of the damaged home can't be read; that of the backup goes on"]
+    assert (newest.did, newest.reason) == ("backup restored", "the log before it could not be read")
+    assert await ids(home) == lessons
+
+
 @pytest.mark.parametrize("damage", [damage for damage, _ in DAMAGES.values()], ids=list(DAMAGES))
 def test_doctor_finds_a_damaged_home(home: Path, lessons: list[str], damage: Callable[[Path], object]) -> None:
     damage(home)
@@ -224,6 +237,18 @@ async def test_what_says_how_far_a_table_has_come_and_cannot_be_read_is_no_damag
     head.rmdir()
     head.write_bytes(said)
     assert await ids(home) == lessons
+
+
+def test_doctor_reads_the_ledger_to_the_end(home: Path, lessons: list[str]) -> None:
+    file = home / "pool" / "ledger.db"
+    whole = file.read_bytes()
+    # A page that nobody reads to open it.
+    file.write_bytes(whole[:-4096] + b"\xff" * 4096)
+    [broken] = [one for one in doctor(home) if one["state"] == "broken"]
+    assert f"{file} is damaged: " in broken["says"]
+    assert broken["do"].startswith("reme-mcp restore-backup --force 2")
+    file.write_bytes(whole)
+    assert not [one for one in doctor(home) if one["state"] == "broken"]
 
 
 def doctor(home: Path) -> list[dict[str, str]]:

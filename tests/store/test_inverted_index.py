@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from reme_mcp.store import inverted_index
 from reme_mcp.store.inverted_index import InvertedIndex
 from reme_mcp.text.words import text_words
 
@@ -96,15 +95,7 @@ def test_the_words_of_a_text_are_kept_as_they_are() -> None:
         "e-common": "What should we do now? Use it, use it!",
     }
     made = index(texts)
-    for _ in range(2):
-        assert {id: made.words_of(id) for id in texts} == {id: text_words(text) for id, text in texts.items()}
+    assert {id: made.words_of(id) for id in texts} == {id: text_words(text) for id, text in texts.items()}
     assert made.words_of("e-unknown") is None
     put(made, {"e-egg": TEXTS["e-site"]})
     assert made.words_of("e-egg") == text_words(TEXTS["e-site"])
-
-
-def test_of_the_words_that_are_kept_as_they_are_compared_none_is_another_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inverted_index, "KEPT_WORDS", 1)
-    made = index(TEXTS)
-    for id, text in [*TEXTS.items()] * 2:
-        assert made.words_of(id) == text_words(text)

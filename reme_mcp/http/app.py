@@ -42,7 +42,7 @@ from reme_mcp.http.addresses import is_loopback, path_prefix
 from reme_mcp.http.metrics import CONTENT_TYPE, Metrics
 from reme_mcp.http.middleware import PAGE_PATH, Gate
 from reme_mcp.http.sessions import IDLE_S
-from reme_mcp.http.shared import Limits, Shared
+from reme_mcp.http.shared import Limits, Shared, Turns
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
@@ -81,6 +81,7 @@ class Host:
         """Make one, or one of several in processes of their own, which have `shared` in common."""
         self.settings = settings
         shared = shared or Shared()
+        self.turns = Turns(shared, worker) if shared.workers > 1 else None
         self._app_key = shared.app_key
         self.metrics = Metrics()
         self._load = load

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from tempfile import TemporaryDirectory
 
+import anyio
 import uvicorn
 from sse_starlette.sse import AppStatus
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,7 +28,7 @@ from reme_mcp.http.addresses import may_start
 from reme_mcp.http.app import DRAIN_S, PATHS, Host, Transport, offered
 from reme_mcp.http.logs import log_in_json
 from reme_mcp.http.metrics import FOLDER_VARIABLE, forget_process
-from reme_mcp.http.shared import Shared
+from reme_mcp.http.shared import Shared, Turns
 from reme_mcp.http.workers import Work, supervise
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 HEADERS_DEADLINE_S = 10.0
 READING_DEADLINE_S = 60.0
 MAX_CONNECTIONS = 4_000
+# How long a process leaves a connection to those with fewer, and how long it takes none where there is no room.
+TURN_S = 0.005
+NO_ROOM_S = 1.0
 
 
 # --- the process ---
@@ -82,20 +86,65 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that finishes what it has begun before it stops."""
+    """A server that finishes what it has begun before it stops, and shares its connections out among several."""
 
     def __init__(self, config: uvicorn.Config, host: Host, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._host = host
         self._on_started = on_started
+        self._accepting: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        turns = self._host.turns
+        await super().startup(sockets if turns is None else [])
+        if turns is not None:
+            self._accepting = [asyncio.create_task(self._accept(one, turns)) for one in sockets or ()]
+            for task in self._accepting:
+                task.add_done_callback(self._end_unless_cancelled)
         self._on_started()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._host.turns is not None:
+            self._host.turns.tell(len(self.server_state.connections))
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._host.drain()
+        for task in self._accepting:
+            task.cancel()
         await super().shutdown(sockets)
+
+    async def _accept(self, listener: socket.socket, turns: Turns) -> None:
+        """Take the connections that come, letting those processes go first that have fewer."""
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        while True:
+            turns.tell(len(self.server_state.connections))
+            await anyio.wait_readable(listener)
+            if not turns.is_mine():
+                await asyncio.sleep(TURN_S)
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as exc:
+                logger.error("can't take a connection: %s", exc)
+                await asyncio.sleep(NO_ROOM_S)
+                continue
+            connection.setblocking(False)
+            try:
+                await loop.connect_accepted_socket(self._protocol, connection)
+            except OSError:
+                connection.close()
+
+    def _end_unless_cancelled(self, task: asyncio.Task[None]) -> None:
+        """End a process that would take no more connections, so that another takes its place."""
+        if not task.cancelled():
+            logger.error("no connections can be taken any more", exc_info=task.exception())
+            self.should_exit = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Protocol(self.config, self.server_state, self.lifespan.state)
 
 
 def open_port(settings: Settings, transports: Iterable[Transport]) -> socket.socket:

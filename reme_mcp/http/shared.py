@@ -1,7 +1,7 @@
-"""What the processes of one server have in common: what each holder asks for and has open, and the key of the Apps.
+"""What the processes of one server have in common: what each holder asks for, who has how many connections, a key.
 
-In:  requests that begin and end, by holder.
-Out: whether there is room for one more, and how long it has to wait.
+In:  requests that begin and end, by holder; how many connections a process has.
+Out: whether there is room for one more request, and how long it has to wait; whose turn it is to take a connection.
 Does not know: HTTP, who the holders are.
 
 The limits that a person sets are the server's, whichever of its processes answers. They are counted in memory that
@@ -29,6 +29,8 @@ NEAR = 32
 MINUTE_S = 60.0
 # What floats lose while they are added up.
 ROUNDING_S = 1e-6
+# The connections of a process that takes none.
+NOT_THERE = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Shared:
         holders: Whose each place is, as a digest; 0 for nobody's.
         due_at: When what the holder has asked for would be used up at an even pace, in seconds.
         open_requests: How many each holder has open; the places of the first process, of the second, …
+        connections: How many each process has.
         app_key: What the Apps' calls bring, see `server.state`.
     """
 
@@ -47,16 +50,24 @@ class Shared:
     holders: MutableSequence[int] = field(default_factory=lambda: array("Q", bytes(8 * PLACES)))
     due_at: MutableSequence[float] = field(default_factory=lambda: array("d", bytes(8 * PLACES)))
     open_requests: MutableSequence[int] = field(default_factory=lambda: array("L", bytes(array("L").itemsize * PLACES)))
+    connections: MutableSequence[int] = field(default_factory=lambda: array("L", [NOT_THERE]))
     app_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     @classmethod
     def among(cls, workers: int) -> Self:
         """Return one that several processes see once they are started with it."""
         memory = multiprocessing.get_context("spawn").RawArray
-        return cls(workers, memory("Q", PLACES), memory("d", PLACES), memory("L", PLACES * workers))
+        return cls(
+            workers,
+            memory("Q", PLACES),
+            memory("d", PLACES),
+            memory("L", PLACES * workers),
+            memory("L", [NOT_THERE] * workers),
+        )
 
     def clear(self, worker: int) -> None:
         """Forget what a process had open that has ended."""
+        self.connections[worker] = NOT_THERE
         for place in range(worker * PLACES, (worker + 1) * PLACES):
             self.open_requests[place] = 0
 
@@ -121,3 +132,19 @@ class Limits:
                 return place
         # More are busy than were thought of: two count as one.
         return near[0]
+
+
+class Turns:
+    """Whose turn it is to take a connection. It stays where it is, so that the process with the fewest goes first."""
+
+    def __init__(self, shared: Shared, worker: int) -> None:
+        self._connections = shared.connections
+        self._worker = worker
+
+    def tell(self, connections: int) -> None:
+        """Say how many this process has."""
+        self._connections[self._worker] = connections
+
+    def is_mine(self) -> bool:
+        """Return whether no other process has clearly fewer."""
+        return self._connections[self._worker] <= min(self._connections) + 1

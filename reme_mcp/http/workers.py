@@ -46,7 +46,8 @@ class _Worker:
         self.process: SpawnProcess = context.Process(
             target=_run, args=(work, number, listener, says), name=f"worker {number + 1}"
         )
-        self.process.start()
+        with _without_interrupt():
+            self.process.start()
         # It holds its own end; this one would hide that it is gone.
         says.close()
 
@@ -106,20 +107,38 @@ def supervise(
                     on_death(number, process.pid or 0)
         finally:
             listener.close()
-            _end(list(workers.values()), stop_timeout_s)
+            _end(list(workers.values()), told, stop_timeout_s)
 
 
-def _end(workers: list[_Worker], timeout_s: float) -> None:
-    """Tell all to end, and wait for them."""
-    for worker in workers:
-        worker.process.terminate()
+def _end(workers: list[_Worker], told: socket.socket, timeout_s: float) -> None:
+    """Tell all to end, and wait for them; kill those that take too long, or longer than a person has patience."""
     until = time.monotonic() + timeout_s
     for worker in workers:
-        worker.process.join(max(0.0, until - time.monotonic()))
-        if worker.process.exitcode is None:
-            logger.warning("worker %d did not end in time", worker.process.pid)
-            worker.process.kill()
+        worker.process.terminate()
+    left = {worker.process.sentinel: worker for worker in workers}
+    while left and (seconds := until - time.monotonic()) > 0:
+        happened = wait([told, *left], seconds)
+        if told in happened and signal.SIGINT in told.recv(16):
+            break
+        left = {sentinel: worker for sentinel, worker in left.items() if sentinel not in happened}
+    for worker in left.values():
+        logger.warning("worker %d did not end in time", worker.process.pid)
+        worker.process.kill()
+    for worker in workers:
         worker.close()
+
+
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Start what a person's Ctrl-C does not reach: the parent tells it to end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from reme_mcp.http import shared
-from reme_mcp.http.shared import Limits, Shared
+from reme_mcp.http.shared import Limits, Shared, Turns
 
 
 @dataclass
@@ -79,3 +79,21 @@ def test_a_holder_who_comes_no_more_leaves_its_place_to_another(monkeypatch: pyt
     # What b had left is full again; a has had one back of two.
     assert door.take("c") == 0
     assert [door.take("a") == 0, door.take("a") == 0] == [True, False]
+
+
+def test_the_process_with_the_fewest_connections_takes_the_next_and_one_that_is_gone_takes_none() -> None:
+    common = Shared.among(3)
+    first, second, third = turns = [Turns(common, worker) for worker in range(3)]
+    first.tell(5)
+    # The others are not there yet.
+    assert [turn.is_mine() for turn in turns] == [True, False, False]
+    second.tell(0)
+    assert (first.is_mine(), second.is_mine()) == (False, True)
+    third.tell(4)
+    second.tell(4)
+    assert [turn.is_mine() for turn in turns] == [True, True, True]
+    first.tell(6)
+    assert [turn.is_mine() for turn in turns] == [False, True, True]
+    common.clear(1)
+    common.clear(2)
+    assert first.is_mine()

@@ -311,7 +311,7 @@ async def test_a_mark_that_was_just_read_is_good_enough_for_a_reader_but_not_for
     mark = await bucket.read_marker(schema=99)
     await Bucket(settings.home, settings.storage).write_marker(dataclasses.replace(mark, pool="pool-20260101T000000Z"))
     assert await store.is_current()
-    with pytest.raises(StoreError, match="was upgraded or restored from a backup by another process"):
+    with pytest.raises(StoreError, match="upgraded or restored from a backup by another process"):
         async with store.writing():
             pytest.fail("these tables are not the home's any more")
     assert not await store.is_current()

@@ -16,6 +16,7 @@ from anyio.abc import SocketStream
 
 from tests.benchmarks import (
     distill,
+    growth,
     holdout,
     latency,
     load,
@@ -204,6 +205,21 @@ def test_latency_times_every_call_next_to_its_references(tmp_path: Path) -> None
     assert 0.5 < row["answered"] < 1
     assert 0 < row["ours"]["opened_mb"] <= row["ours"]["peak_mb"]
     assert 0 < row["disk_before_mb"] < row["disk_after_mb"]
+
+
+def test_growth_weighs_a_used_home_and_the_processes_that_use_it(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    sizes = ["--cycles", "5", "--recalls", "120", "--size", "20", "--commits", "2", "--quiet", "0"]
+
+    assert growth.main([*sizes, "--json", str(file)]) == 0
+    figures = json.loads(file.read_text(encoding="utf-8"))
+
+    first, *used = figures["home"]
+    assert [one["when"] for one in used] == [*(f"{number} cycles" for number in range(1, 6)), "quiet for 0 s"]
+    assert all(one["mb"] > first["mb"] and one["versions"] > first["versions"] for one in used)
+    assert figures["recall"]["recalls"] == 120
+    assert figures["watch"]["recalls"] > growth.WARM_UP
+    assert all(figures[part]["after_mb"] > 0 for part in ("recall", "watch"))
 
 
 def test_the_page_is_timed_and_weighed(tmp_path: Path) -> None:

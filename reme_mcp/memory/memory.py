@@ -49,6 +49,7 @@ from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import Experience, Outcome, ReceiptLine, Spent, Trajectory, Verdicts, new_id, now, task_key
 from reme_mcp.sources import THIS_MACHINE, rater_of
 from reme_mcp.store import log
+from reme_mcp.store.compaction import KEEP_VERSIONS
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.location import location_of
 from reme_mcp.store.store import Store
@@ -107,6 +108,7 @@ class Memory:
         self._queue_is_run = False
         self._last_call = 0.0
         self._looking_after = False
+        self._dropping_versions = False
 
     @classmethod
     @asynccontextmanager
@@ -604,6 +606,21 @@ class Memory:
             await self._missing_vectors.fill(store)
         finally:
             self._looking_after = False
+        if store.compaction.has_old_versions and not self._dropping_versions:
+            self._dropping_versions = True
+            self._start(self._drop_old_versions)
+
+    async def _drop_old_versions(self) -> None:
+        """Leave no old version of a table behind, once nobody has called for as long as one has to stay."""
+        try:
+            seen = None
+            while seen != self._last_call:
+                seen = self._last_call
+                await anyio.sleep_until(seen + KEEP_VERSIONS.total_seconds())
+            with _put_off_unwritable():
+                await (await self._open_store()).compaction.drop_old_versions()
+        finally:
+            self._dropping_versions = False
 
     def _start(self, work: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
         """Run `work` in the background. What goes wrong there is logged; the calls in front go on."""

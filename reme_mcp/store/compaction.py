@@ -64,6 +64,7 @@ class Compaction:
         self._rows_without_index = rows_without_index
         self._writes: Counter[str] = Counter()
         self._preempted: set[str] = set()
+        self._with_old_versions: set[str] = set()
 
     def wrote(self, table: str) -> None:
         """Count a write."""
@@ -74,6 +75,11 @@ class Compaction:
         """How many writes by this process the table that had most of them has had since it was compacted."""
         return max(self._writes.values(), default=0)
 
+    @property
+    def has_old_versions(self) -> bool:
+        """Whether a compaction left versions, as some reader might still have held them."""
+        return bool(self._with_old_versions)
+
     async def count_leftovers(self) -> None:
         """Count what earlier processes left to compact: short ones never write often enough to do it themselves."""
         with anyio.CancelScope(shield=True), mapped("look at the tables"):
@@ -81,6 +87,8 @@ class Compaction:
                 # Annotated as an object, it is a dictionary.
                 stats: Any = await table.stats()
                 self._writes[name] += stats["fragment_stats"]["num_small_fragments"]
+                # To count the versions that they have left would take as long as to drop them.
+                self._with_old_versions.add(name)
 
     async def run(self) -> None:
         """Compact the tables that were written often enough."""
@@ -96,6 +104,15 @@ class Compaction:
                 else:
                     async with self._receipts if name == "receipts" else self._writing:
                         await self._compact(name, table, alone=True)
+
+    async def drop_old_versions(self) -> None:
+        """Remove the versions that were too young to go when their tables were compacted, `KEEP_VERSIONS` ago."""
+        async with self._turn:
+            await self._tables.check_current()
+            names, self._with_old_versions = sorted(self._with_old_versions), set()
+            for name in names:
+                await self._compact(name, self._tables[name], alone=False)
+            self._with_old_versions.difference_update(names)
 
     async def index_experiences(self) -> None:
         """Put what was just added into the full-text index: what is not in it yet is read through by every search."""
@@ -142,6 +159,7 @@ class Compaction:
                 self._preempted.add(name)
                 return
         self._preempted.discard(name)
+        self._with_old_versions.add(name)
         self._writes[name] -= writes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from reme_mcp.config.settings import Settings
 from reme_mcp.errors import InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.results import RecordResult
+from reme_mcp.store.compaction import EVERY_WRITES
 from tests.fakes import draft
 from tests.memory.memory_cases import TASK, attempt, counters, learn, until
 from tests.memory.memory_cases import memory as memory
@@ -20,6 +22,10 @@ pytestmark = pytest.mark.anyio
 
 def exists(path: str) -> bool:
     return Path(path).exists()
+
+
+def count(path: str, pattern: str) -> int:
+    return sum(1 for _ in Path(path).rglob(pattern))
 
 
 def spoil(path: str) -> None:
@@ -257,3 +263,20 @@ async def test_everything_is_there_after_opening_again(settings: Settings) -> No
     async with Memory.open(settings) as memory:
         await memory.record(TASK, outcome="success", receipt=recalled.receipt, source="test")
         assert await counters(memory, lesson_id) == (1, 1)
+
+
+async def test_a_home_that_nobody_calls_any_more_keeps_no_old_versions(
+    memory: Memory, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reme_mcp.memory.memory.QUIET_S", 0.1)
+    for module in ("reme_mcp.memory.memory", "reme_mcp.store.compaction"):
+        monkeypatch.setattr(f"{module}.KEEP_VERSIONS", timedelta(seconds=1))
+    id = await learn(memory)
+    for number in range(EVERY_WRITES):
+        await memory.pool.pin(id, pinned=number % 2 == 0)
+    await memory.recall(TASK, source="test")
+
+    async def is_tidy() -> bool:
+        return count(settings.home, "experiences.lance/_versions/*") <= 3
+
+    await until(is_tidy)

@@ -224,6 +224,30 @@ async def test_upkeep_waits_for_enough_writes(
         assert files(home) == again
 
 
+async def test_versions_that_were_too_young_to_go_are_dropped_later(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(home) as store, opened(home) as other:
+        for number in range(EVERY_WRITES):
+            await put(store, experience(f"e-{number}"))
+        await store.compaction.run()
+        left = files(home)
+        assert left > EVERY_WRITES
+        assert store.compaction.has_old_versions
+
+        # Another process has to look, too.
+        await other.compaction.count_leftovers()
+        assert other.compaction.has_old_versions
+
+        monkeypatch.setattr("reme_mcp.store.compaction.KEEP_VERSIONS", timedelta(milliseconds=1))
+        await store.compaction.drop_old_versions()
+        assert files(home) < left / 2
+        assert not store.compaction.has_old_versions
+        for handle in (store, other):
+            assert await handle.count("default") == {"active": EVERY_WRITES}
+            assert len(await handle.match_text("default", "static site", statuses=["active"], limit=99)) == EVERY_WRITES
+
+
 @asynccontextmanager
 async def written_by_another(store: Store) -> AsyncIterator[None]:
     """Hold the store for writing in a task of its own."""

@@ -85,6 +85,7 @@ class Memory:
         self._background = background
         self._store: Store | None = None
         self._replaced: list[Store] = []
+        self._recording: Recorder | None = None
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
         self._missing_vectors = MissingVectors(self._vectors)
@@ -641,7 +642,10 @@ class Memory:
         return clean.workspace(self.settings.workspace if workspace is None else workspace)
 
     def _recorder(self, store: Store) -> Recorder:
-        return Recorder(store, self._vectors, self.settings, has_model=self._model is not None)
+        """Return the one of a store: calls that come at the same time share it."""
+        if self._recording is None or self._recording.store is not store:
+            self._recording = Recorder(store, self._vectors, self.settings, has_model=self._model is not None)
+        return self._recording
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""

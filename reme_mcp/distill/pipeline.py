@@ -10,6 +10,7 @@ Everything here may be repeated: drafts have their ids before they are stored, a
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -49,6 +50,8 @@ from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.store import Store, Writer
 
 EARLIER_ATTEMPTS = 5
+# Other processes wait for the pool meanwhile; who is left over then gets in with the next turn.
+TURN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class _Request:
     begin: Begin
     to_model: bool
     is_new: bool
+    is_done: bool = False
     answer: RecordResult | None = None
     failure: Exception | None = None
 
@@ -127,7 +131,8 @@ class Pipeline:
                     await writer.put_trajectory(work.trajectory)
                     return work.answer
                 writer.discard()
-        await self._requests.submit([request])
+        while not request.is_done:
+            await self._requests.submit([request])
         if request.failure is not None:
             raise request.failure
         return request.answer
@@ -138,11 +143,13 @@ class Pipeline:
             yield
 
     async def _process_all(self, requests: list[_Request]) -> None:
-        """Settle and learn from one after the other, and commit what is new of all."""
+        """Settle and learn from one after the other, as many as a turn has time for, and commit what is new of all."""
         assert self._pool is not None
-        staged = _Staged(self._pool)
+        staged, started = _Staged(self._pool), time.monotonic()
         for request in requests:
-            request.answer = request.failure = None
+            if request.is_done or (request is not requests[0] and time.monotonic() - started > TURN_S):
+                continue
+            request.is_done = True
             if any(candidate.status == "quarantined" for candidate in request.prepared.batch.candidates):
                 # What waits for review is counted in the table.
                 await staged.commit()

@@ -54,13 +54,17 @@ async def version(home: Path) -> int:
         store.close()
 
 
-async def test_what_waits_together_is_one_commit(memory: Memory, home: Path) -> None:
+@pytest.mark.parametrize(("turn_s", "commits"), [(60.0, 1), (-1.0, 5)])
+async def test_what_waits_together_is_one_commit_in_as_much_as_a_turn_has_time_for(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch, turn_s: float, commits: int
+) -> None:
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", turn_s)
     before = await version(home)
     answers = await together(memory, home, [call(number) for number in range(5)])
     added = [id for answer in answers if isinstance(answer, RecordResult) for id in answer.added]
     assert len(added) == 5
     assert {one.id for one in await memory.pool.page(limit=20)} == set(added)
-    assert await version(home) == before + 1
+    assert await version(home) == before + commits
     assert (await memory.pool.stats()).trajectories["undistilled"] == 0
 
 

@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from reme_mcp.text.words import grammar_words, language_of, stem
 
@@ -110,6 +110,7 @@ OPPOSITE = tuple((_of(one), _of(other)) for one, other in _OPPOSITE)
 OPERATORS = frozenset().union(NEGATION, BEFORE, AFTER, THEN, FIRST, LAST, LIMITS, MUST, MAY, PAST, AND)
 POINTERS = frozenset().union(*(one | other for one, other in OPPOSITE))
 MORE_GRAMMAR, HELPING = _of(_MORE_GRAMMAR), _of(_HELPING)
+ACTING = OPERATORS | POINTERS | HELPING
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class _Reading:
         signs: Of `must`, `may`, `past`.
         past: Whether a telling word stands in a past tense that needs no helping verb, by what a counterpart shares.
         numbers: Which stand in it.
+        telling: Its telling words and marks, by what a counterpart has to share.
     """
 
     tokens: tuple[_Token, ...]
@@ -154,10 +156,7 @@ class _Reading:
     signs: frozenset[str]
     past: Mapping[str, bool]
     numbers: frozenset[str]
-
-    def telling(self) -> dict[str, str]:
-        """Return the telling words and marks, by what a counterpart has to share."""
-        return {token.key: token.text for token in self.tokens if token.role != "grammar"}
+    telling: Mapping[str, str]
 
 
 def never_near(one: str, other: str) -> bool:
@@ -178,10 +177,10 @@ def difference(older: str, newer: str, are_near: AreNear = never_near) -> str:
     one, other = _read(older), _read(newer)
     if bool(one.negated) != bool(other.negated):
         return "not"
-    told = one.telling()
+    told = one.telling
     if past := sorted(key for key, finite in one.past.items() if other.past.get(key, finite) != finite):
         return f"when {past[0]}"
-    if turned := _turned(one.negated, other.negated, set(told), set(other.telling())):
+    if turned := _turned(one.negated, other.negated, set(told), set(other.telling)):
         return f"not {turned}"
     if one.limits != other.limits:
         return ", ".join(sorted(one.limits ^ other.limits))
@@ -200,7 +199,7 @@ def difference(older: str, newer: str, are_near: AreNear = never_near) -> str:
 
 def leftover(older: str, newer: str) -> tuple[set[str], set[str]]:
     """Return the telling words of each text whose stem the other lacks: what may have a synonym there."""
-    told, telling = _read(older).telling(), _read(newer).telling()
+    told, telling = _read(older).telling, _read(newer).telling
     return (
         {text for key, text in told.items() if key not in telling},
         {text for key, text in telling.items() if key not in told},
@@ -224,7 +223,7 @@ def unmatched(older: str, newer: str, are_near: AreNear = never_near) -> set[str
 
 def agreement(older: str, newer: str, are_near: AreNear = never_near) -> float:
     """Return the share of the telling words of both that have a counterpart in the other text, 0 to 1."""
-    told, telling = _read(older).telling(), _read(newer).telling()
+    told, telling = _read(older).telling, _read(newer).telling
     common = len(telling) - len(unmatched(older, newer, are_near))
     return common / max(1, len(told) + len(telling) - common)
 
@@ -289,10 +288,15 @@ def _places(reading: _Reading) -> dict[str, float]:
     return {key: when for key, when in places.items() if key not in twice}
 
 
+@cache
+def _grammar(language: str) -> frozenset[str]:
+    return grammar_words(language) | MORE_GRAMMAR | OPERATORS | POINTERS
+
+
 @lru_cache(maxsize=REMEMBERED_TEXTS)
 def _read(text: str) -> _Reading:
     language = language_of(text)
-    grammar = grammar_words(language) | MORE_GRAMMAR | OPERATORS | POINTERS
+    grammar = _grammar(language)
     tokens: list[_Token] = []
     negated: set[str] = set()
     pointed: dict[str, set[int]] = {}
@@ -338,40 +342,39 @@ def _read(text: str) -> _Reading:
         if kind == "character":
             told(word, word, "telling")
             continue
-        for part in folded.replace("’", "'").split("'"):
-            if part in ("t",) and folded.endswith("n't"):
-                negates = True
-        if folded.endswith("n't") or folded == "cannot":
+        if folded.endswith(("n't", "n’t")) or folded == "cannot":
             negates = True
             tokens.append(_Token(word, folded, "grammar", clause, when + shift))
             continue
-        if folded in NEGATION:
-            negates = True
-        elif folded in BEFORE or folded in AFTER:
-            is_ordered = True
-            # What follows comes later, or earlier, than what it belongs to.
-            clause, shift = clause + 1, 0.5 if folded in BEFORE else -0.5
-            if not any(token.when == when and token.clause < clause for token in tokens):
-                # It begins the sentence, and belongs to what comes next.
-                shift += 1.0
-        elif folded in THEN:
-            is_ordered = True
-            clause, when, shift = clause + 1, when + 1, 0.0
-        elif folded in FIRST:
-            is_ordered = True
-        elif folded in AND:
-            clause, when = clause + 1, when + 1
-        if folded in LIMITS:
-            limits.add(folded)
-        for sign, words in (("must", MUST), ("may", MAY), ("past", PAST)):
-            # May is a month.
-            if folded in words and (starts or word.islower()):
-                signs.add(sign)
-        for one, other in OPPOSITE:
-            points = 1 if folded in one else -1 if folded in other else points
+        # Few words are any of these.
+        if folded in ACTING:
+            if folded in NEGATION:
+                negates = True
+            elif folded in BEFORE or folded in AFTER:
+                is_ordered = True
+                # What follows comes later, or earlier, than what it belongs to.
+                clause, shift = clause + 1, 0.5 if folded in BEFORE else -0.5
+                if not any(token.when == when and token.clause < clause for token in tokens):
+                    # It begins the sentence, and belongs to what comes next.
+                    shift += 1.0
+            elif folded in THEN:
+                is_ordered = True
+                clause, when, shift = clause + 1, when + 1, 0.0
+            elif folded in FIRST:
+                is_ordered = True
+            elif folded in AND:
+                clause, when = clause + 1, when + 1
+            if folded in LIMITS:
+                limits.add(folded)
+            for sign, words in (("must", MUST), ("may", MAY), ("past", PAST)):
+                # May is a month.
+                if folded in words and (starts or word.islower()):
+                    signs.add(sign)
+            for one, other in OPPOSITE:
+                points = 1 if folded in one else -1 if folded in other else points
+            is_helped |= folded in HELPING
         role = "grammar" if folded in grammar else "telling"
         key = folded if role == "grammar" else stem(word.casefold(), language)
-        is_helped |= folded in HELPING
         if role == "telling" and language in _FINITE_PAST:
             past[key] = _FINITE_PAST[language].search(folded) is not None and not is_helped
         # A capital says little where a sentence begins.
@@ -387,6 +390,7 @@ def _read(text: str) -> _Reading:
         frozenset(signs),
         past,
         frozenset(numbers),
+        {token.key: token.text for token in tokens if token.role != "grammar"},
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 
 from reme_mcp.aio import gather
 from reme_mcp.config.settings import Settings
@@ -66,12 +67,18 @@ def admit(candidate: Experience, outcome: Outcome, settings: Settings) -> Experi
     return rules.admit(candidate, outcome, add_from=settings.refine.add_from)
 
 
-async def put_vectors(batch: Batch, writer: Writer, added: Sequence[Experience], *, are_new: bool) -> None:
-    """Store the vectors of those candidates that are added."""
-    if batch.embedded is not None:
-        rows = [batch.row(one.id) for one in added]
-        vectors, lessons = batch.embedded.vectors[rows], batch.embedded.lessons[rows]
-        await writer.put_vectors(batch.embedded.space, added, vectors, lessons, are_new=are_new)
+async def put_vectors(added: Sequence[tuple[Experience, Batch]], writer: Writer, *, are_new: bool) -> None:
+    """Store the vectors of experiences, each with the batch that it was a candidate of."""
+    import numpy as np
+
+    spaces: dict[str, list[tuple[Experience, Embedded, int]]] = {}
+    for one, batch in added:
+        if batch.embedded is not None:
+            spaces.setdefault(batch.embedded.space, []).append((one, batch.embedded, batch.row(one.id)))
+    for space, some in spaces.items():
+        vectors = np.stack([embedded.vectors[row] for _, embedded, row in some])
+        lessons = np.stack([embedded.lessons[row] for _, embedded, row in some])
+        await writer.put_vectors(space, [one for one, *_ in some], vectors, lessons, are_new=are_new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +96,17 @@ class Neighbours:
     synonyms: frozenset[frozenset[str]] = frozenset()
 
 
-async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None = None) -> list[Neighbours]:
-    """Return the neighbours of the candidates in these rows, of all where `None`, in order."""
+async def neighbours(
+    batch: Batch,
+    store: Store,
+    *,
+    rows: Sequence[int] | None = None,
+    also: Mapping[str, tuple[Experience, Batch]] = MappingProxyType({}),
+) -> list[Neighbours]:
+    """Return the neighbours of the candidates in these rows, of all where `None`, in order.
+
+    Each has those in `also` for neighbours, too, which are about to be stored, with the batch that they come from.
+    """
     found = []
     for row in range(len(batch.candidates)) if rows is None else rows:
         candidate = batch.candidates[row]
@@ -101,6 +117,9 @@ async def neighbours(batch: Batch, store: Store, *, rows: Sequence[int] | None =
         )
         ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
         others = await store.experiences(candidate.workspace, ids)
+        staged = {id: one for id, (one, _) in also.items() if one.workspace == candidate.workspace}
+        others |= staged
+        cosines |= _cosines_to(batch, row, [(id, also[id][1]) for id in staged])
         pairs = {pair for other in others.values() for pair in dedup.pairs_to_compare(candidate, other)}
         found.append(Neighbours(list(others.values()), cosines, await batch.synonyms(pairs)))
     return found
@@ -136,7 +155,7 @@ def find_twin(
         added: What is to be added of the batch.
     """
     compared = [other for other in (*others, *added) if _may_be_twins(candidate, other)]
-    cosines = {**near.cosines, **_cosines_in_batch(candidate, batch, added)}
+    cosines = {**near.cosines, **_cosines_to(batch, batch.row(candidate.id), [(one.id, batch) for one in added])}
     return dedup.find_twin(candidate, compared, cosines, synonyms=near.synonyms)
 
 
@@ -151,13 +170,16 @@ def may_correct(candidate: Experience, older: Experience) -> bool:
     return older.utility == 0 or rater_of(candidate.source) == rater_of(older.source)
 
 
-def _cosines_in_batch(candidate: Experience, batch: Batch, added: Sequence[Experience]) -> dict[str, float]:
-    """Return how similar the lessons of those just added are to a candidate's."""
-    row = batch.row(candidate.id)
-    if batch.embedded is None or not batch.readable[row]:
+def _cosines_to(batch: Batch, row: int, others: Sequence[tuple[str, Batch]]) -> dict[str, float]:
+    """Return how similar the lessons of candidates, each of a batch, are to the one in a row of this batch."""
+    embedded = batch.embedded
+    if embedded is None or not batch.readable[row]:
         return {}
-    lessons = batch.embedded.lessons
-    return {one.id: float(lessons[batch.row(one.id)] @ lessons[row]) for one in added}
+    return {
+        id: float(theirs.embedded.lessons[theirs.row(id)] @ embedded.lessons[row])
+        for id, theirs in others
+        if theirs.embedded is not None and theirs.embedded.space == embedded.space
+    }
 
 
 def _may_be_twins(candidate: Experience, other: Experience) -> bool:

@@ -10,11 +10,13 @@ Everything here may be repeated: drafts have their ids before they are stored, a
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp.aio import gather
+from reme_mcp.aio import Batcher, gather
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import brief as briefs
 from reme_mcp.distill import drafts
@@ -48,6 +50,8 @@ from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.store import Store, Writer
 
 EARLIER_ATTEMPTS = 5
+# Other processes wait for the pool meanwhile; who is left over then gets in with the next turn.
+TURN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,45 +83,113 @@ class StoredAttempt:
 Begin = Callable[[LedgerWriter], Awaitable[StoredAttempt | None]]
 
 
-async def process(
-    prepared: Prepared, begin: Begin, store: Store, settings: Settings, *, to_model: bool, is_new: bool
-) -> RecordResult | None:
-    """Do what a trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
+@dataclass(slots=True)
+class _Request:
+    """A trajectory that waits for the pool, and what came of it."""
 
-    Where no lesson comes with it, and the rules take none out of recall, the pool is neither read nor held.
+    prepared: Prepared
+    begin: Begin
+    to_model: bool
+    is_new: bool
+    is_done: bool = False
+    answer: RecordResult | None = None
+    failure: Exception | None = None
 
-    Args:
-        prepared: The trajectory.
-        begin: Puts it on disk, which comes before all else that is written.
-        store: To read from and to write to.
-        settings: The rules' numbers.
-        to_model: Leave the learning to the model behind the server; the trajectory is queued for it.
-        is_new: Nothing of what it asks for has been done yet.
 
-    Returns:
-        The answer; `None` where there was nothing to begin.
-    """
-    if to_model or not prepared.batch.candidates:
-        async with store.settling() as writer:
-            stored = await begin(writer)
-            if stored is None:
-                return None
-            work = await _plan(prepared, stored, (), store, settings, to_model=to_model, is_new=is_new)
-            if not work.changed and not work.added:
-                await _settle(work, writer, is_new=is_new)
-                await writer.put_trajectory(work.trajectory)
-                return work.answer
-            writer.discard()
-    async with store.writing() as pool:
-        near = () if to_model else await neighbours(prepared.batch, store)
+class Pipeline:
+    """The way into one pool. Those who wait for it at the same time get in together, with one commit for all."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        """Make one, with the numbers of the rules."""
+        self._store = store
+        self._settings = settings
+        self._pool: Writer | None = None
+        self._requests: Batcher[_Request] = Batcher(self._turn, self._process_all)
+
+    async def process(self, prepared: Prepared, begin: Begin, *, to_model: bool, is_new: bool) -> RecordResult | None:
+        """Do what a trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
+
+        Where no lesson comes with it, and the rules take none out of recall, the pool is neither read nor held.
+
+        Args:
+            prepared: The trajectory.
+            begin: Puts it on disk, which comes before all else that is written.
+            to_model: Leave the learning to the model behind the server; the trajectory is queued for it.
+            is_new: Nothing of what it asks for has been done yet.
+
+        Returns:
+            The answer; `None` where there was nothing to begin.
+        """
+        request = _Request(prepared, begin, to_model, is_new)
+        if to_model or not prepared.batch.candidates:
+            async with self._store.settling() as writer:
+                work = await self._planned(request, (), writer)
+                if work is None:
+                    return None
+                if not work.changed and not work.added:
+                    await _settle(work, writer, is_new=is_new)
+                    await writer.put_trajectory(work.trajectory)
+                    return work.answer
+                writer.discard()
+        while not request.is_done:
+            await self._requests.submit([request])
+        if request.failure is not None:
+            raise request.failure
+        return request.answer
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        async with self._store.writing() as self._pool:
+            yield
+
+    async def _process_all(self, requests: list[_Request]) -> None:
+        """Settle and learn from one after the other, as many as a turn has time for, and commit what is new of all."""
+        assert self._pool is not None
+        staged, started = _Staged(self._pool), time.monotonic()
+        for request in requests:
+            if request.is_done or (request is not requests[0] and time.monotonic() - started > TURN_S):
+                continue
+            request.is_done = True
+            if any(candidate.status == "quarantined" for candidate in request.prepared.batch.candidates):
+                # What waits for review is counted in the table.
+                await staged.commit()
+            try:
+                work = await self._settled(request, self._pool, staged)
+            except Exception as exc:  # noqa: BLE001  it is raised where this one is waited for
+                request.failure = exc
+                continue
+            if work is not None:
+                request.answer = work.answer
+                staged.add(work, request.prepared.batch, is_new=request.is_new)
+                if work.changed:
+                    # What it has changed is read there by the next one.
+                    await staged.commit()
+        await staged.commit()
+
+    async def _settled(self, request: _Request, pool: Writer, staged: _Staged) -> _Work | None:
+        """Return what a trajectory comes to, once it is on disk and what concerns the ledger is written."""
+        batch = request.prepared.batch
+        near = () if request.to_model else await neighbours(batch, self._store, also=staged.added)
         async with pool.settling() as writer:
-            stored = await begin(writer)
-            if stored is None:
-                return None
-            work = await _plan(prepared, stored, near, store, settings, to_model=to_model, is_new=is_new)
-            await _settle(work, writer, is_new=is_new)
-        await _store(work, prepared, pool, is_new=is_new)
-    return work.answer
+            work = await self._planned(request, near, writer)
+            if work is not None:
+                await _settle(work, writer, is_new=request.is_new)
+            return work
+
+    async def _planned(self, request: _Request, near: Sequence[Neighbours], writer: LedgerWriter) -> _Work | None:
+        """Put a trajectory on disk and return what it comes to; `None` where nothing is left to be done for it."""
+        stored = await request.begin(writer)
+        if stored is None:
+            return None
+        return await _plan(
+            request.prepared,
+            stored,
+            near,
+            self._store,
+            self._settings,
+            to_model=request.to_model,
+            is_new=request.is_new,
+        )
 
 
 async def learn(prepared: Prepared, begin: Begin, store: Store, settings: Settings) -> None:
@@ -133,7 +205,9 @@ async def learn(prepared: Prepared, begin: Begin, store: Store, settings: Settin
             work = await _learned(prepared, near, store, settings, {}, answer)
             work = await _without_credit(work, stored.lines, store, settings)
             await _settle(work, writer, is_new=False)
-        await _store(work, prepared, pool, is_new=False)
+        staged = _Staged(pool)
+        staged.add(work, prepared.batch, is_new=False)
+        await staged.commit()
 
 
 def is_for_model(trajectory: Trajectory) -> bool:
@@ -295,13 +369,39 @@ async def _settle(work: _Work, writer: LedgerWriter, *, is_new: bool) -> None:
     await writer.put_counters(work.counted)
 
 
-async def _store(work: _Work, prepared: Prepared, pool: Writer, *, is_new: bool) -> None:
-    """Write what concerns the pool, and then the answer: until it is there, all is done again at the next start."""
-    await gather(
-        partial(pool.put_experiences, [*work.changed, *work.added], are_new=is_new and not work.changed),
-        partial(put_vectors, prepared.batch, pool, work.added, are_new=is_new),
-    )
-    await pool.put_trajectory(work.trajectory)
+class _Staged:
+    """What has to be written into the pool, and then the answers: until these are there, all is done again later."""
+
+    def __init__(self, pool: Writer) -> None:
+        self._pool = pool
+        self._changed: list[Experience] = []
+        self._answered: list[Trajectory] = []
+        self._are_new = True
+        # With the batch that each came with, by id.
+        self.added: dict[str, tuple[Experience, Batch]] = {}
+
+    def add(self, work: _Work, batch: Batch, *, is_new: bool) -> None:
+        """Take in what a trajectory of a batch comes to."""
+        for one in work.changed:
+            if one.id in self.added:
+                self.added[one.id] = one, self.added[one.id][1]
+            else:
+                self._changed.append(one)
+        self.added |= {one.id: (one, batch) for one in work.added}
+        self._answered.append(work.trajectory)
+        self._are_new = self._are_new and is_new
+
+    async def commit(self) -> None:
+        """Write it."""
+        experiences = [*self._changed, *(one for one, _ in self.added.values())]
+        await gather(
+            partial(self._pool.put_experiences, experiences, are_new=self._are_new and not self._changed),
+            partial(put_vectors, list(self.added.values()), self._pool, are_new=self._are_new),
+        )
+        for trajectory in self._answered:
+            await self._pool.put_trajectory(trajectory)
+        self._changed, self._answered, self._are_new = [], [], True
+        self.added.clear()
 
 
 def _answered(trajectory: Trajectory, answer: RecordResult) -> Trajectory:

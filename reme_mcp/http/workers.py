@@ -4,8 +4,8 @@ In:  a socket that listens, how many processes, and what each of them does with 
 Out: an exit status, when all of them are gone.
 Does not know: what they do.
 
-The first starts alone: what keeps it from serving is told once, and what has to be made is made by one. A process that
-finds its parent gone ends as if it had been told to.
+The first starts alone, so that what keeps it from serving is told once. A process that finds its parent gone ends as if
+it had been told to.
 
 uvicorn has a supervisor of its own. Its processes outlive a parent that is killed, one that dies while it starts is
 started for ever, and one that is too busy to say that it is alive is killed with the calls that it answers.

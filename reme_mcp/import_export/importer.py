@@ -125,7 +125,7 @@ async def import_file(
                     told = log.of_import(entry_id, source, workspace, **done)
                     await writer.add_log([told], are_new=False)
                 await writer.put_experiences([*changed, *added], are_new=not changed)
-                await intake.put_vectors(batch, writer, added, are_new=True)
+                await intake.put_vectors([(one, batch) for one in added], writer, are_new=True)
             unindexed += len(added)
             if unindexed >= INDEX_AFTER:
                 await store.compaction.index_experiences()

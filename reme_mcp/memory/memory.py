@@ -22,6 +22,7 @@ from datetime import timedelta
 from functools import partial
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from reme_mcp.config.settings import LLMSettings, Settings
@@ -45,6 +46,7 @@ from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOO
 from reme_mcp.recall.search import Notes, Search
 from reme_mcp.refine import ledger, rules
 from reme_mcp.results import ExplainResult, RateResult, RecallResult, RecordResult
+from reme_mcp.safety import quarantine
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import Experience, Outcome, ReceiptLine, Spent, Trajectory, Verdicts, new_id, now, task_key
 from reme_mcp.sources import THIS_MACHINE, rater_of
@@ -85,6 +87,7 @@ class Memory:
         self._background = background
         self._store: Store | None = None
         self._replaced: list[Store] = []
+        self._recording: Recorder | None = None
         self._opening = anyio.Lock()
         self._vectors = Vectors(settings.embedder, load)
         self._missing_vectors = MissingVectors(self._vectors)
@@ -193,6 +196,8 @@ class Memory:
             await store.tries.of(self.settings.workspace)
         self._look_after_pool()
         if work:
+            # The first lesson would wait a quarter of a second for the rules to be compiled.
+            await anyio.to_thread.run_sync(quarantine.suspicions_of_text, "any text", abandon_on_cancel=True)
             self._run_queue()
 
     # --- the three tools ---
@@ -641,7 +646,10 @@ class Memory:
         return clean.workspace(self.settings.workspace if workspace is None else workspace)
 
     def _recorder(self, store: Store) -> Recorder:
-        return Recorder(store, self._vectors, self.settings, has_model=self._model is not None)
+        """Return the one of a store: calls that come at the same time share it."""
+        if self._recording is None or self._recording.store is not store:
+            self._recording = Recorder(store, self._vectors, self.settings, has_model=self._model is not None)
+        return self._recording
 
     async def _after_recording(self, store: Store, workspace: str, result: RecordResult, tell: Tell) -> RecordResult:
         """Return the answer, completed where the settings say to wait for the model."""

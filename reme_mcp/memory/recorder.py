@@ -13,7 +13,7 @@ from dataclasses import replace
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import pipeline
 from reme_mcp.distill.drafts import NamedDraft, mended, to_json
-from reme_mcp.distill.pipeline import Begin, StoredAttempt
+from reme_mcp.distill.pipeline import Begin, Pipeline, StoredAttempt
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.models.service import Vectors
 from reme_mcp.refine import ledger
@@ -34,9 +34,9 @@ class Recorder:
 
     def __init__(self, store: Store, vectors: Vectors, settings: Settings, *, has_model: bool) -> None:
         """Make one; with a model behind the server, attempts are queued for it."""
-        self._store = store
+        self.store = store
         self._vectors = vectors
-        self._settings = settings
+        self._pipeline = Pipeline(store, settings)
         self._has_model = has_model
 
     async def add(self, trajectory: Trajectory, drafts: Sequence[NamedDraft], verdicts: Verdicts) -> RecordResult:
@@ -48,7 +48,7 @@ class Recorder:
         """
 
         async def put(writer: LedgerWriter, attempt: Trajectory) -> Trajectory | None:
-            known = await self._store.trajectory_by_digest(trajectory.workspace, trajectory.digest)
+            known = await self.store.trajectory_by_digest(trajectory.workspace, trajectory.digest)
             if known is None:
                 await writer.add_trajectory(attempt)
             return known
@@ -88,7 +88,7 @@ class Recorder:
             NotFound: No such attempt in this workspace.
             StoreError: The pool can't be written.
         """
-        trajectory = await self._store.trajectory(workspace, trajectory_id)
+        trajectory = await self.store.trajectory(workspace, trajectory_id)
         if trajectory is None:
             raise NotFound(clean.unknown("trajectory", trajectory_id, workspace))
         if not may_speak_for(source, trajectory.source):
@@ -113,7 +113,7 @@ class Recorder:
         )
 
         async def put(writer: LedgerWriter, attempt: Trajectory) -> Trajectory | None:
-            known = await self._store.trajectory(workspace, trajectory_id)
+            known = await self.store.trajectory(workspace, trajectory_id)
             if known is not None and (known.drafts_digest, known.verdicts) == (digest, attempt.verdicts):
                 return known
             await writer.add_log(log.of_earlier_answer(known or attempt))
@@ -134,11 +134,11 @@ class Recorder:
         answered: list[Trajectory] = []
 
         async def begin(_: LedgerWriter) -> StoredAttempt | None:
-            stored = await self._store.trajectory(trajectory.workspace, trajectory.id) or trajectory
+            stored = await self.store.trajectory(trajectory.workspace, trajectory.id) or trajectory
             if stored.answer:
                 answered.append(stored)
                 return None
-            return StoredAttempt(stored, await self._store.receipts.lines(stored.workspace, stored.receipt))
+            return StoredAttempt(stored, await self.store.receipts.lines(stored.workspace, stored.receipt))
 
         result = await self._process(prepared, begin, is_new=False)
         return result or RecordResult.model_validate_json(answered[0].answer)
@@ -160,7 +160,7 @@ class Recorder:
 
         async def begin(writer: LedgerWriter) -> StoredAttempt | None:
             nonlocal is_unknown
-            lines = await self._store.receipts.lines(trajectory.workspace, trajectory.receipt)
+            lines = await self.store.receipts.lines(trajectory.workspace, trajectory.receipt)
             is_unknown = bool(receipt) and not ledger.is_own(lines, source)
             if is_unknown:
                 stored = StoredAttempt(replace(trajectory, receipt="", verdicts=""), [])
@@ -179,4 +179,4 @@ class Recorder:
 
     async def _process(self, prepared: pipeline.Prepared, begin: Begin, *, is_new: bool) -> RecordResult | None:
         to_model = self._has_model and pipeline.is_for_model(prepared.trajectory)
-        return await pipeline.process(prepared, begin, self._store, self._settings, to_model=to_model, is_new=is_new)
+        return await self._pipeline.process(prepared, begin, to_model=to_model, is_new=is_new)

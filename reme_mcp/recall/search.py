@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from pydantic import BaseModel
@@ -35,13 +35,19 @@ from reme_mcp.store.store import Store
 from reme_mcp.store.tried import TaskVector, Tried
 from reme_mcp.text.words import TextWords, spell_out, unquoted
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[np.float32]
+
 # How many notes the model behind the server chooses from, where it orders them.
 RERANKED = 10
 # Of what the model does with the notes; later, they are given as they were found.
 LLM_DEADLINE_S = 4.0
 # More at once find nothing sooner: they take turns on one processor, and whoever records would have to wait for a turn
-# of each of them, dozens of times. As many share the work of the embedder and of the matrix.
-SEARCHES_AT_ONCE = 8
+# of each of them, dozens of times.
+SEARCHES_AT_ONCE = 3
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -188,10 +194,12 @@ class Search:
         own: Sequence[str] = (),
         statuses: Sequence[Status] = ("active",),
     ) -> _Ranking:
+        # Before there is a turn: the model embeds together what waits for it.
+        embedded = await self._vectors.embed_query(query)
         async with self._searching:
             text, (vector, about) = await gather(
                 partial(self._by_words, store, workspace, query, own),
-                partial(self._by_vectors, store, workspace, query, own),
+                partial(self._by_vectors, store, workspace, embedded, own),
             )
             ids = ranking.shortlist(text, vector, limit=limit)
             found = await store.experiences(workspace, ids, statuses=statuses)
@@ -286,10 +294,9 @@ class Search:
         return Hits.of_text(hits, reach=ranking.REACH)
 
     async def _by_vectors(
-        self, store: Store, workspace: str, query: str, also: Sequence[str]
+        self, store: Store, workspace: str, embedded: Vector | None, also: Sequence[str]
     ) -> tuple[Hits | None, TaskVector | None]:
         """Return the hits, and the vector of the query where tasks can be compared by it."""
-        embedded = await self._vectors.embed_query(query)
         if embedded is None or (space := self._vectors.space) is None:
             return None, None
         hits = await store.match_vector(space, workspace, embedded, statuses=["active"], also=also, limit=ranking.REACH)

@@ -29,6 +29,7 @@ def test_what_is_told_anew_says_nothing_else(older: str, newer: str) -> None:
     ("older", "newer"),
     [
         ("Clear the cache.", "Don't clear the cache."),
+        ("Clear the cache.", "Don’t clear the cache."),
         ("Clear the cache, not the queue.", "Clear the queue, not the cache."),
         ("Stop the service before the restore.", "Stop the service after the restore."),
         ("Build the site, then upload it.", "Upload the site, then build it."),

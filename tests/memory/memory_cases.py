@@ -15,7 +15,7 @@ from reme_mcp.memory.memory import Memory
 from reme_mcp.models.embedder import Embedder
 from reme_mcp.results import RecordResult
 from reme_mcp.schema import Experience, ReceiptLine, Trajectory
-from reme_mcp.store.store import Store
+from reme_mcp.store.store import Store, Writer
 from tests.fakes import FakeLoader, draft
 from tests.store.store_cases import put as put_into
 
@@ -94,3 +94,14 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     with anyio.fail_after(DEADLINE_S):
         while not await condition():  # noqa: ASYNC110  # the pool tells nobody
             await anyio.sleep(0.005)
+
+
+@asynccontextmanager
+async def held_pool(home: Path) -> AsyncIterator[Writer]:
+    """Hold the pool as another process does that writes lessons."""
+    store = await Store.open(home)
+    try:
+        async with store.writing() as writer:
+            yield writer
+    finally:
+        store.close()

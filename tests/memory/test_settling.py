@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -12,24 +10,13 @@ import pytest
 from reme_mcp.config.settings import Settings
 from reme_mcp.errors import StoreError
 from reme_mcp.memory.memory import Memory
-from reme_mcp.store.store import Store, Writer
 from tests.fakes import draft
+from tests.memory.memory_cases import held_pool
 
 pytestmark = pytest.mark.anyio
 
 TASK = "put my blog online"
 DEADLINE_S = 20.0
-
-
-@asynccontextmanager
-async def held_pool(home: Path) -> AsyncIterator[Writer]:
-    """Hold the pool as another process does that writes lessons."""
-    store = await Store.open(home)
-    try:
-        async with store.writing() as writer:
-            yield writer
-    finally:
-        store.close()
 
 
 async def test_ratings_receipts_and_attempts_without_lessons_do_not_wait_for_the_pool(

@@ -1,0 +1,143 @@
+"""Records that wait for the pool at the same time get in together: one commit for the lessons of all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+
+from reme_mcp.distill.intake import Batch, neighbours
+from reme_mcp.errors import ReMeError, StoreError
+from reme_mcp.memory.memory import Memory
+from reme_mcp.models.service import Embedded
+from reme_mcp.results import RecordResult
+from reme_mcp.store.store import Store
+from tests.fakes import draft, experience
+from tests.memory.memory_cases import held_pool
+from tests.memory.memory_cases import memory as memory
+
+pytestmark = pytest.mark.anyio
+
+Call = dict[str, object]
+
+
+def call(number: int, **changes: object) -> Call:
+    return {"task": f"task {number}", "outcome": "success", "experiences": [draft(number)], **changes}
+
+
+async def together(memory: Memory, home: Path, calls: Sequence[Call]) -> list[RecordResult | ReMeError]:
+    """Record what somebody else keeps waiting until all of it waits, and return the answers in order."""
+    answers: dict[int, RecordResult | ReMeError] = {}
+
+    async def record(place: int) -> None:
+        try:
+            answers[place] = await memory.record(**calls[place], source="test")  # type: ignore[arg-type]  # as given
+        except ReMeError as exc:
+            answers[place] = exc
+
+    async with anyio.create_task_group() as tasks, held_pool(home):
+        for place in range(len(calls)):
+            tasks.start_soon(record, place)
+        await anyio.wait_all_tasks_blocked()
+    return [answers[place] for place in range(len(calls))]
+
+
+async def version(home: Path) -> int:
+    store = await Store.open(home)
+    try:
+        return (await store.versions())["experiences"]
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(("turn_s", "commits"), [(60.0, 1), (-1.0, 5)])
+async def test_what_waits_together_is_one_commit_in_as_much_as_a_turn_has_time_for(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch, turn_s: float, commits: int
+) -> None:
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", turn_s)
+    before = await version(home)
+    answers = await together(memory, home, [call(number) for number in range(5)])
+    added = [id for answer in answers if isinstance(answer, RecordResult) for id in answer.added]
+    assert len(added) == 5
+    assert {one.id for one in await memory.pool.page(limit=20)} == set(added)
+    assert await version(home) == before + commits
+    assert (await memory.pool.stats()).trajectories["undistilled"] == 0
+
+
+async def test_of_the_same_lesson_in_several_records_one_is_added(memory: Memory, home: Path) -> None:
+    same = [call(0, task=f"another task {number}") for number in range(3)]
+    first, *others = await together(memory, home, [*same, call(1)])
+    assert isinstance(first, RecordResult)
+    [lesson] = first.added
+    for other in others[:2]:
+        assert isinstance(other, RecordResult)
+        assert [one.id for one in other.merged] == [lesson]
+    assert len((await memory.pool.experience(lesson))[0].trajectory_ids) == 3
+    assert await memory.pool.counts() == {"active": 2}
+
+
+async def test_a_correction_takes_the_place_of_what_it_corrects(memory: Memory, home: Path) -> None:
+    said = "Wait 20 seconds after the upload, then purge the cache of the site."
+    lessons = [draft(0, content=said), draft(0, content=said.replace("20", "60"))]
+    older, newer = await together(
+        memory, home, [call(number, experiences=[lesson]) for number, lesson in enumerate(lessons)]
+    )
+    assert isinstance(older, RecordResult)
+    assert isinstance(newer, RecordResult)
+    [gone], [kept] = older.added, newer.added
+    assert [(one.id, one.by) for one in newer.superseded] == [(gone, kept)]
+    archived = (await memory.pool.experience(gone))[0]
+    assert (archived.status, archived.superseded_by) == ("archived", kept)
+
+
+async def test_what_is_about_to_be_stored_is_a_neighbour_with_its_cosine(home: Path) -> None:
+    async def no_synonyms(_: Collection[frozenset[str]]) -> frozenset[frozenset[str]]:
+        return frozenset()
+
+    def batch(id: str, space: str, *vector: float) -> Batch:
+        row = np.array([vector], np.float32)
+        return Batch((experience(id),), Embedded(space, row, row), (True,), no_synonyms)
+
+    staged = {id: batch(id, space, 0.6, 0.8) for id, space in (("e-staged", "a fake"), ("e-of-another", "another"))}
+    also = {id: (one.candidates[0], one) for id, one in staged.items()}
+    also["e-elsewhere"] = (replace(experience("e-elsewhere"), workspace="elsewhere"), staged["e-staged"])
+    store = await Store.open(home)
+    try:
+        [found] = await neighbours(batch("e-new", "a fake", 1.0, 0.0), store, also=also)
+    finally:
+        store.close()
+    assert {one.id for one in found.others} == {"e-staged", "e-of-another"}
+    assert found.cosines == {"e-staged": pytest.approx(0.6)}
+
+
+async def test_one_that_is_refused_keeps_no_other_out(memory: Memory, home: Path) -> None:
+    await memory.record("task 9", outcome="success", experiences=[draft(4)], source="test")
+    receipt = (await memory.recall("task 9", source="test")).receipt
+    calls = [call(0), call(1, receipt=receipt, misled=["e-never-handed-out"]), call(2)]
+    first, refused, last = await together(memory, home, calls)
+    assert isinstance(first, RecordResult)
+    assert isinstance(last, RecordResult)
+    assert "e-never-handed-out" in str(refused)
+    assert isinstance(refused, ReMeError)
+    assert await memory.pool.counts() == {"active": 3}
+
+
+async def test_where_the_commit_fails_all_are_told_and_the_same_calls_store_each_once(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise StoreError("the disk is full")
+
+    calls = [call(number) for number in range(3)]
+    with monkeypatch.context() as patched:
+        patched.setattr("reme_mcp.store.store.Writer.put_experiences", full)
+        assert [str(answer) for answer in await together(memory, home, calls)] == ["the disk is full"] * 3
+    assert await memory.pool.counts() == {}
+    answers = await together(memory, home, calls)
+    assert [len(answer.added) for answer in answers if isinstance(answer, RecordResult)] == [1, 1, 1]
+    assert await memory.pool.counts() == {"active": 3}
+    assert (await memory.pool.stats()).trajectories == {"success": 3, "failure": 0, "undistilled": 0}

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from reme_mcp.store.inverted_index import InvertedIndex
 
-# Up to this many experiences their places, words and vectors are kept; above, LanceDB's own indexes take over.
+# Up to this many experiences their words and vectors are kept, at about 4 kB each; above, LanceDB's own indexes take
+# over. Places are always kept, at about 0.3 kB each: without them LanceDB would look through all ids at each recall.
 ROWS_IN_MEMORY = 300_000
 # Up to this many are read with all their columns, before anybody asks for them.
 ROWS_READ_AHEAD = 20_000
@@ -120,7 +121,6 @@ class Directory:
         shelf: Of the rows themselves, those that were read.
         read: Some of them as they were last handed out, without their counters.
         words: Of all of them, once somebody has had them indexed; they stay when the others are forgotten.
-        is_too_large: Whether there are too many to keep their places; then nothing is kept.
     """
 
     places: dict[str, Place] = field(default_factory=dict)
@@ -130,7 +130,6 @@ class Directory:
     shelf: Shelf = field(default_factory=Shelf)
     read: dict[str, Experience] = field(default_factory=dict)
     words: InvertedIndex | None = None
-    is_too_large: bool = False
 
     def put(self, id: str, place: Place) -> None:
         """Take in where an experience stands now; whatever was read of it is old."""

@@ -29,6 +29,8 @@ EVERY_WRITES = 20
 BYTES_PER_WRITE = 5 * 2**20
 # Readers in other processes hold a version for milliseconds; a minute is safe for any of them.
 KEEP_VERSIONS = timedelta(minutes=1)
+# Vectors are indexed before they are too many for memory: until it is there, a search reads all of them.
+INDEXED_FROM = 0.8
 NO_CLEANUP = timedelta(days=36_500)
 # The same where old versions must not stay.
 READERS_S = 1.0
@@ -97,7 +99,7 @@ class Compaction:
         async with self._turn:
             await self._tables.check_current()
             for name, table in self._tables.items():
-                if self._writes[name] < await _writes_until_due(table):
+                if self._writes[name] < await _writes_until_due(table) and not await self._lacks_index(table):
                     continue
                 if name not in self._preempted:
                     await self._compact(name, table, alone=False)
@@ -141,6 +143,12 @@ class Compaction:
                     await self._tables.settle(name)
                     self._writes[name] = 0
 
+    async def _lacks_index(self, table: lancedb.AsyncTable) -> bool:
+        """Return whether a table has so many vectors that they want an index, and none."""
+        if "vector" not in (await table.schema()).names:
+            return False
+        return await table.count_rows() > INDEXED_FROM * self._rows_without_index and not await table.list_indices()
+
     async def _compact(self, name: str, table: lancedb.AsyncTable, *, alone: bool) -> None:
         """Compact one table; `alone`, also remove what a compaction that was preempted left behind."""
         writes = self._writes[name]
@@ -150,7 +158,7 @@ class Compaction:
                 await table.optimize(cleanup_older_than=NO_CLEANUP)
                 await self._tables.settle(name)
                 await table.optimize(cleanup_older_than=KEEP_VERSIONS, delete_unverified=alone)
-                if "vector" in (await table.schema()).names and await table.count_rows() > self._rows_without_index:
+                if await self._lacks_index(table):
                     await index_vectors(table)
                 await self._tables.settle(name)
             except RuntimeError as exc:

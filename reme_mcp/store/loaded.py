@@ -49,7 +49,7 @@ class LoadedExperiences:
 
     async def index_words(self) -> None:
         """Have full-text search answer from memory from now on, where there is room; three seconds for 10,000."""
-        if await self._places() is None or self._directory.words is not None:
+        if len(await self._places()) > cache.ROWS_IN_MEMORY or self._directory.words is not None:
             return
         from reme_mcp.store.inverted_index import InvertedIndex
 
@@ -63,39 +63,38 @@ class LoadedExperiences:
                     some = batch.slice(start, INDEXED_AT_ONCE)
                     words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
         async with self._following.turn:
-            if not self._directory.is_too_large:
-                words.keep(self._directory.places)
-                self._directory.words = words
-                # With its words.
-                self._following.read_later(since=version)
+            words.keep(self._directory.places)
+            self._directory.words = words
+            # With its words.
+            self._following.read_later(since=version)
 
     def words_of(self, experience: Experience) -> TextWords:
         """Return the words by which an experience is compared that was just read; mostly they are in memory."""
         words = self._directory.words
         return (words.words_of(experience.id) if words is not None else None) or _text_words(search_text(experience))
 
-    async def _places(self) -> dict[str, Place] | None:
-        """Return where every experience stands, as any process has left it; `None` where there are too many."""
+    async def _places(self) -> dict[str, Place]:
+        """Return where every experience stands, as any process has left it."""
         await self._following.catch_up()
-        return None if self._directory.is_too_large else self._directory.places
+        return self._directory.places
 
     async def _read_new(self) -> None:
         """Read what is new in the table."""
         directory = self._directory
         rows = await self._tables["experiences"].count_rows()
-        was_too_large, directory.is_too_large = directory.is_too_large, rows > cache.ROWS_IN_MEMORY
-        if was_too_large or directory.is_too_large:
+        self._make_room(rows)
+        await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
+        if len(directory.places) > rows:
+            # Rows that are gone don't show up as fresh.
             self._forget()
-        if directory.is_too_large:
-            directory.words = None
-        else:
             await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
-            if len(directory.places) > rows:
-                # Rows that are gone don't show up as fresh.
-                self._forget()
-                await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
-                if directory.words is not None:
-                    directory.words.keep(directory.places)
+            if directory.words is not None:
+                directory.words.keep(directory.places)
+
+    def _make_room(self, rows: int) -> None:
+        """Keep no words where there will be too many rows."""
+        if rows > cache.ROWS_IN_MEMORY:
+            self._directory.words = None
 
     def _forget(self) -> None:
         """Forget everything, and how far it was read, so that whoever is interrupted after this starts anew."""
@@ -157,10 +156,9 @@ class LoadedExperiences:
         return self._following.read_version < self._following.version
 
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
-        """Take in rows that stand nobody knows where; return whether there was room for them."""
+        """Take in rows that stand nobody knows where; return that there was room for them."""
         directory, columns = self._directory, columns_of(Experience)
-        if directory.is_too_large or len(directory.places) + sum(map(len, batches)) > cache.ROWS_IN_MEMORY:
-            return False
+        self._make_room(len(directory.places) + sum(map(len, batches)))
         for batch in batches:
             ids, workspaces, statuses, texts = (batch.column(name).to_pylist() for name in WORD_COLUMNS)
             for id, workspace, status in zip(ids, workspaces, statuses, strict=True):

@@ -242,9 +242,6 @@ class Store(Attempts, LoadedExperiences):
         if not ids:
             return {}
         places = await self._places()
-        if places is None:
-            where = all_of(equals("workspace", workspace), is_in("id", ids), has_status(statuses))
-            return {one.id: one for one in await self._rows(where)}
         directory, version = self._directory, self._following.version
         read = {id: directory.read[id] for id in ids if id in directory.read}
         fresh = _by_id(directory.shelf.rows([id for id in ids if id not in read]))
@@ -270,8 +267,6 @@ class Store(Attempts, LoadedExperiences):
     async def _stored(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace and status."""
         places = await self._places()
-        if places is None:
-            return await self._rows(is_in("id", ids)) if ids else []
         of_workspace: dict[str, list[str]] = {}
         for id in ids:
             if id in places:
@@ -322,16 +317,12 @@ class Store(Attempts, LoadedExperiences):
 
     async def workspaces(self) -> list[str]:
         """Return the names of all workspaces that hold an experience, sorted."""
-        places = await self._places()
-        if places is not None:
-            return sorted({place.workspace for place in places.values()})
-        with mapped("list workspaces"):
-            names = (await self._tables["experiences"].query().select(["workspace"]).to_arrow()).column("workspace")
-            return sorted(names.unique().to_pylist())
+        return sorted({place.workspace for place in (await self._places()).values()})
 
     async def has_provisional(self) -> bool:
-        """Return whether any experience of any workspace may be provisional; mostly none is, and this is quick."""
-        return await self._places() is None or bool(self._directory.provisional)
+        """Return whether any experience of any workspace is provisional; mostly none is, and this is quick."""
+        await self._places()
+        return bool(self._directory.provisional)
 
     async def provisional(self, workspace: str, trajectory_ids: Sequence[str]) -> list[Experience]:
         """Return the provisional experiences of `workspace` that were learned from any of these trajectories."""
@@ -371,30 +362,26 @@ class Store(Attempts, LoadedExperiences):
 
         Those of other statuses are not searched, but for the ids in `also`.
         """
-        if await self._places() is None:
-            return await self._matching(
-                query, all_of(equals("workspace", workspace), has_status(statuses, also)), limit
-            )
+        await self._places()
         words = self._directory.words
         if words is not None and is_spaced(query):
             return words.match(workspace, query, statuses=statuses, also=also, limit=limit)
-        # To filter what was found costs less than a search that filters.
-        where = None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
-        return await self._reach(partial(self._matching, query, where), workspace, statuses, also, limit)
+        return await self._reach(partial(self._matching, query, self._of(workspace)), workspace, statuses, also, limit)
+
+    def _of(self, workspace: str) -> Expr | None:
+        """Return the condition of a workspace; none of the only one: what is found is filtered at less cost."""
+        return None if self._directory.workspaces == {workspace} else equals("workspace", workspace)
 
     async def _matching(self, query: str, where: Expr | None, limit: int) -> list[tuple[str, float]]:
-        has_ids = not self._directory.is_too_large
         with mapped("search the text"):
             search = self._tables["experiences"].query().nearest_to_text(query, columns="search_text")
             if where is not None:
                 search = search.where(where)
             # The ids of a hundred rows would take as long to read as the search itself.
-            search = search.select(["_score"]).with_row_id() if has_ids else search.select(["id", "_score"])
+            search = search.select(["_score"]).with_row_id()
             async with self._reading:
                 found = await search.limit(limit).to_arrow()
         values: list[float] = found.column("_score").to_pylist()
-        if not has_ids:
-            return list(zip(found.column("id").to_pylist(), values, strict=True))
         await self._places()
         rows, ids = found.column("_rowid").to_pylist(), self._directory.ids
         if self._has_unplaced() and not all(row in ids for row in rows):
@@ -453,7 +440,10 @@ class Store(Attempts, LoadedExperiences):
         with mapped("search the vectors"):
             if (nearest := await space.nearest(workspace, vector, limit)) is not None:
                 return nearest
-            query = space.table.query().where(equals("workspace", workspace)).nearest_to(vector).column("vector")
+            await self._places()
+            query = space.table.query().nearest_to(vector).column("vector")
+            if (where := self._of(workspace)) is not None:
+                query = query.where(where)
             hits = await query.distance_type("cosine").select(["id", "_distance"]).limit(limit).to_list()
         return [(hit["id"], 1.0 - hit["_distance"]) for hit in hits]
 
@@ -461,14 +451,8 @@ class Store(Attempts, LoadedExperiences):
         self, workspace: str, hits: Sequence[tuple[str, float]], statuses: Sequence[Status], also: Sequence[str]
     ) -> list[tuple[str, float]]:
         places = await self._places()
-        if places is not None:
-            known = [(id, value) for id, value in hits if id in places and places[id].workspace == workspace]
-            return [(id, value) for id, value in known if places[id].status in statuses or id in also]
-        where = all_of(equals("workspace", workspace), is_in("id", [id for id, _ in hits]), has_status(statuses, also))
-        with mapped("search the vectors"):
-            rows = await self._tables["experiences"].query().where(where).select(["id"]).to_arrow()
-        ids = set(rows.column("id").to_pylist())
-        return [(id, cosine) for id, cosine in hits if id in ids]
+        known = [(id, value) for id, value in hits if id in places and places[id].workspace == workspace]
+        return [(id, value) for id, value in known if places[id].status in statuses or id in also]
 
     async def lesson_vectors(self, embedder: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""

@@ -107,6 +107,11 @@ async def test_beyond_the_room_in_memory_the_tables_answer(home: Path, monkeypat
         for one in SPOKEN[:5]:
             await put(store, one, are_new=True)
             assert (await found(store, one.content))[0] == one.id
+        # No other workspace is searched, and none of another status.
+        await put(store, replace(SPOKEN[5], workspace="other"), are_new=True)
+        assert await found(store, SPOKEN[5].content) == []
+        await put(store, replace(SPOKEN[2], status="archived"))
+        assert "e-2" not in await found(store, SPOKEN[2].content)
         async with store.writing() as writer:
             await writer.delete_experience("default", "e-4")
             await writer.delete_experience("default", "e-3")

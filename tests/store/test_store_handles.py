@@ -181,6 +181,10 @@ def files(home: Path) -> int:
     return sum(path.is_file() for path in (home / "pool").rglob("*"))
 
 
+def has_index(home: Path, table: str) -> bool:
+    return any(home.rglob(f"{table}/_indices/*"))
+
+
 # --- upkeep ---
 
 
@@ -318,6 +322,18 @@ async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
         for handle in (store, other):
             assert len(await handle.experiences("default", [f"e-{n}" for n in range(EVERY_WRITES)])) == EVERY_WRITES
             assert await handle.count("default") == {"active": EVERY_WRITES}
+
+
+@pytest.mark.parametrize(("room", "indexed"), [(EVERY_WRITES * 1.25, False), (EVERY_WRITES * 1.25 - 1, True)])
+async def test_vectors_are_indexed_before_they_are_too_many_for_memory(
+    home: Path, monkeypatch: pytest.MonkeyPatch, room: float, indexed: bool
+) -> None:
+    monkeypatch.setattr("reme_mcp.store.cache.ROWS_IN_MEMORY", room)
+    async with opened(home) as store:
+        for number in range(EVERY_WRITES):
+            await put_vectors(store, "fake", {f"e-{number}": [1, number]})
+        await store.compaction.run()
+    assert has_index(home, "vectors_*") is indexed
 
 
 async def test_many_vectors_are_indexed_and_found_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

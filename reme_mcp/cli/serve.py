@@ -97,11 +97,11 @@ def _serve_http(settings: Settings, transports: Sequence[Transport]) -> None:
     if settings.http.workers == 1:
         anyio.run(serve_at, listener, settings, Host(settings, transports))
     else:
-        sys.exit(serve_in_workers(listener, settings, partial(_Worker, settings, transports)))
+        sys.exit(serve_in_workers(listener, settings, partial(_Work, settings, transports)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Worker:
+class _Work:
     """What one of several processes does."""
 
     settings: Settings

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ from reme_mcp.http.app import DRAIN_S, PATHS, Host, Transport, offered
 from reme_mcp.http.logs import log_in_json
 from reme_mcp.http.metrics import FOLDER_VARIABLE, forget_process
 from reme_mcp.http.shared import Shared, Turns
-from reme_mcp.http.workers import Work, supervise
+from reme_mcp.http.workers import Work, is_orphaned, supervise
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import now
 
@@ -39,7 +40,7 @@ HEADERS_DEADLINE_S = 10.0
 READING_DEADLINE_S = 60.0
 MAX_CONNECTIONS = 4_000
 # How long a process leaves a connection to those with fewer, and how long it takes none where there is no room.
-TURN_S = 0.005
+GIVE_WAY_S = 0.005
 NO_ROOM_S = 1.0
 
 
@@ -109,10 +110,19 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        turns = self._host.turns
+        if turns is not None:
+            # From now on it would refuse what others can take, and keep the port from who starts the server anew.
+            for task in self._accepting:
+                task.cancel()
+            await asyncio.gather(*self._accepting, return_exceptions=True)
+            for one in sockets or ():
+                one.close()
         await self._host.drain()
-        for task in self._accepting:
-            task.cancel()
         await super().shutdown(sockets)
+        if turns is not None and turns.leave() and is_orphaned():
+            # The parent would have removed it.
+            shutil.rmtree(os.environ[FOLDER_VARIABLE], ignore_errors=True)
 
     async def _accept(self, listener: socket.socket, turns: Turns) -> None:
         """Take the connections that come, letting those processes go first that have fewer."""
@@ -122,7 +132,7 @@ class _Server(uvicorn.Server):
             turns.tell(len(self.server_state.connections))
             await anyio.wait_readable(listener)
             if not turns.is_mine():
-                await asyncio.sleep(TURN_S)
+                await asyncio.sleep(GIVE_WAY_S)
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):

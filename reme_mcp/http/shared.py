@@ -51,7 +51,7 @@ class Shared:
     due_at: MutableSequence[float] = field(default_factory=lambda: array("d", bytes(8 * PLACES)))
     open_requests: MutableSequence[int] = field(default_factory=lambda: array("L", bytes(array("L").itemsize * PLACES)))
     connections: MutableSequence[int] = field(default_factory=lambda: array("L", [NOT_THERE]))
-    app_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    app_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     @classmethod
     def among(cls, workers: int) -> Self:
@@ -144,6 +144,11 @@ class Turns:
     def tell(self, connections: int) -> None:
         """Say how many this process has."""
         self._connections[self._worker] = connections
+
+    def leave(self) -> bool:
+        """Say that this process takes none any more and has answered all; return whether none is left that has not."""
+        self.tell(NOT_THERE)
+        return min(self._connections) == NOT_THERE
 
     def is_mine(self) -> bool:
         """Return whether no other process has clearly fewer."""

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # A process that dies is replaced; where so many died in so many seconds, the next would die, too.
 MAX_DEATHS = 10
 DEATHS_S = 60.0
+# How long the system gets to have room again for a process that it could not start.
+NO_ROOM_S = 5.0
 
 # What a process does: with its number, from 0, and the socket; it calls the last when it serves.
 Work = Callable[[int, socket.socket, Callable[[], None]], None]
@@ -51,7 +53,7 @@ class _Worker:
         # It holds its own end; this one would hide that it is gone.
         says.close()
 
-    def hear(self) -> None:
+    def read_report(self) -> None:
         """Take in that it serves, or that it never will."""
         with suppress(EOFError):
             self.is_serving = self.said.recv()
@@ -79,29 +81,45 @@ def supervise(
     workers: dict[int, _Worker] = {}
     deaths: deque[float] = deque(maxlen=MAX_DEATHS)
     has_served = False
+
+    def is_last(how: str) -> bool:
+        """Count a death; return whether the server stops for it, which is logged."""
+        deaths.append(time.monotonic())
+        if not has_served:
+            logger.error("%s before any served; the server stops", how)
+        elif len(deaths) == MAX_DEATHS and deaths[-1] - deaths[0] < DEATHS_S:
+            logger.error("%s, the last of %d in a minute; the server stops", how, MAX_DEATHS)
+        else:
+            return False
+        return True
+
     with _signals() as told:
         try:
             while True:
+                pause_s: float | None = None
                 for number in range(count if has_served else 1):
-                    if number not in workers:
+                    if number in workers or pause_s is not None:
+                        continue
+                    try:
                         workers[number] = _Worker(work, number, listener)
+                    except OSError as exc:
+                        how = f"worker {number + 1} of {count} can't be started ({exc.strerror or exc})"
+                        if is_last(how):
+                            return 1
+                        pause_s = NO_ROOM_S
+                        logger.warning("%s; it is tried again in %d s", how, pause_s)
                 sentinels = {worker.process.sentinel: number for number, worker in workers.items()}
                 starting = {worker.said: worker for worker in workers.values() if not worker.is_serving}
-                happened = wait([told, *starting, *sentinels])
+                happened = wait([told, *starting, *sentinels], pause_s)
                 if told in happened:
                     return 128 + signal.SIGINT if signal.SIGINT in told.recv(16) else 0
                 for said in starting.keys() & set(happened):
-                    starting[said].hear()
+                    starting[said].read_report()
                     has_served = has_served or starting[said].is_serving
                 for number in [sentinels[one] for one in sentinels.keys() & set(happened)]:
                     process = workers.pop(number).close()
-                    deaths.append(time.monotonic())
                     how = f"worker {process.pid} ended (exit status {process.exitcode})"
-                    if not has_served:
-                        logger.error("%s before it served; the server stops", how)
-                        return 1
-                    if len(deaths) == MAX_DEATHS and deaths[-1] - deaths[0] < DEATHS_S:
-                        logger.error("%s, the last of %d in a minute; the server stops", how, MAX_DEATHS)
+                    if is_last(how):
                         return 1
                     logger.warning("%s; another takes its place", how)
                     on_death(number, process.pid or 0)
@@ -158,6 +176,12 @@ def _signals() -> Iterator[socket.socket]:
 
 
 # --- in the process of a worker ---
+
+
+def is_orphaned() -> bool:
+    """Return whether the parent of this process is gone, so that nobody cleans up after it."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def _run(work: Work, number: int, listener: socket.socket, says: Connection) -> None:

@@ -97,3 +97,8 @@ def test_the_process_with_the_fewest_connections_takes_the_next_and_one_that_is_
     common.clear(1)
     common.clear(2)
     assert first.is_mine()
+
+
+def test_the_key_of_the_apps_is_not_shown() -> None:
+    shared = Shared()
+    assert shared.app_key not in repr(shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,9 +10,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import httpx
@@ -26,6 +30,8 @@ from tests.hosted import DEADLINE_S, JSON, bearer
 from tests.http import worker_cases
 from tests.http.middleware_cases import META
 from tests.http.test_app import Process, arguments, started, token
+from tests.http_server import Asked, Reply, reply
+from tests.http_server import serving as answering
 from tests.server.test_stdio import environment
 
 A_MINUTE = 200
@@ -253,11 +259,60 @@ def test_a_worker_that_is_killed_is_replaced_and_those_who_call_do_not_notice(se
             assert call(http, "recall_experiences", task="Start the car")["receipt"]
 
 
-def test_workers_end_with_a_parent_that_is_killed(home: Path) -> None:
-    with started(home, "--http", "--workers", "2", REME_MCP_LOG_LEVEL="info") as server:
-        until(lambda: len(serving(server)) == 2)
+@contextmanager
+def held_call(home: Path, **variables: str) -> Iterator[tuple[Process, dict[int, httpx.Client], Callable[[], str]]]:
+    """Yield a server of two workers, a client of each, and what lets a call end that the first has under way."""
+    asked, told = Event(), Event()
+
+    def slow(_: Asked) -> Reply:
+        asked.set()
+        assert told.wait(DEADLINE_S)
+        return reply({"error": {"message": "no such model"}}, 404)
+
+    messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "went"}]
+    with answering(slow) as model, ThreadPoolExecutor() as threads:
+        variables |= {"REME_MCP_LLM_BASE_URL": model.base_url, "REME_MCP_LLM_MODEL": "m", "REME_MCP_LLM_WAIT": "true"}
+        with started(home, "--http", "--workers", "2", REME_MCP_LOG_LEVEL="info", **variables) as server:
+            until(lambda: len(serving(server)) == 2)
+            with one_each(server, 2) as clients:
+                http = next(iter(clients.values()))
+                under_way = threads.submit(
+                    call, http, "record_trajectory", task="Start the car", outcome="failure", messages=messages
+                )
+
+                def end() -> str:
+                    assert not under_way.done()
+                    told.set()
+                    return str(under_way.result(DEADLINE_S)["status"])
+
+                try:
+                    assert asked.wait(DEADLINE_S)
+                    yield server, clients, end
+                finally:
+                    told.set()
+
+
+def test_a_worker_that_ends_leaves_new_connections_to_the_others(home: Path) -> None:
+    with held_call(home) as (server, clients, end_call), one_each(server, 2) as idle:
+        ending, stays = clients
+        os.kill(ending, signal.SIGTERM)
+        until(lambda: idle[ending].get("/nowhere").status_code == 503)
+        anew = [httpx.get(f"{server.url}/nowhere", timeout=DEADLINE_S) for _ in range(20)]
+        assert [answer.status_code for answer in anew] == [404] * 20
+        assert {answered_by(server, answer) for answer in anew} == {stays}
+        assert end_call() == "queued"
+
+
+def test_workers_end_with_a_parent_that_is_killed_and_leave_nothing_behind(home: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with held_call(home, TMPDIR=str(temporary)) as (server, _, end_call):
+        assert [*temporary.glob("reme-mcp-*")]
         server.popen.kill()
         until(lambda: not is_listening(server))
+        # Who starts it anew need not wait for the call.
+        assert end_call() == "queued"
+        until(lambda: not [*temporary.glob("reme-mcp-*")])
 
 
 @pytest.mark.slow
@@ -302,17 +357,40 @@ def test_a_port_that_is_taken_is_told_once(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "deaths", "said"),
+    ("work", "without_room", "deaths", "said"),
     [
-        (worker_cases.dies_at_start, 1, "before it served"),
-        (worker_cases.dies_when_it_serves, MAX_DEATHS, "in a minute"),
+        (worker_cases.dies_at_start, (), 1, "before any served"),
+        (worker_cases.dies_when_it_serves, range(99), 1, "before any served"),
+        (worker_cases.dies_when_it_serves, range(2, 99), MAX_DEATHS, "in a minute"),
+        (worker_cases.dies_when_it_serves, {3}, MAX_DEATHS, "in a minute"),
     ],
 )
-def test_where_every_worker_dies_the_server_ends(
-    caplog: pytest.LogCaptureFixture, work: Work, deaths: int, said: str
+def test_where_every_worker_dies_or_the_system_has_no_room_for_it_the_server_ends(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    work: Work,
+    without_room: Container[int],
+    deaths: int,
+    said: str,
 ) -> None:
+    start, starts = SpawnProcess.start, [0]
     died: list[int] = []
+
+    def start_if_there_is_room(process: SpawnProcess) -> None:
+        starts[0] += 1
+        if starts[0] in without_room:
+            raise OSError(errno.EAGAIN, "no room")
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", start_if_there_is_room)
+    monkeypatch.setattr("reme_mcp.http.workers.NO_ROOM_S", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         status = supervise(listener, 2, work, on_death=lambda number, pid: died.append(pid), stop_timeout_s=DEADLINE_S)
-    assert (status, len(died)) == (1, deaths - 1)
-    assert said in caplog.records[-1].getMessage()
+    lines = [record.getMessage() for record in caplog.records]
+    not_started = sum("of 2 can't be started (no room)" in line for line in lines)
+    ended = sum("ended (exit status" in line for line in lines)
+    assert (status, not_started + ended) == (1, deaths)
+    assert not_started == sum(number in without_room for number in range(1, starts[0] + 1))
+    # Nothing has to be forgotten of one that was not started, nor where the server ends.
+    assert len(died) == ended - ("ended" in lines[-1])
+    assert said in lines[-1]

@@ -47,7 +47,7 @@ RERANKED = 10
 LLM_DEADLINE_S = 4.0
 # More at once find nothing sooner: they take turns on one processor, and whoever records would have to wait for a turn
 # of each of them, dozens of times.
-SEARCHES_AT_ONCE = 3
+SEARCHES_AT_ONCE = 2
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

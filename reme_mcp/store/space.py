@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 KEPT_LESSONS = 1_024
 # So many queries share one pass over the matrix: it is memory that is waited for. For each a number a row is kept.
 SEARCHED_AT_ONCE = 8
+# So many rows take a few milliseconds; to hand them to a thread would cost as much again where many calls wait.
+SEARCHED_IN_PLACE = 30_000
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class Space:
         await self._following.wrote(rows, before=before, after=after)
 
     async def _search(self, queries: list[_Query]) -> None:
-        """Answer all that wait in one thread, while other calls go on; nothing is added to the matrix meanwhile."""
+        """Answer all that wait; nothing is added to the matrix meanwhile."""
         matrix = self._matrix
         if matrix is None:
             return
@@ -100,7 +102,11 @@ class Space:
                 for query, cosines in zip(some, matrix.cosines([query.vector for query in some]), strict=True):
                     query.hits = matrix.nearest(query.workspace, cosines, query.limit)
 
-        await anyio.to_thread.run_sync(search)
+        if len(matrix) > SEARCHED_IN_PLACE:
+            # Other calls go on.
+            await anyio.to_thread.run_sync(search)
+        else:
+            search()
 
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
         """Take in rows that stand nobody knows where; return whether there was room for them."""

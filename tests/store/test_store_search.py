@@ -171,6 +171,30 @@ async def test_any_limit_gives_the_start_of_the_same_order(store: Store) -> None
         assert await store.match_vector("fake", "default", unit(1, 0), limit=limit) == everything[:limit]
 
 
+@pytest.mark.parametrize("in_place", [0, 1_000])
+async def test_who_searches_at_the_same_time_is_answered_as_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch, in_place: int
+) -> None:
+    monkeypatch.setattr("reme_mcp.store.space.SEARCHED_IN_PLACE", in_place)
+    angles = np.random.default_rng(8).uniform(0, np.pi, 50)
+    turns = {f"e-{i}": (float(np.cos(a)), float(np.sin(a))) for i, a in enumerate(angles)}
+    await put_vectors(store, "fake", turns)
+    await put_vectors(store, "fake", {"e-theirs": (1.0, 0.0)}, workspace="other")
+    alone = {id: await store.match_vector("fake", "default", unit(*turn), limit=3) for id, turn in turns.items()}
+    together: dict[str, list[tuple[str, float]]] = {}
+
+    async def search(id: str) -> None:
+        together[id] = await store.match_vector("fake", "default", unit(*turns[id]), limit=3)
+
+    async with anyio.create_task_group() as tasks:
+        for id in turns:
+            tasks.start_soon(search, id)
+    assert {id: [one for one, _ in hits] for id, hits in together.items()} == {
+        id: [one for one, _ in hits] for id, hits in alone.items()
+    }
+    assert all(hits[0][0] == id for id, hits in together.items())
+
+
 async def test_above_the_size_of_the_matrix_the_answer_is_the_same(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -346,7 +346,9 @@ def test_the_queue_survives_kills_in_the_benchmark(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(tmp_path: Path, workers: int) -> None:
+def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
     file = tmp_path / "figures.json"
     wanted = ["--clients", "2", "--seconds", "1", "--size", "20", "--soak", "2", "--workers", str(workers)]
     wanted += ["--json", str(file)]
@@ -358,6 +360,10 @@ def test_load_compares_a_server_with_a_bare_one_at_the_same_number_of_clients(tm
     assert "recall_experiences" in rows[0]["tools"]
     assert len(figures["soak"]) == load.SOAK_PARTS
     assert all(part["files"] > 0 and part["disk_mb"] > 0 for part in figures["soak"])
+    plots = capsys.readouterr().out.partition("calls_per_s, over time\n")[2]
+    assert plots.count("over time\n") == 3
+    assert plots.count(" #") == 4 * load.SOAK_PARTS
+    assert plots.endswith("no error\n")
     assert figures["answer_bytes"] > 100
 
 

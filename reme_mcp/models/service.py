@@ -11,8 +11,9 @@ experiences are stored without vectors, and the vectors follow when the model is
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     Matrix = npt.NDArray[np.float32]
 BY_WORDS = "Recall goes by words only: "
+# So many queries are embedded in one go: more are hardly less work each, and the first would wait for the last.
+EMBEDDED_TOGETHER = 8
+# Of so many queries the vectors are remembered, at 1.5 kB each: what failed is asked again.
+KEPT_QUERIES = 256
 
 # Loads what the settings name, `None` for provider `none`; blocks. The seam at which a test puts its own embedder.
 LoadEmbedder = Callable[[EmbedderSettings, bool], Embedder | None]
@@ -58,6 +63,20 @@ class Embedded:
     lessons: Matrix
 
 
+@dataclass(slots=True, eq=False)
+class _Query:
+    """Readings of a query that wait to be embedded, and what came of them.
+
+    Attributes:
+        over: Set when whoever took it along is through with it, or was cancelled; then it is not done.
+    """
+
+    readings: Sequence[str]
+    over: anyio.Event = field(default_factory=anyio.Event)
+    is_done: bool = False
+    vector: Matrix | None = None
+
+
 class Vectors:
     """One embedder, from the moment that it is asked for."""
 
@@ -70,6 +89,10 @@ class Vectors:
         self._told = False
         self._measured: Unrelated | None = None
         self._is_measured = False
+        # Queries that nobody has taken, in the order in which they came; and who embeds some, a processor each.
+        self._waiting: list[_Query] = []
+        self._turns = anyio.Semaphore(os.cpu_count() or 1, fast_acquire=True)
+        self._recent: dict[str, Matrix] = {}
         if settings.provider == "none":
             self.state = "none; recall goes by words"
             self._told = True
@@ -109,10 +132,58 @@ class Vectors:
         if not self.reads(query):
             return None
         await self._measure()
-        # Quoted literals say little about what kind of task it is, but not nothing: the middle of with and without.
-        readings = dict.fromkeys((query, unquoted(query)))
-        embedded = await self._embed([self._profile.query_prefix + reading for reading in readings])
-        return None if embedded is None else unit(embedded.sum(axis=0, keepdims=True))[0]
+        if query not in self._recent:
+            # Quoted literals say little about what kind of task it is, but not nothing: the middle of with and without.
+            readings = dict.fromkeys((query, unquoted(query)))
+            vector = await self._embed_waiting([self._profile.query_prefix + reading for reading in readings])
+            if vector is None:
+                return None
+            self._recent[query] = vector
+            if len(self._recent) > KEPT_QUERIES:
+                del self._recent[next(iter(self._recent))]
+        return self._recent[query]
+
+    async def _embed_waiting(self, readings: Sequence[str]) -> Matrix | None:
+        """Return the vector of a query, embedded together with others that wait for the processor."""
+        query = _Query(readings)
+        if self._settings.provider == "endpoint":
+            # It is another machine's work, and what one query is refused for is no other's trouble.
+            await self._embed_together([query])
+            return query.vector
+        while not query.is_done:
+            query.over = anyio.Event()
+            self._waiting.append(query)
+            try:
+                async with self._turns:
+                    if query in self._waiting:
+                        await self._embed_first(query)
+            finally:
+                self._leave([query])
+            await query.over.wait()
+        return query.vector
+
+    async def _embed_first(self, query: _Query) -> None:
+        """Embed a query that has waited, together with those that have waited longest."""
+        others = [one for one in self._waiting if one is not query]
+        some = [query, *others[: EMBEDDED_TOGETHER - 1]]
+        self._leave(some)
+        try:
+            await self._embed_together(some)
+        finally:
+            for one in some:
+                one.over.set()
+
+    def _leave(self, queries: Sequence[_Query]) -> None:
+        self._waiting = [one for one in self._waiting if one not in queries]
+
+    async def _embed_together(self, queries: Sequence[_Query]) -> None:
+        embedded = await self._embed([reading for query in queries for reading in query.readings])
+        end = 0
+        for query in queries:
+            start, end = end, end + len(query.readings)
+            query.is_done = True
+            if embedded is not None:
+                query.vector = unit(embedded[start:end].sum(axis=0, keepdims=True))[0]
 
     async def embed_tasks(self, tasks: Sequence[str]) -> Matrix | None:
         """Return (n, dim) float32, unit norm, to compare with each other; `None` while that can't be done."""

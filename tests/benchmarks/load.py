@@ -454,7 +454,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="reme-load-") as name:
             found = measure(Path(name), asked)
         if found["soak"]:
-            _show(found["soak"])
+            _show_soak(found["soak"])
         report.write(
             options.json, asdict(asked) | {"data": str(options.data or ""), "models": str(options.models or "")} | found
         )

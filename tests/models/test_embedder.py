@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Literal
 
+import anyio
 import numpy as np
+import numpy.typing as npt
 import pytest
 from pydantic import SecretStr
 
@@ -16,13 +22,18 @@ from reme_mcp.errors import EmbedderError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.calibration import measure_unrelated
 from reme_mcp.models.embedder import BATCH_SIZE, load_embedder, profile_of
-from reme_mcp.models.service import Vectors
+from reme_mcp.models.service import EMBEDDED_TOGETHER, KEPT_QUERIES, Vectors
 from tests.fakes import FakeEmbedder, FakeLoader
 from tests.http_server import Asked, Reply, Server, reply, serving
 from tests.weights import model_folder as model_folder
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-test-0123456789"
+# A model of which nothing has to be measured first.
+KNOWN = "BAAI/bge-small-en-v1.5"
+DEADLINE_S = 30
+PROCESSORS = os.cpu_count() or 1
+ALL = 100
 
 
 # --- the real model ---
@@ -120,6 +131,135 @@ async def test_a_model_that_is_away_is_measured_when_it_is_back() -> None:
     embedder.broken = ""
     assert await vectors.embed_query("a shop") is not None
     assert vectors.unrelated is not None
+
+
+# --- queries that wait ---
+
+
+class GatedEmbedder(FakeEmbedder):
+    """Embeds when it is let to, and counts the texts of each call."""
+
+    def __init__(self) -> None:
+        super().__init__({"shop": (1,), "write": (0, 1)})
+        self._passes = threading.Semaphore(0)
+        self.calls: list[int] = []
+
+    def let(self, calls: int) -> None:
+        """Let so many calls go on."""
+        self._passes.release(calls)
+
+    async def until(self, calls: int) -> None:
+        """Wait for so many calls."""
+        with anyio.fail_after(DEADLINE_S):
+            while len(self.calls) < calls:  # noqa: ASYNC110  # a thread tells nobody
+                await anyio.sleep(0.005)
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.calls.append(len(texts))
+        assert self._passes.acquire(timeout=DEADLINE_S)
+        return super().embed(texts)
+
+
+@asynccontextmanager
+async def busy(embedder: GatedEmbedder, provider: Literal["fastembed", "endpoint"]) -> AsyncIterator[Vectors]:
+    """Hand out a service whose model is at work on other queries until they are let go on."""
+    base_url = "http://127.0.0.1:9" if provider == "endpoint" else ""
+    vectors = Vectors(EmbedderSettings(provider=provider, base_url=base_url, model=KNOWN), FakeLoader(embedder))
+    await vectors.load(download=False)
+    async with anyio.create_task_group() as tasks:
+        for processor in range(PROCESSORS):
+            tasks.start_soon(vectors.embed_query, f"for processor {processor}")
+        await anyio.wait_all_tasks_blocked()
+        yield vectors
+
+
+@pytest.mark.parametrize(
+    ("provider", "calls"), [("fastembed", [1, EMBEDDED_TOGETHER]), ("endpoint", [1] * (EMBEDDED_TOGETHER + 1))]
+)
+async def test_queries_that_wait_for_a_model_in_this_process_are_embedded_together(
+    provider: Literal["fastembed", "endpoint"], calls: list[int]
+) -> None:
+    embedder = GatedEmbedder()
+    found: dict[str, Any] = {}
+    async with busy(embedder, provider) as vectors, anyio.create_task_group() as tasks:
+
+        async def embed(query: str) -> None:
+            found[query] = await vectors.embed_query(query)
+
+        queries = [f"{'shop' if number % 2 else 'write'} {number}" for number in range(EMBEDDED_TOGETHER + 1)]
+        for query in queries:
+            tasks.start_soon(embed, query)
+        await anyio.wait_all_tasks_blocked()
+        embedder.let(ALL)
+
+    assert sorted(embedder.calls[PROCESSORS:]) == calls
+    for query in queries:
+        assert found[query] == pytest.approx(FakeEmbedder({"shop": (1,), "write": (0, 1)}).embed([query])[0])
+
+
+async def test_a_query_that_is_given_up_takes_no_other_with_it() -> None:
+    embedder = GatedEmbedder()
+    async with busy(embedder, "fastembed") as vectors, anyio.create_task_group() as tasks:
+        given_up = anyio.CancelScope()
+        found: list[Any] = []
+
+        async def leave() -> None:
+            with given_up:
+                await vectors.embed_query("a shop")
+
+        async def stay() -> None:
+            found.append(await vectors.embed_query("write"))
+
+        for task in (leave, stay):
+            tasks.start_soon(task)
+        await anyio.wait_all_tasks_blocked()
+        given_up.cancel()
+        await anyio.wait_all_tasks_blocked()
+        embedder.let(ALL)
+
+    assert embedder.calls[PROCESSORS:] == [1]
+    assert found[0] is not None
+
+
+async def test_who_was_taken_along_by_one_that_is_given_up_is_embedded_all_the_same() -> None:
+    embedder = GatedEmbedder()
+    found: list[Any] = []
+    async with busy(embedder, "fastembed") as vectors, anyio.create_task_group() as tasks:
+        first_of_them = anyio.CancelScope()
+
+        async def lead() -> None:
+            with first_of_them:
+                await vectors.embed_query("a shop")
+
+        async def follow() -> None:
+            found.append(await vectors.embed_query("write"))
+
+        for task in (lead, follow):
+            tasks.start_soon(task)
+        await anyio.wait_all_tasks_blocked()
+        embedder.let(PROCESSORS)
+        await embedder.until(PROCESSORS + 1)
+        first_of_them.cancel()
+        embedder.let(ALL)
+
+    assert embedder.calls[PROCESSORS] == 2
+    assert found[0] is not None
+
+
+async def test_the_vector_of_a_query_is_remembered_and_a_failure_is_not() -> None:
+    embedder = FakeEmbedder({"shop": (1,)})
+    vectors = Vectors(EmbedderSettings(model=KNOWN), FakeLoader(embedder))
+    await vectors.load(download=False)
+    embedder.broken = "out of memory"
+    assert await vectors.embed_query("a shop") is None
+    embedder.broken = ""
+    first = await vectors.embed_query("a shop")
+    assert first is not None
+    assert await vectors.embed_query("a shop") is first
+    assert len(embedder.embedded) == 1
+    for number in range(KEPT_QUERIES):
+        await vectors.embed_query(f"shop {number}")
+    assert await vectors.embed_query("a shop") is not first
 
 
 # --- what can't be had ---

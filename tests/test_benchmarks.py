@@ -217,9 +217,13 @@ def test_growth_weighs_a_used_home_and_the_processes_that_use_it(tmp_path: Path)
     first, *used = figures["home"]
     assert [one["when"] for one in used] == [*(f"{number} cycles" for number in range(1, 6)), "quiet for 0 s"]
     assert all(one["mb"] > first["mb"] and one["versions"] > first["versions"] for one in used)
-    assert figures["recall"]["recalls"] == 120
-    assert figures["watch"]["recalls"] > growth.WARM_UP
-    assert all(figures[part]["after_mb"] > 0 for part in ("recall", "watch"))
+    assert [one["when"] for one in figures["process"]["weighed"]] == [
+        "opened",
+        "100 recalls",
+        "120 recalls",
+        "another one added 2",
+    ]
+    assert all(one["memory_mb"] > 0 for one in figures["process"]["weighed"])
 
 
 def test_the_page_is_timed_and_weighed(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from reme_mcp.aio import Batcher, gather
+import anyio
+
+from reme_mcp.aio import gather
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import brief as briefs
 from reme_mcp.distill import drafts
@@ -50,7 +53,7 @@ from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.store import Store, Writer
 
 EARLIER_ATTEMPTS = 5
-# Other processes wait for the pool meanwhile; who is left over then gets in with the next turn.
+# Other processes wait for the pool meanwhile; who is left over then gets in first with the next turn.
 TURN_S = 1.0
 
 
@@ -83,7 +86,7 @@ class StoredAttempt:
 Begin = Callable[[LedgerWriter], Awaitable[StoredAttempt | None]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Request:
     """A trajectory that waits for the pool, and what came of it."""
 
@@ -103,8 +106,9 @@ class Pipeline:
         """Make one, with the numbers of the rules."""
         self._store = store
         self._settings = settings
-        self._pool: Writer | None = None
-        self._requests: Batcher[_Request] = Batcher(self._turn, self._process_all)
+        self._waiting: deque[_Request] = deque()
+        # Whose it is holds the pool for all.
+        self._leading = anyio.Lock()
 
     async def process(self, prepared: Prepared, begin: Begin, *, to_model: bool, is_new: bool) -> RecordResult | None:
         """Do what a trajectory asks for: settle, learn, answer. Safe to repeat after a crash at any point.
@@ -131,40 +135,50 @@ class Pipeline:
                     await writer.put_trajectory(work.trajectory)
                     return work.answer
                 writer.discard()
-        while not request.is_done:
-            await self._requests.submit([request])
+        self._waiting.append(request)
+        try:
+            async with self._leading:
+                while not request.is_done:
+                    await self._take_turn()
+        finally:
+            # Who was cancelled, or could not have the pool, waits no more.
+            with suppress(ValueError):
+                self._waiting.remove(request)
         if request.failure is not None:
             raise request.failure
         return request.answer
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        async with self._store.writing() as self._pool:
-            yield
+    async def _take_turn(self) -> None:
+        """Hold the pool for those who wait, the first ones first, for as many as there is time for."""
+        staged: _Staged | None = None
+        try:
+            async with self._store.writing() as pool:
+                staged = _Staged(pool)
+                await self._let_in(staged, pool, until=time.monotonic() + TURN_S)
+                await staged.write()
+        except Exception as exc:
+            if staged is None or not staged.tell(exc):
+                raise
+        else:
+            staged.tell()
 
-    async def _process_all(self, requests: list[_Request]) -> None:
-        """Settle and learn from one after the other, as many as a turn has time for, and commit what is new of all."""
-        assert self._pool is not None
-        staged, started = _Staged(self._pool), time.monotonic()
-        for request in requests:
-            if request.is_done or (request is not requests[0] and time.monotonic() - started > TURN_S):
-                continue
-            request.is_done = True
-            if any(candidate.status == "quarantined" for candidate in request.prepared.batch.candidates):
-                # What waits for review is counted in the table.
+    async def _let_in(self, staged: _Staged, pool: Writer, *, until: float) -> None:
+        """Settle and learn from one after the other; what the next one reads in the pool is committed before it."""
+        while self._waiting:
+            if staged.concerns(self._waiting[0]):
                 await staged.commit()
+            request = self._waiting.popleft()
             try:
-                work = await self._settled(request, self._pool, staged)
+                work = await self._settled(request, pool, staged)
             except Exception as exc:  # noqa: BLE001  it is raised where this one is waited for
                 request.failure = exc
-                continue
-            if work is not None:
-                request.answer = work.answer
-                staged.add(work, request.prepared.batch, is_new=request.is_new)
-                if work.changed:
-                    # What it has changed is read there by the next one.
+                request.is_done = True
+            else:
+                staged.add(request, work)
+                if work is not None and work.changed:
                     await staged.commit()
-        await staged.commit()
+            if time.monotonic() > until:
+                break
 
     async def _settled(self, request: _Request, pool: Writer, staged: _Staged) -> _Work | None:
         """Return what a trajectory comes to, once it is on disk and what concerns the ledger is written."""
@@ -206,8 +220,8 @@ async def learn(prepared: Prepared, begin: Begin, store: Store, settings: Settin
             work = await _without_credit(work, stored.lines, store, settings)
             await _settle(work, writer, is_new=False)
         staged = _Staged(pool)
-        staged.add(work, prepared.batch, is_new=False)
-        await staged.commit()
+        staged.add(_Request(prepared, begin, to_model=False, is_new=False), work)
+        await staged.write()
 
 
 def is_for_model(trajectory: Trajectory) -> bool:
@@ -374,25 +388,40 @@ class _Staged:
 
     def __init__(self, pool: Writer) -> None:
         self._pool = pool
+        # With the batch that each came with, by id.
+        self.added: dict[str, tuple[Experience, Batch]] = {}
         self._changed: list[Experience] = []
         self._answered: list[Trajectory] = []
         self._are_new = True
-        # With the batch that each came with, by id.
-        self.added: dict[str, tuple[Experience, Batch]] = {}
+        # Those who are told when it is there for good, or could not be.
+        self._requests: list[_Request] = []
 
-    def add(self, work: _Work, batch: Batch, *, is_new: bool) -> None:
-        """Take in what a trajectory of a batch comes to."""
+    def concerns(self, request: _Request) -> bool:
+        """Return whether rules that read the pool or the ledger would miss something of it."""
+        batch, trajectory = request.prepared.batch, request.prepared.trajectory
+        # Those that wait for review are counted.
+        return any(candidate.status == "quarantined" for candidate in batch.candidates) or any(
+            one.id == trajectory.id or (one.workspace, one.task_key) == (trajectory.workspace, trajectory.task_key)
+            for one in self._answered
+        )
+
+    def add(self, request: _Request, work: _Work | None) -> None:
+        """Take in what a request comes to; `None` where nothing was left to be done."""
+        self._requests.append(request)
+        if work is None:
+            return
+        request.answer = work.answer
         for one in work.changed:
             if one.id in self.added:
                 self.added[one.id] = one, self.added[one.id][1]
             else:
                 self._changed.append(one)
-        self.added |= {one.id: (one, batch) for one in work.added}
+        self.added |= {one.id: (one, request.prepared.batch) for one in work.added}
         self._answered.append(work.trajectory)
-        self._are_new = self._are_new and is_new
+        self._are_new = self._are_new and request.is_new
 
-    async def commit(self) -> None:
-        """Write it."""
+    async def write(self) -> None:
+        """Write it; it is there for good when the pool is let go of, or flushed."""
         experiences = [*self._changed, *(one for one, _ in self.added.values())]
         await gather(
             partial(self._pool.put_experiences, experiences, are_new=self._are_new and not self._changed),
@@ -402,6 +431,20 @@ class _Staged:
             await self._pool.put_trajectory(trajectory)
         self._changed, self._answered, self._are_new = [], [], True
         self.added.clear()
+
+    async def commit(self) -> None:
+        """Write it, and tell those who wait for it."""
+        await self.write()
+        await self._pool.flush()
+        self.tell()
+
+    def tell(self, failure: Exception | None = None) -> bool:
+        """Tell those who wait that it is there, or why not; return whether there were any."""
+        told, self._requests = self._requests, []
+        for request in told:
+            request.failure = failure
+            request.is_done = True
+        return bool(told)
 
 
 def _answered(trajectory: Trajectory, answer: RecordResult) -> Trajectory:

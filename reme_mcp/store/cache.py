@@ -121,6 +121,7 @@ class Directory:
         shelf: Of the rows themselves, those that were read.
         read: Some of them as they were last handed out, without their counters.
         words: Of all of them, once somebody has had them indexed; they stay when the others are forgotten.
+        changes: How often any of this was put or forgotten: what was read before that may be old.
     """
 
     places: dict[str, Place] = field(default_factory=dict)
@@ -130,9 +131,11 @@ class Directory:
     shelf: Shelf = field(default_factory=Shelf)
     read: dict[str, Experience] = field(default_factory=dict)
     words: InvertedIndex | None = None
+    changes: int = 0
 
     def put(self, id: str, place: Place) -> None:
         """Take in where an experience stands now; whatever was read of it is old."""
+        self.changes += 1
         self.places[id] = place
         if place.row is not None:
             self.ids[place.row] = id
@@ -156,6 +159,7 @@ class Directory:
 
     def clear(self) -> None:
         """Forget everything but the words."""
+        self.changes += 1
         self.places.clear()
         self.ids.clear()
         self.provisional.clear()

@@ -72,7 +72,7 @@ class Following:
             is_next = self.version == before and after == before + 1
             if is_next and not self._has_to_read and self._take_in(rows.to_batches()):
                 self.version = after
-            else:
+            elif self.version < after:
                 self._has_to_read = True
 
     def read_later(self, *, since: int) -> None:

@@ -242,7 +242,7 @@ class Store(Attempts, LoadedExperiences):
         if not ids:
             return {}
         places = await self._places()
-        directory, version = self._directory, self._following.version
+        directory, changes = self._directory, self._directory.changes
         read = {id: directory.read[id] for id in ids if id in directory.read}
         fresh = _by_id(directory.shelf.rows([id for id in ids if id not in read]))
         missing = [id for id in ids if id in places and id not in fresh and id not in read]
@@ -251,18 +251,23 @@ class Store(Attempts, LoadedExperiences):
             fresh |= _by_id(directory.shelf.rows(missing))
         if wanted := [row for id in missing if id not in fresh and (row := directory.row(id)) is not None]:
             taken = await self._take(wanted)
-            if self._following.version == version:
+            if directory.changes == changes:
                 # Otherwise somebody has changed them meanwhile, maybe after they were read.
                 for batch in taken:
                     directory.shelf.put(batch)
             fresh |= _by_id(taken)
-        if self._following.version == version:
+        if directory.changes == changes:
             directory.keep_read(fresh)
         read |= fresh
         found = await self._counted([read[id] for id in ids if id in read])
         return {
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Return whether a search takes the processor alone, and waits for no disk and no network."""
+        return self._directory.words is not None and self._ledger.has_feed
 
     async def _stored(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace and status."""
@@ -614,13 +619,16 @@ class Writer(LedgerWriter):
 
         What is put into the tables after it takes no turn of its own to be announced.
         """
+        pending, is_announced = len(self._changes), self._is_announced
         async with self._store._ledger.turn(within=self._left()) as changes:
             changes += self._changes
-            self._changes.clear()
             yield LedgerWriter(changes)
-            if changes and self._store._ledger.has_feed and not self._is_announced:
+            if changes and self._store._ledger.has_feed and not is_announced:
                 changes.append(Announce())
-                self._is_announced = True
+                is_announced = True
+        # Where the block raises, none of it is written: it is still to be done.
+        del self._changes[:pending]
+        self._is_announced = is_announced
 
     async def put_experiences(self, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
         """Insert the experiences, or replace those whose id is there already; `are_new`: none is, which is faster.

@@ -80,8 +80,8 @@ def space_name(embedder: str) -> str:
     return f"vectors_{re.sub(r'[^a-z0-9]+', '_', embedder.lower()).strip('_')[:48]}_{digest}"
 
 
-# LanceDB's messages end with a place in its own source.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# LanceDB's messages end with a place in its own source.
 _SOURCE_PLACE = re.compile(r",? \S+\.rs:\d+:\d+")
 
 

@@ -7,15 +7,15 @@ Each part is played by processes of their own, through `Memory`, with upkeep as 
 
     a home       an empty one: recall, record with the receipt and one experience, rate what was recalled, and again;
                  what it weighs at each fifth of the cycles, and `--quiet` seconds later, in which nobody has called
-    recalls      of a pool of `--size` experiences, in a process that does nothing else
-    commits      the same, while another process records `--commits` experiences into the pool
+    a process    at a pool of `--size` experiences: recalls and nothing else, and then while another process records
+                 `--commits` experiences into the pool
 
 The embedder is a stand-in that takes no memory to speak of; the texts are made up, or those of the pools that
 `retrieval` reads (`--data DIR`). Memory is resident memory, from /proc (Linux). `versions` are those of LanceDB's
 tables; they stay for a minute, as a reader may hold one.
 
 The targets are, after 500 cycles, once it is quiet, ≤ 20 MB and ≤ 1,000 files; ≤ 10 MB more memory after 10,000 recalls
-than after 100. What others commit is held in memory, at about 7 kB an experience.
+than after 100.
 """
 
 from __future__ import annotations
@@ -80,35 +80,30 @@ def weigh(home: Path, when: str) -> dict[str, Any]:
     return {"when": when, "mb": megabytes, "files": files, "versions": versions, "memory_mb": pools.resident_mb()}
 
 
-async def recall(home: Path, queries: Sequence[str]) -> dict[str, float]:
-    """Return the memory of this process after the first recalls, and after all."""
+async def recall(home: Path, queries: Sequence[str], commits: int, data: Path | None) -> dict[str, Any]:
+    """Return the memory of this process as it recalls, and then sees at its recalls what another one commits."""
+    weighed = []
+
+    def look(when: str) -> None:
+        weighed.append({"when": when, "memory_mb": pools.resident_mb()})
+
     async with pools.open_memory(home, pools.HashingEmbedder()) as memory:
         await memory.warm_up(download=False)
-        opened = pools.resident_mb()
-        for query in queries[:WARM_UP]:
+        look("opened")
+        for number, query in enumerate(queries, start=1):
             await memory.recall(query, source=pools.SOURCE)
-        warm = pools.resident_mb()
-        for query in queries[WARM_UP:]:
-            await memory.recall(query, source=pools.SOURCE)
-        return {"opened_mb": opened, "before_mb": warm, "after_mb": pools.resident_mb(), "recalls": len(queries)}
-
-
-async def watch(home: Path, queries: Sequence[str], commits: int, data: Path | None) -> dict[str, float]:
-    """Return the memory of this process before and after another one commits, which it sees at its recalls."""
-    async with pools.open_memory(home, pools.HashingEmbedder()) as memory:
-        await memory.warm_up(download=False)
-        opened = pools.resident_mb()
-        for query in queries[:WARM_UP]:
-            await memory.recall(query, source=pools.SOURCE)
-        warm, recalls = pools.resident_mb(), WARM_UP
+            if number in (min(WARM_UP, len(queries)), len(queries)):
+                look(f"{number:,} recalls")
         with child("write", home, size=commits, data=data) as writing:
             for query in cycle(queries):
                 if writing.poll() is not None:
                     break
                 await memory.recall(query, source=pools.SOURCE)
-                recalls += 1
                 await anyio.sleep(LOOK_EVERY_S)
-        return {"opened_mb": opened, "before_mb": warm, "after_mb": pools.resident_mb(), "recalls": recalls}
+            added = json.load(writing.stdout)
+        await memory.recall(queries[0], source=pools.SOURCE)
+        look(f"another one added {added:,}")
+    return {"weighed": weighed, "added": added}
 
 
 async def write(home: Path, experiences: Sequence[Experience]) -> int:
@@ -144,11 +139,8 @@ def measure(folder: Path, options: Options) -> dict[str, Any]:
     queries = pools.write_queries(experiences, options.recalls)
     (folder / "queries.json").write_text(json.dumps(queries), encoding="utf-8")
     anyio.run(partial(pools.fill, folder / "home", experiences, embedder=pools.HashingEmbedder()))
-    found = {"home": used}
-    for part, size in (("recall", options.size), ("watch", options.commits)):
-        with child(part, folder / "home", size=size, data=options.data) as process:
-            found[part] = json.load(process.stdout)
-    return found
+    with child("recall", folder / "home", size=options.commits, data=options.data) as process:
+        return {"home": used, "process": json.load(process.stdout)}
 
 
 def _show(found: Mapping[str, Any], options: Options) -> None:
@@ -159,19 +151,13 @@ def _show(found: Mapping[str, Any], options: Options) -> None:
     ]
     report.show(f"{options.cycles:,} cycles of recall, record and rate", columns, cells)
     print(f"targets at the end, after 500: {TARGET_MB} MB, {TARGET_FILES:,} files\n")
-    names = {"recall": "nothing but recalls", "watch": f"another one commits {options.commits:,} experiences"}
-    columns = ["a process", "opened", f"{WARM_UP} recalls later", "at the end", "growth", "recalls"]
+    weighed = found["process"]["weighed"]
     cells = [
-        [
-            name,
-            *(f"{found[part][key]:.0f}" for key in ("opened_mb", "before_mb", "after_mb")),
-            f"{found[part]['after_mb'] - found[part]['before_mb']:.1f}",
-            f"{found[part]['recalls']:,}",
-        ]
-        for part, name in names.items()
+        [one["when"], f"{one['memory_mb']:.0f}", f"{one['memory_mb'] - before['memory_mb']:+.1f}"]
+        for before, one in zip([weighed[0], *weighed], weighed, strict=False)
     ]
-    report.show(f"Resident memory in MB, {options.size:,} experiences, no model", columns, cells)
-    print(f"target of the growth over 10,000 recalls: {TARGET_GROWTH_MB} MB")
+    report.show(f"A process at {options.size:,} experiences, no model", ["when", "memory MB", "since"], cells)
+    print(f"target from {WARM_UP} to 10,000 recalls: {TARGET_GROWTH_MB} MB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +173,9 @@ class Options:
 
 
 async def _work(part: str, home: Path, size: int, quiet_s: float, data: Path | None) -> object:
-    if part in ("recall", "watch"):
+    if part == "recall":
         queries: list[str] = json.loads((home.parent / "queries.json").read_text(encoding="utf-8"))
-        return await (recall(home, queries) if part == "recall" else watch(home, queries, size, data))
+        return await recall(home, queries, size, data)
     experiences = list(pools.write_experiences(size, pools.read_texts(data)))
     return await (use(home, experiences, quiet_s) if part == "use" else write(home, experiences))
 
@@ -202,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=10_000, metavar="N", help="experiences in the pool (10,000)")
     parser.add_argument("--commits", type=int, default=500, metavar="N", help="by another process (500)")
     parser.add_argument("--quiet", type=float, default=75.0, metavar="SECONDS", help="after the cycles (75)")
-    parser.add_argument("--worker", choices=("use", "recall", "watch", "write"), help="be one of the processes")
+    parser.add_argument("--worker", choices=("use", "recall", "write"), help="be one of the processes")
     parser.add_argument("--home", type=Path)
     given = parser.parse_args(argv)
     if given.worker:

@@ -10,33 +10,36 @@ import anyio
 import numpy as np
 import pytest
 
+from reme_mcp.config.settings import Settings
 from reme_mcp.distill.intake import Batch, neighbours
 from reme_mcp.errors import ReMeError, StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.service import Embedded
 from reme_mcp.results import RecordResult
-from reme_mcp.store.store import Store
+from reme_mcp.schema import Experience
+from reme_mcp.store.store import Store, Writer
 from tests.fakes import draft, experience
-from tests.memory.memory_cases import held_pool
+from tests.memory.memory_cases import TASK, held_pool, stored_trajectory, with_refine
 from tests.memory.memory_cases import memory as memory
 
 pytestmark = pytest.mark.anyio
 
 Call = dict[str, object]
+OUTCOMES = ("failure", "success")
 
 
 def call(number: int, **changes: object) -> Call:
     return {"task": f"task {number}", "outcome": "success", "experiences": [draft(number)], **changes}
 
 
-async def together(memory: Memory, home: Path, calls: Sequence[Call]) -> list[RecordResult | ReMeError]:
+async def together(memory: Memory, home: Path, calls: Sequence[Call]) -> list[RecordResult | Exception]:
     """Record what somebody else keeps waiting until all of it waits, and return the answers in order."""
-    answers: dict[int, RecordResult | ReMeError] = {}
+    answers: dict[int, RecordResult | Exception] = {}
 
     async def record(place: int) -> None:
         try:
             answers[place] = await memory.record(**calls[place], source="test")  # type: ignore[arg-type]  # as given
-        except ReMeError as exc:
+        except Exception as exc:  # noqa: BLE001  it is looked at
             answers[place] = exc
 
     async with anyio.create_task_group() as tasks, held_pool(home):
@@ -126,18 +129,87 @@ async def test_one_that_is_refused_keeps_no_other_out(memory: Memory, home: Path
     assert await memory.pool.counts() == {"active": 3}
 
 
-async def test_where_the_commit_fails_all_are_told_and_the_same_calls_store_each_once(
-    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_answered_before_somebody_else_is_refused_stays_answered(memory: Memory, home: Path) -> None:
+    await memory.record("task 9", outcome="success", experiences=[draft(4)], source="test")
+    receipt = (await memory.recall("task 9", source="test")).receipt
+    # The first one merges, and is committed before the next one is looked at.
+    merging = call(4, task="another task")
+    merged, refused = await together(memory, home, [merging, call(1, receipt=receipt, misled=["e-never-handed-out"])])
+    assert isinstance(merged, RecordResult)
+    assert isinstance(refused, ReMeError)
+    stored = await stored_trajectory(memory, merged.trajectory_id)
+    assert RecordResult.model_validate_json(stored.answer) == merged
+
+
+@pytest.mark.parametrize("turn_s", [60.0, -1.0])
+async def test_of_one_task_the_later_attempt_knows_of_the_earlier_one(
+    settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch, turn_s: float
 ) -> None:
-    async def full(*_: object, **__: object) -> None:
-        raise StoreError("the disk is full")
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", turn_s)
+    async with Memory.open(with_refine(settings, add_from="success")) as memory:
+        failed, succeeded = await together(
+            memory, home, [call(number, task=TASK, outcome=outcome) for number, outcome in enumerate(OUTCOMES)]
+        )
+        assert isinstance(failed, RecordResult)
+        assert isinstance(succeeded, RecordResult)
+        # The success proves what the failure has taught.
+        ids = [*failed.added, *succeeded.added]
+        assert [(await memory.pool.experience(id))[0].status for id in ids] == ["active", "active"]
+
+
+@pytest.mark.parametrize("turn_s", [60.0, -1.0])
+async def test_two_answers_to_one_attempt_are_both_in_the_log(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch, turn_s: float
+) -> None:
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", turn_s)
+    attempt = await memory.record(TASK, outcome="success", source="test")
+    calls: list[Call] = [{"trajectory_id": attempt.trajectory_id, "experiences": [draft(number)]} for number in (0, 1)]
+    answers = await together(memory, home, calls)
+    added = {id for answer in answers if isinstance(answer, RecordResult) for id in answer.added}
+    assert len(added) == 2
+    assert {one.about for one in await memory.pool.log() if one.did == "added"} == added
+
+
+@pytest.mark.parametrize("failure", [StoreError("the disk is full"), TypeError("a fault of ours")])
+async def test_where_a_commit_fails_those_in_it_are_told_and_the_same_calls_store_each_once(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    async def failing(*_: object, **__: object) -> None:
+        raise failure
 
     calls = [call(number) for number in range(3)]
     with monkeypatch.context() as patched:
-        patched.setattr("reme_mcp.store.store.Writer.put_experiences", full)
-        assert [str(answer) for answer in await together(memory, home, calls)] == ["the disk is full"] * 3
+        patched.setattr("reme_mcp.store.store.Writer.put_experiences", failing)
+        assert await together(memory, home, calls) == [failure] * 3
     assert await memory.pool.counts() == {}
     answers = await together(memory, home, calls)
     assert [len(answer.added) for answer in answers if isinstance(answer, RecordResult)] == [1, 1, 1]
     assert await memory.pool.counts() == {"active": 3}
     assert (await memory.pool.stats()).trajectories == {"success": 3, "failure": 0, "undistilled": 0}
+
+
+async def test_who_is_left_over_or_done_before_a_failure_is_not_told_of_it(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", -1.0)
+    put, times = Writer.put_experiences, iter(range(9))
+
+    async def failing_once(self: Writer, experiences: Sequence[Experience], *, are_new: bool = False) -> None:
+        if next(times) == 1:
+            raise StoreError("the disk is full")
+        await put(self, experiences, are_new=are_new)
+
+    monkeypatch.setattr(Writer, "put_experiences", failing_once)
+    first, second, third = await together(memory, home, [call(number) for number in range(3)])
+    assert isinstance(first, RecordResult)
+    assert str(second) == "the disk is full"
+    assert isinstance(third, RecordResult)
+
+
+async def test_who_came_first_gets_in_first(memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", -1.0)
+    answers = await together(memory, home, [call(number) for number in range(5)])
+    ids = [id for answer in answers if isinstance(answer, RecordResult) for id in answer.added]
+    assert len(ids) == 5
+    stored = [(await memory.pool.experience(id))[0].created_at for id in ids]
+    assert stored == sorted(stored)

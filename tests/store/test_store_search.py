@@ -19,6 +19,8 @@ from tests.store.store_cases import store as store
 
 pytestmark = pytest.mark.anyio
 
+DEADLINE_S = 10.0
+
 # What would end a literal, match more than itself, or mean something to a query language.
 NASTY = [
     "it's",
@@ -348,3 +350,37 @@ async def test_what_is_to_be_embedded_comes_from_every_workspace(store: Store) -
 def test_two_names_of_embedders_are_two_spaces(one: str, other: str) -> None:
     assert space_name(one) != space_name(other)
     assert space_name(one) == space_name(one)
+
+
+async def test_what_is_deleted_while_it_is_read_does_not_come_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reme_mcp.store.cache.ROWS_READ_AHEAD", 0)
+    async with opened(home) as store, opened(home) as other:
+        await put(other, experience("e-a"), experience("e-b"))
+    async with opened(home) as store, opened(home) as other:
+        taken, forgotten = anyio.Event(), anyio.Event()
+        take, read_places = Store._take, Store._read_places
+
+        async def held_up(self: Store, rows: Sequence[int]) -> list[pa.RecordBatch]:
+            batches = await take(self, rows)
+            taken.set()
+            await forgotten.wait()
+            return batches
+
+        async def reading(self: Store, *, with_rows: bool) -> None:
+            if not self._directory.places:
+                # All is forgotten, as a row is gone; what was read before that goes on now.
+                forgotten.set()
+                await anyio.wait_all_tasks_blocked()
+            await read_places(self, with_rows=with_rows)
+
+        async with anyio.create_task_group() as tasks:
+            await store.workspaces()
+            monkeypatch.setattr(Store, "_take", held_up)
+            tasks.start_soon(store.experiences, "default", ["e-a"])
+            await taken.wait()
+            async with other.writing() as writer:
+                await writer.delete_experience("default", "e-a")
+            monkeypatch.setattr(Store, "_read_places", reading)
+            with anyio.fail_after(DEADLINE_S):
+                await store.workspaces()
+        assert await store.experiences("default", ["e-a"]) == {}

@@ -61,6 +61,8 @@ logger = logging.getLogger(__name__)
 
 # The pool is compacted when nobody has written for a moment, or when so much was written that calls get slow.
 QUIET_S = 0.5
+# How often processes tell each other what they have spent of the day's tokens, while they spend.
+COSTS_S = 1.0
 MAX_WRITES_WITHOUT_COMPACTION = 60
 
 
@@ -95,7 +97,7 @@ class Memory:
         self._allowance = Allowance(settings.llm.tokens_per_day)
         self._redact = redactor_of(settings.redaction)
         self._llm = (
-            DiscreetLLM(connect(settings.llm, self._allowance, self._spent.append), self._redact)
+            DiscreetLLM(connect(settings.llm, self._allowance, self._take_in_cost), self._redact)
             if settings.llm.base_url
             else None
         )
@@ -112,6 +114,7 @@ class Memory:
         self._last_call = 0.0
         self._looking_after = False
         self._dropping_versions = False
+        self._telling_costs = False
 
     @classmethod
     @asynccontextmanager
@@ -564,6 +567,23 @@ class Memory:
             self._queue_is_run = True
             self._start(self._queue.run)
 
+    def _take_in_cost(self, spent: Spent) -> None:
+        """Note what a question has cost; where the day has a limit, others on this home have to know it soon."""
+        self._spent.append(spent)
+        if self.settings.llm.tokens_per_day and not self._telling_costs:
+            self._telling_costs = True
+            self._start(self._tell_costs)
+
+    async def _tell_costs(self) -> None:
+        try:
+            store = await self._open_store()
+            while self._spent:
+                await self._store_costs(store)
+                await self._count_spent(store)
+                await anyio.sleep(COSTS_S)
+        finally:
+            self._telling_costs = False
+
     def _take_spent(self) -> list[Spent]:
         spent = self._spent[:]
         self._spent.clear()
@@ -588,7 +608,8 @@ class Memory:
     async def _count_spent(self, store: Store) -> None:
         """Know what all processes on this home have spent of the day's tokens."""
         if self.settings.llm.tokens_per_day:
-            self._allowance.know(await store.spent(since=now() - timedelta(days=1)))
+            stored = await store.spent(since=now() - timedelta(days=1))
+            self._allowance.recount([*stored, *self._spent])
 
     def _look_after_pool(self) -> None:
         """Compact and fill in vectors behind the calls, not between them."""

@@ -99,12 +99,12 @@ class Allowance:
         if at.astimezone(UTC).date() == today:
             self._spent += tokens
 
-    def know(self, spent: Iterable[Spent]) -> None:
-        """Take in what all processes have spent, this one's own among it."""
+    def recount(self, spent: Iterable[Spent]) -> None:
+        """Take in what all processes have spent: what they have stored, and what this one has not stored yet."""
         today = self._clock().astimezone(UTC).date()
         self.count(0, self._clock())
         total = sum(one.tokens_in + one.tokens_out for one in spent if one.at.astimezone(UTC).date() == today)
-        # What this one has spent since it last stored its costs is not in there.
+        # What questions have cost that this one is still asking is not in there.
         self._spent = max(self._spent, total)
 
     def check(self) -> None:

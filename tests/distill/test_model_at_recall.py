@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from reme_mcp.config.settings import LLMSettings, RecallSettings, Settings
 from reme_mcp.errors import EndpointError
-from reme_mcp.memory.memory import Memory
+from reme_mcp.memory.memory import ConnectLLM, Memory
 from reme_mcp.models.llm import LLM
 from reme_mcp.models.usage import Allowance
 from reme_mcp.recall.rerank import Order, Rewriting
@@ -30,18 +31,21 @@ pytestmark = pytest.mark.anyio
 # --- costs ---
 
 
+class Costly(ScriptedLLM):
+    """A model whose answers take 110 tokens each."""
+
+    def __init__(self, on_spent: Callable[[Spent], None], *answers: Any) -> None:
+        super().__init__(*answers)
+        self._on_spent = on_spent
+
+    async def answer(self, purpose: Any, system: str, user: str, shape: Any) -> Any:
+        spent = Spent(purpose, "scripted", now(), 1, 100, 10, False, 0.5, True)
+        self._on_spent(spent)
+        return await super().answer(purpose, system, user, shape)
+
+
 async def test_costs_are_kept_by_purpose_and_count_against_the_next_days_budget(settings: Settings) -> None:
     seen: list[Allowance] = []
-
-    class Costly(ScriptedLLM):
-        def __init__(self, on_spent: Callable[[Spent], None], *answers: Any) -> None:
-            super().__init__(*answers)
-            self._on_spent = on_spent
-
-        async def answer(self, purpose: Any, system: str, user: str, shape: Any) -> Any:
-            spent = Spent(purpose, "scripted", now(), 1, 100, 10, False, 0.5, True)
-            self._on_spent(spent)
-            return await super().answer(purpose, system, user, shape)
 
     def connect(llm: LLMSettings, allowance: Allowance, on_spent: Callable[[Spent], None]) -> LLM:
         seen.append(allowance)
@@ -66,6 +70,64 @@ async def test_costs_are_kept_by_purpose_and_count_against_the_next_days_budget(
         await memory.pool.page()
         with pytest.raises(EndpointError, match="budget is used up: 220 of"):
             seen[-1].check()
+
+
+def limited_to(tokens_per_day: int, settings: Settings) -> tuple[Settings, list[Allowance], ConnectLLM]:
+    """Return settings with a model that orders notes, the allowances of those that are opened with it, and it."""
+    seen: list[Allowance] = []
+
+    def connect(llm: LLMSettings, allowance: Allowance, on_spent: Callable[[Spent], None]) -> LLM:
+        seen.append(allowance)
+        return Costly(on_spent, *[Order(order=["2", "1"])] * 2)
+
+    limited = settings.model_copy(update={"llm": settings.llm.model_copy(update={"tokens_per_day": tokens_per_day})})
+    return with_recall(limited, rerank=True), seen, connect
+
+
+async def until_stored(memory: Memory, questions: int) -> None:
+    with anyio.fail_after(30):
+        while sum(one.questions for one in (await memory.pool.stats()).llm.values()) < questions:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+async def check_again_and_again(allowance: Allowance) -> None:
+    with anyio.fail_after(30):
+        while True:
+            allowance.check()
+            await anyio.sleep(0.01)
+
+
+async def test_what_others_spend_at_their_recalls_counts_however_busy_the_pool_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reme_mcp.memory.memory.QUIET_S", 3_600.0)
+    monkeypatch.setattr("reme_mcp.memory.memory.COSTS_S", 0.0)
+    await fill(settings)
+    asking, seen, connect = limited_to(330, settings)
+    async with Memory.open(asking, connect=connect) as one, Memory.open(asking, connect=connect) as other:
+        await one.recall("a site has to go online", source="test")
+        await until_stored(other, 1)
+        for _ in range(2):
+            await other.recall("a site has to go online", source="test")
+        with pytest.raises(EndpointError, match="budget is used up: 330 of"):
+            await check_again_and_again(seen[1])
+
+
+async def test_what_is_not_stored_yet_counts_beside_what_others_have_stored(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("QUIET_S", "COSTS_S"):
+        monkeypatch.setattr(f"reme_mcp.memory.memory.{name}", 3_600.0)
+    await fill(settings)
+    asking, seen, connect = limited_to(330, settings)
+    async with Memory.open(asking, connect=connect) as one, Memory.open(asking, connect=connect) as other:
+        for memory in (one, other):
+            await memory.recall("a site has to go online", source="test")
+        await until_stored(other, 2)
+        await one.recall("a site has to go online", source="test")
+        await work(one)
+        with pytest.raises(EndpointError, match="budget is used up: 330 of"):
+            seen[0].check()
 
 
 def with_recall(settings: Settings, **recall: Any) -> Settings:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
 RERANKED = 10
 # Of what the model does with the notes; later, they are given as they were found.
 LLM_DEADLINE_S = 4.0
-# More at once find nothing sooner where all is in memory: they take turns on one processor, and whoever records would
-# have to wait for a turn of each of them, dozens of times.
-SEARCHES_AT_ONCE = 2
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -124,7 +120,6 @@ class Search:
         self._model = model
         self._settings = settings.recall
         self._refine = settings.refine
-        self._searching = anyio.CapacityLimiter(SEARCHES_AT_ONCE)
 
     async def notes(
         self,
@@ -197,7 +192,7 @@ class Search:
     ) -> _Ranking:
         # Before there is a turn: the model embeds together what waits for it.
         embedded = await self._vectors.embed_query(query)
-        async with self._searching if store.is_in_memory else nullcontext():
+        async with store.search_turn():
             text, (vector, about) = await gather(
                 partial(self._by_words, store, workspace, query, own),
                 partial(self._by_vectors, store, workspace, embedded, own),

@@ -27,8 +27,8 @@ what a crash leaves undone is known from the ledger. LanceDB is imported on `ope
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -107,6 +107,8 @@ NARROW_ROWS = 100_000
 WIDE_ROWS = 8_192
 # More searches at once than these are no faster, and each holds some megabytes while it lasts.
 READS_AT_ONCE = 8
+# So many share the work of going over all vectors.
+SEARCHES_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
 RECEIPT_WAIT_S = 2.0
 
@@ -129,6 +131,7 @@ class Store(Attempts, LoadedExperiences):
         receipts_lock = location.lock("pool-receipts")
         self.queue_lock = location.lock("pool-queue")
         self._reading = anyio.CapacityLimiter(READS_AT_ONCE)
+        self._searching = anyio.CapacityLimiter(SEARCHES_AT_ONCE)
         self.compaction = Compaction(
             tables,
             turn=location.lock("pool-upkeep"),
@@ -264,10 +267,10 @@ class Store(Attempts, LoadedExperiences):
             one.id: one for one in found if one.workspace == workspace and (statuses is None or one.status in statuses)
         }
 
-    @property
-    def is_in_memory(self) -> bool:
-        """Return whether a search takes the processor alone, and waits for no disk and no network."""
-        return self._directory.words is not None and self._ledger.has_feed
+    def search_turn(self) -> AbstractAsyncContextManager[object]:
+        """Return what a search holds while it is on: where all is in memory, more at once find nothing sooner."""
+        is_in_memory = self._directory.words is not None and self._ledger.has_feed
+        return self._searching if is_in_memory else nullcontext()
 
     async def _stored(self, ids: Sequence[str]) -> list[Experience]:
         """Return the experiences among `ids`, whatever their workspace and status."""
@@ -497,7 +500,7 @@ class Store(Attempts, LoadedExperiences):
         with span("store: write"):
             async with self._pool_lock:
                 await self._tables.check_current()
-                with anyio.CancelScope(shield=True):
+                with anyio.CancelScope(shield=True), self._first():
                     if not self._tables.are_registered:
                         await self._tables.register()
                     writer = Writer(self)
@@ -508,6 +511,15 @@ class Store(Attempts, LoadedExperiences):
                     except BaseException:
                         await writer.give_up()
                         raise
+
+    @contextmanager
+    def _first(self) -> Iterator[None]:
+        """Let one search go on beside the block: each of its many steps would wait for a step of all of them."""
+        self._searching.total_tokens = 1
+        try:
+            yield
+        finally:
+            self._searching.total_tokens = SEARCHES_AT_ONCE
 
     @asynccontextmanager
     async def settling(self) -> AsyncIterator[LedgerWriter]:

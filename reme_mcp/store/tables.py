@@ -53,7 +53,7 @@ INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
 # Of glibc's <malloc.h>, and what it starts with.
 M_MMAP_THRESHOLD = -3
-LARGE_BUFFER_BYTES = 128 * 2**10
+LARGE_BUFFER_BYTES = 2**20
 
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 

@@ -7,16 +7,14 @@ Does not know: which tables are read or written when; `store.py` does. The two a
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import functools
 import hashlib
 import importlib
 import os
 import re
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType, UnionType
@@ -51,9 +49,6 @@ if TYPE_CHECKING:
 # LanceDB would keep whatever it has read, of every version of a table.
 INDEX_CACHE_BYTES = 32 * 2**20
 METADATA_CACHE_BYTES = 8 * 2**20
-# Of glibc's <malloc.h>, and what it starts with.
-M_MMAP_THRESHOLD = -3
-LARGE_BUFFER_BYTES = 2**20
 
 COLUMN_TYPES = "str, int, float, bool, datetime, tuple[str, ...]"
 
@@ -303,7 +298,6 @@ async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Arrow's own allocator keeps what it has once had: 20 MB after the vectors of 10,000 experiences were read.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    _give_memory_back()
     await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
     import lancedb
 
@@ -313,18 +307,6 @@ async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.
         storage_options={"new_table_enable_stable_row_ids": "true", **options},
         session=lancedb.Session(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES),
     )
-
-
-def _give_memory_back() -> None:
-    """Have glibc return each large buffer to the system once it is free.
-
-    Left to itself it takes larger and larger ones from where small ones are, which then keep them from being returned:
-    30 MB after 10,000 experiences were read.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):
-            # Other libraries of C have no such thing.
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES)
 
 
 async def read_table(query: lancedb.AsyncQuery, *, batch_rows: int) -> pa.Table:

@@ -108,13 +108,13 @@ class Compaction:
                         await self._compact(name, table, alone=True)
 
     async def drop_old_versions(self) -> None:
-        """Remove the versions that were too young to go when their tables were compacted, `KEEP_VERSIONS` ago."""
+        """Compact once more the tables whose versions were too young to go, `KEEP_VERSIONS` ago; then they go."""
         async with self._turn:
             await self._tables.check_current()
-            names, self._with_old_versions = sorted(self._with_old_versions), set()
-            for name in names:
+            for name in sorted(self._with_old_versions):
                 await self._compact(name, self._tables[name], alone=False)
-            self._with_old_versions.difference_update(names)
+                if name not in self._preempted:
+                    self._with_old_versions.discard(name)
 
     async def index_experiences(self) -> None:
         """Put what was just added into the full-text index: what is not in it yet is read through by every search."""

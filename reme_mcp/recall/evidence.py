@@ -125,7 +125,7 @@ class _Sought:
                     parts[hash(part)].append(word)
         return cls(dict(stems), dict(parts))
 
-    def marks(self, texts: Sequence[TextWords]) -> list[Mapping[int, int]]:
+    def marks(self, texts: Sequence[TextWords]) -> Sequence[Mapping[int, int]]:
         """Return for each note those of its words that are sought, with their marks."""
         import numpy as np
 
@@ -135,7 +135,7 @@ class _Sought:
         found: list[dict[int, int]] = [{} for _ in texts]
         for row, word, mark in zip(*(column[common].tolist() for column in (rows, words, marks)), strict=True):
             found[row][word] = mark
-        return list(found)
+        return found
 
 
 def _weight(

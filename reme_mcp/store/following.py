@@ -51,7 +51,7 @@ class Following:
         # Held while anything changes of what is kept.
         self.turn = anyio.Lock()
         self._refreshes: Batcher[None] = Batcher(lambda: self.turn, self._refresh)
-        # Up to which all is known; and when it was read last: where rows stand that came since, nobody has looked.
+        # Up to which all is known, and when it was read last.
         self.version = self.read_version = 0
 
     async def catch_up(self) -> None:
@@ -62,6 +62,22 @@ class Following:
         """
         if self._has_to_read or not self._ledger.is_quiet(self._table.name, self._told_until):
             await self._refreshes.submit()
+
+    @property
+    def has_unplaced(self) -> bool:
+        """Whether rows were taken in since the table was read: where they stand in it, nobody has looked."""
+        return self.read_version < self.version
+
+    async def place_all(self) -> None:
+        """Come back when it is known of all rows where they stand.
+
+        Raises:
+            StoreError: The table can't be read.
+        """
+        async with self.turn:
+            if self.has_unplaced:
+                self._has_to_read = True
+        await self.catch_up()
 
     async def wrote(self, rows: pa.Table, *, before: int, after: int) -> None:
         """Take in what this process has just written, from one version of the table to another."""

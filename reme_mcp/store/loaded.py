@@ -145,16 +145,6 @@ class LoadedExperiences:
         async for batch in await table.query().select(list(columns)).with_row_id().where(is_fresh).to_batches():
             yield batch
 
-    async def _place_all(self) -> None:
-        """Read where everything stands that was taken in without a look into the table: somebody needs its place."""
-        async with self._following.turn:
-            if self._has_unplaced():
-                self._following.read_later(since=self._following.read_version)
-        await self._places()
-
-    def _has_unplaced(self) -> bool:
-        return self._following.read_version < self._following.version
-
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
         """Take in rows that stand nobody knows where; return that there was room for them."""
         directory, columns = self._directory, columns_of(Experience)

@@ -75,9 +75,7 @@ class Space:
         known = {id: self._lessons[id] for id in ids if id in self._lessons}
         missing = [id for id in ids if id not in known]
         if self._matrix is not None and -1 in self._matrix.places(missing):
-            async with self._following.turn:
-                self._following.read_later(since=self._following.read_version)
-            await self._following.catch_up()
+            await self._following.place_all()
         if self._matrix is None:
             found = await self.table.query().where(is_in("id", missing)).select(["id", "lesson"]).to_arrow()
         elif places := self._matrix.places(missing):

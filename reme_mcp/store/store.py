@@ -250,7 +250,7 @@ class Store(Attempts, LoadedExperiences):
         fresh = _by_id(directory.shelf.rows([id for id in ids if id not in read]))
         missing = [id for id in ids if id in places and id not in fresh and id not in read]
         if any(places[id].row is None for id in missing):
-            await self._place_all()
+            await self._following.place_all()
             fresh |= _by_id(directory.shelf.rows(missing))
         if wanted := [row for id in missing if id not in fresh and (row := directory.row(id)) is not None]:
             taken = await self._take(wanted)
@@ -392,8 +392,8 @@ class Store(Attempts, LoadedExperiences):
         values: list[float] = found.column("_score").to_pylist()
         await self._places()
         rows, ids = found.column("_rowid").to_pylist(), self._directory.ids
-        if self._has_unplaced() and not all(row in ids for row in rows):
-            await self._place_all()
+        if self._following.has_unplaced and not all(row in ids for row in rows):
+            await self._following.place_all()
         return [(ids[row], value) for row, value in zip(rows, values, strict=True) if row in ids]
 
     async def _reach(

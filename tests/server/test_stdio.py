@@ -116,6 +116,15 @@ class Pipes:
         self.send(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
 
 
+def with_fastembed(tmp_path: Path, source: str) -> Pipes:
+    """Start a server for which this is the library that loads the model."""
+    library = tmp_path / "library" / "fastembed"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text(textwrap.dedent(source))
+    path = os.pathsep.join([str(library.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    return Pipes(tmp_path / "home", tmp_path, PYTHONPATH=path, REME_MCP_EMBEDDER_PROVIDER="fastembed")
+
+
 @pytest.fixture
 def pipes(tmp_path: Path) -> Iterator[Pipes]:
     pipes = Pipes(tmp_path / "home", tmp_path)
@@ -151,15 +160,14 @@ def test_it_ends_at_once_when_it_is_interrupted_whether_its_client_writes_or_not
 
 def test_nobody_else_reads_what_the_client_writes(tmp_path: Path) -> None:
     # A library that is imported behind the handshake, and starts a program that reads its stdin.
-    library = tmp_path / "library" / "fastembed"
-    library.mkdir(parents=True)
-    (library / "__init__.py").write_text(
-        "import subprocess, sys\n"
-        "print(subprocess.run(['cat'], stdout=subprocess.PIPE).stdout, file=sys.stderr, flush=True)\n"
-        "raise ImportError('no model')\n"
+    pipes = with_fastembed(
+        tmp_path,
+        """
+        import subprocess, sys
+        print(subprocess.run(['cat'], stdout=subprocess.PIPE).stdout, file=sys.stderr, flush=True)
+        raise ImportError('no model')
+        """,
     )
-    path = os.pathsep.join([str(library.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    pipes = Pipes(tmp_path / "home", tmp_path, PYTHONPATH=path, REME_MCP_EMBEDDER_PROVIDER="fastembed")
     try:
         pipes.shake_hands()
         pipes.request(1, "tools/list")
@@ -325,11 +333,7 @@ MODEL_THAT_LOADS_LONG = """
 
 
 def test_a_client_may_leave_while_the_model_is_loading(tmp_path: Path) -> None:
-    library = tmp_path / "library" / "fastembed"
-    library.mkdir(parents=True)
-    (library / "__init__.py").write_text(textwrap.dedent(MODEL_THAT_LOADS_LONG))
-    path = os.pathsep.join([str(library.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    pipes = Pipes(tmp_path / "home", tmp_path, PYTHONPATH=path, REME_MCP_EMBEDDER_PROVIDER="fastembed")
+    pipes = with_fastembed(tmp_path, MODEL_THAT_LOADS_LONG)
     try:
         pipes.shake_hands()
         # Nothing is loaded before that.

@@ -302,12 +302,14 @@ async def written_without_end(home: Path) -> AsyncIterator[None]:
 async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ids: list[str] = []
     async with opened(home) as store, opened(home) as other:
         with anyio.fail_after(120):
-            # Seldom, a compaction is done between two writes; then it gets another chance.
+            # Seldom, a compaction is done between two writes; then more is written, and another is due.
             while store.compaction.writes < EVERY_WRITES:
-                for number in range(EVERY_WRITES):
-                    await put(store, experience(f"e-{number}"))
+                for _ in range(EVERY_WRITES):
+                    ids.append(f"e-{len(ids)}")
+                    await put(store, experience(ids[-1]))
                 async with written_without_end(home):
                     await store.compaction.run()
         before = files(home)
@@ -320,8 +322,8 @@ async def test_a_write_comes_before_upkeep_and_the_next_time_it_waits(
         assert store.compaction.writes == 0
         assert files(home) < before / 2
         for handle in (store, other):
-            assert len(await handle.experiences("default", [f"e-{n}" for n in range(EVERY_WRITES)])) == EVERY_WRITES
-            assert await handle.count("default") == {"active": EVERY_WRITES}
+            assert len(await handle.experiences("default", ids)) == len(ids)
+            assert await handle.count("default") == {"active": len(ids)}
 
 
 @pytest.mark.parametrize(("room", "indexed"), [(EVERY_WRITES * 1.25, False), (EVERY_WRITES * 1.25 - 1, True)])

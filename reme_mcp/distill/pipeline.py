@@ -13,7 +13,6 @@ import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -141,8 +140,9 @@ class Pipeline:
                 while not request.is_done:
                     await self._take_turn()
         finally:
-            # Who was cancelled, or could not have the pool, waits no more.
-            with suppress(ValueError):
+            # Who was cancelled, or could not have the pool, waits no more. What is not there is not asked to be removed:
+            # the error would spell out the request with all of its vectors, for seven milliseconds.
+            if request in self._waiting:
                 self._waiting.remove(request)
         if request.failure is not None:
             raise request.failure

@@ -163,7 +163,8 @@ def lesson(experience: Experience | ExperienceDraft) -> str:
 def text_overlap(first: str, second: str) -> float:
     """Return the share of character trigrams that two texts have in common, 0 to 1 (Jaccard); any language."""
     left, right = _trigrams(first), _trigrams(second)
-    return len(left & right) / len(left | right)
+    common = len(left & right)
+    return common / (len(left) + len(right) - common)
 
 
 @functools.lru_cache(maxsize=REMEMBERED_TEXTS)
@@ -174,4 +175,4 @@ def _key(text: str) -> str:
 @functools.lru_cache(maxsize=REMEMBERED_TEXTS)
 def _trigrams(text: str) -> frozenset[str]:
     folded = f"  {task_key(text)}  "
-    return frozenset(folded[start : start + 3] for start in range(len(folded) - 2))
+    return frozenset(map("".join, zip(folded, folded[1:], folded[2:], strict=False)))

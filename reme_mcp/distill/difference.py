@@ -24,6 +24,7 @@ from reme_mcp.text.words import grammar_words, language_of, stem
 # Two near words that share their last letters, but not their first, are of one series.
 SERIES_CHARS = 3
 REMEMBERED_TEXTS = 256
+REMEMBERED_WORDS = 8_192
 
 AreNear = Callable[[str, str], bool]
 
@@ -84,7 +85,9 @@ _EAST_FIRST = re.compile(r"首先|先に|先|まず|먼저")
 
 _EAST = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _TOKEN = re.compile(
-    rf"(?P<flag>(?<![\w-])--?[A-Za-z][\w-]*)"
+    # Most words are so plain that nothing else need be tried on them, letter by letter.
+    rf"(?P<plain>[A-Za-z][a-z]*(?=[,;:.!?()]*(?:\s|\Z)))"
+    rf"|(?P<flag>(?<![\w-])--?[A-Za-z][\w-]*)"
     rf"|(?P<code>(?:[~.]?/)?\w+(?:[_./:@=#\\]+\w+)+|(?:~|\.)?/\w[\w.-]*|\w*[a-z][A-Z]\w*|\w*(?:\d[^\W\d_{_EAST}]|[^\W\d_{_EAST}]\d)\w*)"
     rf"|(?P<number>\d+(?:[.,]\d+)*)"
     rf"|(?P<east>[{_EAST}]+)"
@@ -199,19 +202,21 @@ def difference(older: str, newer: str, are_near: AreNear = never_near) -> str:
 
 def leftover(older: str, newer: str) -> tuple[set[str], set[str]]:
     """Return the telling words of each text whose stem the other lacks: what may have a synonym there."""
-    told, telling = _read(older).telling, _read(newer).telling
-    return (
-        {text for key, text in told.items() if key not in telling},
-        {text for key, text in telling.items() if key not in told},
-    )
+    return _only_in(older, newer), _only_in(newer, older)
+
+
+def _only_in(text: str, other: str) -> set[str]:
+    """Return the telling words of a text whose stem another one lacks."""
+    there = _telling(other)
+    return {word for key, word in _telling(text).items() if key not in there}
 
 
 def unmatched(older: str, newer: str, are_near: AreNear = never_near) -> set[str]:
     """Return the telling words and marks of the newer text that have no counterpart in the older."""
-    old, new = leftover(older, newer)
+    new = _only_in(newer, older)
     if are_near is never_near:
         return new
-    left = sorted(old)
+    left = sorted(_only_in(older, newer))
     matched = set()
     for word in sorted(new):
         near = next((other for other in left if is_synonym(word, other, are_near)), None)
@@ -223,7 +228,7 @@ def unmatched(older: str, newer: str, are_near: AreNear = never_near) -> set[str
 
 def agreement(older: str, newer: str, are_near: AreNear = never_near) -> float:
     """Return the share of the telling words of both that have a counterpart in the other text, 0 to 1."""
-    told, telling = _read(older).telling, _read(newer).telling
+    told, telling = _telling(older), _telling(newer)
     common = len(telling) - len(unmatched(older, newer, are_near))
     return common / max(1, len(told) + len(telling) - common)
 
@@ -293,10 +298,68 @@ def _grammar(language: str) -> frozenset[str]:
     return grammar_words(language) | MORE_GRAMMAR | OPERATORS | POINTERS
 
 
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """What is known of a word of a language by itself.
+
+    Attributes:
+        folded: Without accents and capitals.
+        key: What a counterpart has to share.
+        is_telling: Whether it does not carry grammar.
+        is_past: Whether it ends as the past tense of a verb; `None` where that can't be told.
+    """
+
+    folded: str
+    key: str
+    is_telling: bool
+    is_past: bool | None
+
+
+@lru_cache(maxsize=REMEMBERED_WORDS)
+def _word(word: str, language: str) -> _Word:
+    folded = _folded(word)
+    if folded in _grammar(language) or _is_contracted_not(folded):
+        return _Word(folded, folded, is_telling=False, is_past=None)
+    ending = _FINITE_PAST.get(language)
+    is_past = None if ending is None else ending.search(folded) is not None
+    return _Word(folded, stem(word.casefold(), language), is_telling=True, is_past=is_past)
+
+
+def _is_contracted_not(folded: str) -> bool:
+    return folded.endswith(("n't", "n’t")) or folded == "cannot"
+
+
+def _mark(kind: str, word: str) -> str:
+    """Return what a counterpart of a mark, or of an East Asian character, has to share."""
+    return _folded(word) if kind in ("code", "number") else word
+
+
+def _shown(word: str, *, starts: bool) -> str:
+    """Return a telling word as it is told: a capital says little where a sentence begins."""
+    return word.casefold() if starts else word
+
+
+@lru_cache(maxsize=REMEMBERED_TEXTS)
+def _telling(text: str) -> Mapping[str, str]:
+    """Return the telling words and marks of a text, by what a counterpart has to share.
+
+    Most texts are compared by these alone: to read them as a whole takes three times as long.
+    """
+    language = language_of(text)
+    telling: dict[str, str] = {}
+    for kind, word, starts in _tokens(text):
+        if kind == "word":
+            known = _word(word, language)
+            if known.is_telling:
+                telling[known.key] = _shown(word, starts=starts)
+        elif kind != "stop":
+            telling[_mark(kind, word)] = word
+    return telling
+
+
 @lru_cache(maxsize=REMEMBERED_TEXTS)
 def _read(text: str) -> _Reading:
     language = language_of(text)
-    grammar = _grammar(language)
     tokens: list[_Token] = []
     negated: set[str] = set()
     pointed: dict[str, set[int]] = {}
@@ -309,7 +372,6 @@ def _read(text: str) -> _Reading:
     clause, when = 0, 0.0
     negates, points, last = False, 0, ""
     shift = 0.0
-    starts, next_starts = True, True
 
     def told(word: str, key: str, role: str) -> None:
         nonlocal negates, points, last
@@ -323,26 +385,23 @@ def _read(text: str) -> _Reading:
                 points = 0
             last = key
 
-    for kind, word in _tokens(text):
-        starts, next_starts = next_starts, kind == "stop" and word not in ",()"
+    for kind, word, starts in _tokens(text):
         if kind == "stop":
             if negates:
                 # What it negates stands before it: "lösche es nicht".
                 negated.add(last)
             negates, points = False, 0
             clause, when, shift = clause + 1, when + 1, 0.0
-            is_helped &= not next_starts
+            is_helped &= not _ends_sentence(word)
             continue
-        folded = _folded(word)
         if kind == "number":
             numbers.add(word)
-        if kind in ("flag", "code", "number"):
-            told(word, word if kind == "flag" else folded, "mark")
+        if kind != "word":
+            told(word, _mark(kind, word), "telling" if kind == "character" else "mark")
             continue
-        if kind == "character":
-            told(word, word, "telling")
-            continue
-        if folded.endswith(("n't", "n’t")) or folded == "cannot":
+        known = _word(word, language)
+        folded = known.folded
+        if _is_contracted_not(folded):
             negates = True
             tokens.append(_Token(word, folded, "grammar", clause, when + shift))
             continue
@@ -373,12 +432,10 @@ def _read(text: str) -> _Reading:
             for one, other in OPPOSITE:
                 points = 1 if folded in one else -1 if folded in other else points
             is_helped |= folded in HELPING
-        role = "grammar" if folded in grammar else "telling"
-        key = folded if role == "grammar" else stem(word.casefold(), language)
-        if role == "telling" and language in _FINITE_PAST:
-            past[key] = _FINITE_PAST[language].search(folded) is not None and not is_helped
-        # A capital says little where a sentence begins.
-        told(word.casefold() if starts or role == "grammar" else word, key, role)
+        if known.is_past is not None:
+            past[known.key] = known.is_past and not is_helped
+        shown = _shown(word, starts=starts or not known.is_telling)
+        told(shown, known.key, "telling" if known.is_telling else "grammar")
     if negates:
         negated.add(last)
     return _Reading(
@@ -394,14 +451,25 @@ def _read(text: str) -> _Reading:
     )
 
 
-def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the tokens of a text in order; East Asian runs by character, without what carries grammar."""
+def _tokens(text: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield the kind and the text of each token in order, and whether a sentence starts with it.
+
+    East Asian runs are taken by character, without what carries grammar.
+    """
+    starts = True
     for found in _TOKEN.finditer(unicodedata.normalize("NFKC", text)):
-        kind = found.lastgroup or "word"
-        if kind != "east":
-            yield kind, found.group()
+        kind, word = found.lastgroup or "word", found.group()
+        if kind == "east":
+            for part in _east(word):
+                yield *part, starts
+                starts = False
             continue
-        yield from _east(found.group())
+        yield "word" if kind == "plain" else kind, word, starts
+        starts = kind == "stop" and _ends_sentence(word)
+
+
+def _ends_sentence(stop: str) -> bool:
+    return stop not in ",()"
 
 
 def _east(run: str) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ Does not know: where a candidate came from, what becomes of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -82,6 +82,21 @@ async def put_vectors(added: Sequence[tuple[Experience, Batch]], writer: Writer,
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What the pool may have that says the same as a candidate, for as long as nothing is written into the pool.
+
+    Attributes:
+        ids: Of these experiences, and of the candidate, which may be stored already.
+        cosines: As in `Neighbours`.
+        synonyms: Likewise.
+    """
+
+    ids: Sequence[str]
+    cosines: Mapping[str, float]
+    synonyms: frozenset[frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbours:
     """What the pool says about the same as a candidate, and the candidate itself if it is stored already.
 
@@ -96,44 +111,83 @@ class Neighbours:
     synonyms: frozenset[frozenset[str]] = frozenset()
 
 
+async def search(batch: Batch, store: Store) -> list[Found]:
+    """Return what the pool may have that says the same as each candidate, in order."""
+    return [await _search(batch, row, store) for row in range(len(batch.candidates))]
+
+
+async def _search(batch: Batch, row: int, store: Store) -> Found:
+    candidate = batch.candidates[row]
+    words = _telling_words(lesson_text(candidate))
+    near, similar = await gather(
+        partial(_near, batch, row, store),
+        partial(store.match_text, candidate.workspace, words, statuses=STATUSES, limit=TWIN_CANDIDATES),
+    )
+    ids = sorted({candidate.id, *near, *(id for id, _ in similar)})
+    # The vectors come from the disk; the texts are read meanwhile.
+    cosines, synonyms = await gather(
+        partial(_cosines, batch, row, near, store),
+        partial(_synonyms, batch, candidate, ids, store),
+    )
+    return Found(ids, cosines, synonyms)
+
+
 async def neighbours(
     batch: Batch,
     store: Store,
     *,
     rows: Sequence[int] | None = None,
+    found: Sequence[Found] | None = None,
     also: Mapping[str, tuple[Experience, Batch]] = MappingProxyType({}),
 ) -> list[Neighbours]:
-    """Return the neighbours of the candidates in these rows, of all where `None`, in order.
+    """Return the neighbours of candidates as they are now, in order.
 
-    Each has those in `also` for neighbours, too, which are about to be stored, with the batch that they come from.
+    Args:
+        batch: With the candidates.
+        store: To read from.
+        rows: Which of them; all where `None`.
+        found: What `search` has found for these, where that was done already.
+        also: What is about to be stored, with the batch that it comes from: neighbours of each, too.
     """
-    found = []
-    for row in range(len(batch.candidates)) if rows is None else rows:
+    near = []
+    for place, row in enumerate(range(len(batch.candidates)) if rows is None else rows):
         candidate = batch.candidates[row]
-        words = _telling_words(lesson_text(candidate))
-        cosines, similar = await gather(
-            partial(_cosines, batch, row, store),
-            partial(store.match_text, candidate.workspace, words, statuses=STATUSES, limit=TWIN_CANDIDATES),
-        )
-        ids = sorted({candidate.id, *cosines, *(id for id, _ in similar)})
-        others = await store.experiences(candidate.workspace, ids)
+        stored = await _search(batch, row, store) if found is None else found[place]
+        others = await store.experiences(candidate.workspace, stored.ids)
         staged = {id: one for id, (one, _) in also.items() if one.workspace == candidate.workspace}
         others |= staged
-        cosines |= _cosines_to(batch, row, [(id, also[id][1]) for id in staged])
-        pairs = {pair for other in others.values() for pair in dedup.pairs_to_compare(candidate, other)}
-        found.append(Neighbours(list(others.values()), cosines, await batch.synonyms(pairs)))
-    return found
+        cosines = {**stored.cosines, **_cosines_to(batch, row, [(id, also[id][1]) for id in staged])}
+        synonyms = stored.synonyms | await _synonyms_of(batch, candidate, staged.values())
+        near.append(Neighbours(list(others.values()), cosines, synonyms))
+    return near
 
 
-async def _cosines(batch: Batch, row: int, store: Store) -> dict[str, float]:
-    """Return how similar the lessons of the nearest experiences are to a candidate's."""
+async def _near(batch: Batch, row: int, store: Store) -> list[str]:
+    """Return the ids of the experiences whose vectors are nearest to a candidate's."""
     embedded = batch.embedded
     if embedded is None or not batch.readable[row]:
-        return {}
+        return []
     workspace = batch.candidates[row].workspace
     near = await store.match_vector(embedded.space, workspace, embedded.vectors[row], limit=TWIN_CANDIDATES)
-    lessons = await store.lesson_vectors(embedded.space, [id for id, _ in near])
+    return [id for id, _ in near]
+
+
+async def _cosines(batch: Batch, row: int, ids: Sequence[str], store: Store) -> dict[str, float]:
+    """Return how similar the lessons of experiences are to a candidate's."""
+    embedded = batch.embedded
+    if embedded is None or not ids:
+        return {}
+    lessons = await store.lesson_vectors(embedded.space, ids)
     return {id: float(vector @ embedded.lessons[row]) for id, vector in lessons.items()}
+
+
+async def _synonyms(batch: Batch, candidate: Experience, ids: Sequence[str], store: Store) -> frozenset[frozenset[str]]:
+    return await _synonyms_of(batch, candidate, (await store.experiences(candidate.workspace, ids)).values())
+
+
+async def _synonyms_of(batch: Batch, candidate: Experience, others: Iterable[Experience]) -> frozenset[frozenset[str]]:
+    """Return the pairs of words, one of a candidate and one of another experience, that mean the same."""
+    return await batch.synonyms({pair for one in others for pair in dedup.pairs_to_compare(candidate, one)})
 
 
 def find_twin(

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import anyio
 
@@ -24,6 +25,7 @@ from reme_mcp.distill import brief as briefs
 from reme_mcp.distill import drafts
 from reme_mcp.distill.intake import (
     Batch,
+    Found,
     Neighbours,
     admit,
     embed,
@@ -31,6 +33,7 @@ from reme_mcp.distill.intake import (
     may_correct,
     neighbours,
     put_vectors,
+    search,
     with_provenance,
 )
 from reme_mcp.models.service import Vectors
@@ -54,6 +57,8 @@ from reme_mcp.store.store import Store, Writer
 EARLIER_ATTEMPTS = 5
 # Other processes wait for the pool meanwhile; who is left over then gets in first with the next turn.
 TURN_S = 1.0
+# The neighbours of so many that wait are searched at the same time.
+SEARCHED_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +145,8 @@ class Pipeline:
                 while not request.is_done:
                     await self._take_turn()
         finally:
-            # Who was cancelled, or could not have the pool, waits no more. What is not there is not asked to be removed:
-            # the error would spell out the request with all of its vectors, for seven milliseconds.
+            # Who was cancelled, or could not have the pool, waits no more. To ask first saves an error that would spell
+            # out the request with all of its vectors, for seven milliseconds.
             if request in self._waiting:
                 self._waiting.remove(request)
         if request.failure is not None:
@@ -163,13 +168,23 @@ class Pipeline:
             staged.tell()
 
     async def _let_in(self, staged: _Staged, pool: Writer, *, until: float) -> None:
-        """Settle and learn from one after the other; what the next one reads in the pool is committed before it."""
-        while self._waiting:
+        """Settle and learn from one after the other; what the next one reads in the pool is committed before it.
+
+        Who comes meanwhile waits for the next turn: all of this one would wait for a search of its own.
+        """
+        # As long as nothing is committed, it is as good as if each had searched when its turn came.
+        found: dict[_Request, Sequence[Found] | Exception] = {}
+        last = self._waiting[-1]
+        request = None
+        while self._waiting and request is not last:
             if staged.concerns(self._waiting[0]):
                 await staged.commit()
+                found.clear()
             request = self._waiting.popleft()
+            if request not in found:
+                found = await self._search([request, *islice(self._waiting, SEARCHED_AT_ONCE - 1)])
             try:
-                work = await self._settled(request, pool, staged)
+                work = await self._settled(request, found[request], pool, staged)
             except Exception as exc:  # noqa: BLE001  it is raised where this one is waited for
                 request.failure = exc
                 request.is_done = True
@@ -177,13 +192,33 @@ class Pipeline:
                 staged.add(request, work)
                 if work is not None and work.changed:
                     await staged.commit()
+                    found.clear()
             if time.monotonic() > until:
                 break
 
-    async def _settled(self, request: _Request, pool: Writer, staged: _Staged) -> _Work | None:
+    async def _search(self, requests: Sequence[_Request]) -> dict[_Request, Sequence[Found] | Exception]:
+        """Return what the pool may have that says the same as the candidates of each, or why that can't be told."""
+        found: dict[_Request, Sequence[Found] | Exception] = {}
+
+        async def find(request: _Request) -> None:
+            try:
+                found[request] = () if request.to_model else await search(request.prepared.batch, self._store)
+            except Exception as exc:  # noqa: BLE001  it is raised to whom it concerns
+                found[request] = exc
+
+        async with anyio.create_task_group() as tasks:
+            for request in requests:
+                tasks.start_soon(find, request)
+        return found
+
+    async def _settled(
+        self, request: _Request, found: Sequence[Found] | Exception, pool: Writer, staged: _Staged
+    ) -> _Work | None:
         """Return what a trajectory comes to, once it is on disk and what concerns the ledger is written."""
+        if isinstance(found, Exception):
+            raise found
         batch = request.prepared.batch
-        near = () if request.to_model else await neighbours(batch, self._store, also=staged.added)
+        near = () if request.to_model else await neighbours(batch, self._store, found=found, also=staged.added)
         async with pool.settling() as writer:
             work = await self._planned(request, near, writer)
             if work is not None:

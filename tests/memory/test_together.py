@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
@@ -186,6 +187,47 @@ async def test_where_a_commit_fails_those_in_it_are_told_and_the_same_calls_stor
     assert [len(answer.added) for answer in answers if isinstance(answer, RecordResult)] == [1, 1, 1]
     assert await memory.pool.counts() == {"active": 3}
     assert (await memory.pool.stats()).trajectories == {"success": 3, "failure": 0, "undistilled": 0}
+
+
+async def test_one_whose_neighbours_can_not_be_read_keeps_no_other_out(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    match, times = Store.match_text, iter(range(9))
+
+    async def failing_once(self: Store, *args: Any, **named: Any) -> list[tuple[str, float]]:
+        if next(times) == 1:
+            raise StoreError("can't search the text")
+        return await match(self, *args, **named)
+
+    monkeypatch.setattr(Store, "match_text", failing_once)
+    first, second, third = await together(memory, home, [call(number) for number in range(3)])
+    assert isinstance(first, RecordResult)
+    assert str(second) == "can't search the text"
+    assert isinstance(third, RecordResult)
+
+
+async def test_who_comes_while_others_are_let_in_gets_in_with_the_next_commit(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, match, calls = await version(home), Store.match_text, [call(number) for number in range(4)]
+    late: list[RecordResult] = []
+
+    async def record_late(call: Call) -> None:
+        late.append(await memory.record(**call, source="test"))  # type: ignore[arg-type]  # as given
+
+    async with anyio.create_task_group() as tasks:
+
+        async def match_when_another_waits(self: Store, *args: Any, **named: Any) -> list[tuple[str, float]]:
+            if len(calls) > 3:
+                tasks.start_soon(record_late, calls.pop())
+                await anyio.wait_all_tasks_blocked()
+            return await match(self, *args, **named)
+
+        monkeypatch.setattr(Store, "match_text", match_when_another_waits)
+        answers = await together(memory, home, calls[:3])
+    added = [id for answer in (*answers, *late) if isinstance(answer, RecordResult) for id in answer.added]
+    assert len(added) == 4
+    assert await version(home) == before + 2
 
 
 async def test_who_is_left_over_or_done_before_a_failure_is_not_told_of_it(

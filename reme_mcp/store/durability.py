@@ -22,7 +22,8 @@ MAX_HEAD_BYTES = 64
 # The system writes back what is so old by itself.
 WRITTEN_BACK_S = 120.0
 # A file of a transaction is read by whoever commits at the same time, not by who opens the table.
-OF_A_COMMIT = ("data", "_deletions", "_indices", "_versions")
+INDICES = "_indices"
+OF_A_COMMIT = ("data", "_deletions", INDICES, "_versions")
 WRITTEN_BEFORE_COMMIT = ("data", "_deletions", "_transactions")
 NEWEST_FIRST = 2**64 - 1
 
@@ -131,13 +132,18 @@ class TableFiles:
         return found
 
     def _names(self, parts: Collection[str]) -> set[str]:
-        """Return the files of these parts of the table; those of an index stand in a folder of its own."""
-        return {
-            os.path.join(folder, name)
-            for part in parts
-            for folder, _, names in os.walk(os.path.join(self._folder, part))
-            for name in names
-        }
+        """Return the files of these parts of the table."""
+        found: set[str] = set()
+        for part in parts:
+            folder = os.path.join(self._folder, part)
+            if part == INDICES:
+                # Those of an index stand in a folder of its own.
+                found |= {os.path.join(inner, name) for inner, _, names in os.walk(folder) for name in names}
+                continue
+            with suppress(FileNotFoundError):
+                # Writes wait for this; to tell files from folders would take four times as long.
+                found |= {f"{folder}{os.sep}{name}" for name in os.listdir(folder)}
+        return found
 
     def written(self) -> set[str]:
         """Return the files that a write makes before it is committed."""

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,6 +37,16 @@ if TYPE_CHECKING:
     import lancedb
 
 Version = Callable[[], Awaitable[int]]
+
+
+@dataclass(slots=True)
+class Commit:
+    """One write into a table: the version that it finds, and the one that it makes, which the writer enters."""
+
+    before: int
+    after: int = 0
+
+
 LockName = Literal["pool", "pool-receipts", "pool-upkeep", "pool-queue"]
 # How old what is known of a bucket's mark may be for a reader.
 MARKER_AGE_S = 5.0
@@ -141,7 +151,7 @@ class Folder:
         return await connect(str(self.path / mark.pool))
 
     @asynccontextmanager
-    async def committing(self, mark: folder.HomeMarker, table: str, version: Version) -> AsyncIterator[None]:
+    async def committing(self, mark: folder.HomeMarker, table: str, version: Version) -> AsyncIterator[Commit]:
         """Let one write into a table pass: afterwards it is on the disk, and where it fails, nothing is left of it.
 
         Args:
@@ -154,30 +164,30 @@ class Folder:
         """
         files = self._files_of(mark, table)
         async with files.turn:
-            head, before, written = files.head.read(), await version(), files.written()
-            self.check(mark, table, head, before)
+            head, commit, written = files.head.read(), Commit(await version()), files.written()
+            self.check(mark, table, head, commit.before)
             try:
-                yield
+                yield commit
             except Exception:
                 # A compaction writes without holding the pool; what it has written must stay.
                 async with self.lock("pool-upkeep").unless_held() as alone:
-                    if alone and await version() == before:
+                    if alone and await version() == commit.before:
                         for file in files.written() - written:
                             os.unlink(file)
                 raise
-            await self.settle(mark, table, version)
+            await self.settle(mark, table, commit.after)
 
-    async def settle(self, mark: folder.HomeMarker, table: str, version: Version) -> None:
-        """Bring to the disk what was written into a table, and note how far it has come."""
+    async def settle(self, mark: folder.HomeMarker, table: str, version: int) -> None:
+        """Bring to the disk what was written into a table, and note that it has come to a version."""
         with mapped(f"bring {table} to the disk"):
-            files = self._files_of(mark, table)
-            settle = partial(files.settle, mark.schema, await version())
-            await anyio.to_thread.run_sync(settle)
+            await anyio.to_thread.run_sync(self._files_of(mark, table).settle, mark.schema, version)
 
     async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:
         """Write a mark that names all tables that there are, and return it; who holds the pool may."""
         for table, version_of in versions.items():
-            await self.settle(mark, table, version_of)
+            with mapped(f"look at {table}"):
+                version = await version_of()
+            await self.settle(mark, table, version)
         if (file := self.path / mark.pool / NAME).exists():
             version = await anyio.to_thread.run_sync(sqlite_ledger.version, file)
             with mapped(f"note how far {file} has come"):
@@ -323,11 +333,11 @@ class Bucket:
         return await connect(f"{self.address}/{mark.pool}", self._options)
 
     @asynccontextmanager
-    async def committing(self, mark: folder.HomeMarker, table: str, version: Version) -> AsyncIterator[None]:
+    async def committing(self, mark: folder.HomeMarker, table: str, version: Version) -> AsyncIterator[Commit]:
         """Let one write pass: the storage keeps what it has taken."""
-        yield
+        yield Commit(await version())
 
-    async def settle(self, mark: folder.HomeMarker, table: str, version: Version) -> None:
+    async def settle(self, mark: folder.HomeMarker, table: str, version: int) -> None:
         """Do nothing: the storage keeps what it has taken."""
 
     async def register(self, mark: folder.HomeMarker, versions: Mapping[str, Version]) -> folder.HomeMarker:

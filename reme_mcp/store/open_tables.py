@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from reme_mcp.errors import StoreError
 from reme_mcp.store.folder import HomeMarker
-from reme_mcp.store.location import Location
+from reme_mcp.store.location import Commit, Location
 from reme_mcp.store.tables import create_table, mapped, prove, versions_in
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
         self._mark = mark
         self._connection = connection
         self._tables: dict[str, lancedb.AsyncTable] = {}
+        self._schemas: dict[str, pa.Schema] = {}
 
     def __getitem__(self, name: str) -> lancedb.AsyncTable:
         """Return a table that is open."""
@@ -99,9 +100,11 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
             return await self[name].version()
 
     async def schema(self, name: str) -> pa.Schema:
-        """Return the columns of a table that is open."""
-        with mapped(f"look at {name}"):
-            return await self[name].schema()
+        """Return the columns of a table that is open; an upgrade changes them in other tables."""
+        if name not in self._schemas:
+            with mapped(f"look at {name}"):
+                self._schemas[name] = await self[name].schema()
+        return self._schemas[name]
 
     @property
     def are_registered(self) -> bool:
@@ -109,16 +112,16 @@ class OpenTables(Mapping[str, "lancedb.AsyncTable"]):
         return bool(self._mark.tables) or not self._location.names_tables
 
     @asynccontextmanager
-    async def committing(self, name: str) -> AsyncIterator[lancedb.AsyncTable]:
-        """Hand out a table to write into; when the block ends, what was written is on the disk."""
+    async def committing(self, name: str) -> AsyncIterator[tuple[lancedb.AsyncTable, Commit]]:
+        """Hand out a table to write into, once; when the block ends, what was written is on the disk."""
         table = self._tables[name]
         with mapped(f"write {name}"):
-            async with self._location.committing(self._mark, name, table.version):
-                yield table
+            async with self._location.committing(self._mark, name, table.version) as commit:
+                yield table, commit
 
     async def settle(self, name: str) -> None:
         """Bring to the disk what a compaction has made of a table."""
-        await self._location.settle(self._mark, name, self._tables[name].version)
+        await self._location.settle(self._mark, name, await self.version(name))
 
     async def is_current(self) -> bool:
         """Return whether the home still has these tables: another process may have upgraded or replaced them.

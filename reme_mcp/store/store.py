@@ -50,7 +50,7 @@ from reme_mcp.store.following import Following
 from reme_mcp.store.ledger import TABLES, Ledger, Put
 from reme_mcp.store.ledger_writer import LedgerWriter
 from reme_mcp.store.loaded import LoadedExperiences
-from reme_mcp.store.location import Folder, Location
+from reme_mcp.store.location import Commit, Folder, Location
 from reme_mcp.store.log import ActivityLog
 from reme_mcp.store.migrations import MIGRATIONS, migrate
 from reme_mcp.store.open_tables import OpenTables
@@ -656,8 +656,8 @@ class Writer(LedgerWriter):
         await self.flush()
         values = [to_row(experience) | {"search_text": search_text(experience)} for experience in changed]
         rows = to_arrow(values, await self._store._tables.schema("experiences"))
-        before, after = await self._put("experiences", rows, are_new=are_new)
-        await self._store._following.wrote(rows, before=before, after=after)
+        commit = await self._put("experiences", rows, are_new=are_new)
+        await self._store._following.wrote(rows, before=commit.before, after=commit.after)
 
     async def put_vectors(
         self,
@@ -689,8 +689,8 @@ class Writer(LedgerWriter):
         ]
         space = self._store._space_of(name)
         rows = to_arrow(values, await self._store._tables.schema(name))
-        before, after = await self._put(name, rows, are_new=are_new)
-        await space.wrote(rows, before=before, after=after)
+        commit = await self._put(name, rows, are_new=are_new)
+        await space.wrote(rows, before=commit.before, after=commit.after)
 
     async def delete_experience(self, workspace: str, experience_id: str) -> None:
         """Remove one experience and its vectors; its receipts stay."""
@@ -735,22 +735,23 @@ class Writer(LedgerWriter):
                 await self._store._ledger.write([Tell(await self._store._without_rows())])
 
     @asynccontextmanager
-    async def _committing(self, name: str) -> AsyncIterator[lancedb.AsyncTable]:
-        """Hand out a table to write into; when the block ends, what was written is on the disk."""
-        async with self._store._tables.committing(name) as table:
+    async def _committing(self, name: str) -> AsyncIterator[tuple[lancedb.AsyncTable, Commit]]:
+        """Hand out a table to write into, once; when the block ends, what was written is on the disk."""
+        async with self._store._tables.committing(name) as (table, commit):
             # Only now: nothing is written into a home that turns out to be damaged.
             if self._store._ledger.has_feed and not self._is_announced:
                 await self._store._ledger.write([Announce()], within=self._left())
                 self._is_announced = True
-            yield table
+            yield table, commit
         self._store.compaction.wrote(name)
 
     async def _delete(self, name: str, workspace: str, experience_id: str) -> None:
         """Remove the row of an experience; others have to look into the table for that."""
         self._left()
-        async with self._committing(name) as table:
-            await table.delete(all_of(equals("workspace", workspace), equals("id", experience_id)))
-        self._notes.append(Note(name, await self._store._tables.version(name)))
+        async with self._committing(name) as (table, commit):
+            deleted = await table.delete(all_of(equals("workspace", workspace), equals("id", experience_id)))
+            commit.after = deleted.version
+        self._notes.append(Note(name, commit.after))
 
     def _left(self) -> timedelta | None:
         """Return how long a write may take, so that nothing is written once somebody else may; `None` for any time.
@@ -761,25 +762,20 @@ class Writer(LedgerWriter):
         left = self._store._pool_lock.left()
         return None if left == math.inf else timedelta(seconds=left)
 
-    async def _put(self, name: str, rows: pa.Table, *, are_new: bool) -> tuple[int, int]:
-        """Insert the rows, or replace those whose id is there already; `are_new`: none is.
-
-        Returns:
-            The version of the table before and after.
-        """
+    async def _put(self, name: str, rows: pa.Table, *, are_new: bool) -> Commit:
+        """Insert the rows, or replace those whose id is there already; `are_new`: none is."""
         left = self._left()
-        async with self._committing(name) as table:
-            before = await table.version()
+        async with self._committing(name) as (table, commit):
             if are_new:
-                await table.add(rows)
+                commit.after = (await table.add(rows)).version
             else:
                 # Not through an index: one on the key would hide rows of other processes and double them.
-                merge = table.merge_insert("id").use_index(False)
-                await merge.when_matched_update_all().when_not_matched_insert_all().execute(rows, timeout=left)
-        after = await self._store._tables.version(name)
+                merge = table.merge_insert("id").use_index(False).when_matched_update_all()
+                merged = await merge.when_not_matched_insert_all().execute(rows, timeout=left)
+                commit.after = merged.version
         if self._store._ledger.has_feed:
-            self._notes.append(Note(name, after, packed(rows)))
-        return before, after
+            self._notes.append(Note(name, commit.after, packed(rows)))
+        return commit
 
 
 def _by_id(batches: Sequence[pa.RecordBatch]) -> dict[str, Experience]:

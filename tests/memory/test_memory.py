@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,18 @@ async def test_a_warm_up_in_the_background_opens_the_pool(settings: Settings) ->
 
         memory.start_warm_up()
         await until(is_open)
+
+
+async def test_what_a_server_has_loaded_is_not_looked_through_for_garbage_until_it_closes(settings: Settings) -> None:
+    before = gc.get_freeze_count()
+    async with Memory.open(settings) as memory:
+
+        async def is_frozen() -> bool:
+            return gc.get_freeze_count() > before
+
+        memory.start_warm_up()
+        await until(is_frozen)
+    assert gc.get_freeze_count() <= before
 
 
 async def test_an_error_leaves_the_block_as_itself(settings: Settings) -> None:

@@ -1,6 +1,6 @@
-"""Doing several things at once: gather results, batch what waits, run what can't be cancelled in a daemon thread.
+"""Doing several things at once: gather results, batch what waits, keep what blocks out of the way of the rest.
 
-In:  async functions without arguments, blocking functions.
+In:  async functions without arguments, blocking functions, names of modules.
 Out: their results.
 Does not know: what is done.
 """
@@ -8,11 +8,13 @@ Does not know: what is done.
 from __future__ import annotations
 
 import atexit
+import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Generic, TypeVar
 
 import anyio
@@ -136,6 +138,16 @@ LONG_CHARS = 20_000
 async def off_loop_if_long(work: Callable[[], Result], chars: int) -> Result:
     """Run `work` on a text of so many characters: a long one in a thread, so that other calls go on meanwhile."""
     return work() if chars < LONG_CHARS else await anyio.to_thread.run_sync(work)
+
+
+def import_for_good(module: str) -> None:
+    """Import a module, and what it brings along, without a search for garbage in it, now or ever after."""
+    gc.disable()
+    try:
+        import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # How long an interpreter that ends waits for such a thread: inside an extension, it would abort the process.

@@ -26,13 +26,13 @@ ORDER = (
     ("refine", "models", "auth"),
     ("safety", "store", "transcripts"),
     ("text", "config", "aio", "clients"),
-    ("tracing", "sources", "atomic"),
+    ("tracing", "sources", "atomic", "progress"),
     ("results",),
     ("schema",),
     ("errors",),
 )
 # What may stand at the top of the package beside its folders.
-TOP = {"__init__", "__main__", "aio", "atomic", "errors", "results", "schema", "sources", "tracing"}
+TOP = {"__init__", "__main__", "aio", "atomic", "errors", "progress", "results", "schema", "sources", "tracing"}
 # Which modules import a foreign library; a folder stands for all of its modules.
 OWNERS = {
     "mcp": {"server", "http", "auth.bearer", "cli.story"},

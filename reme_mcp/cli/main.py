@@ -54,7 +54,7 @@ GROUPS = {
         "export": ("files", "export"),
         "import": ("files", "import_files"),
         "serve": ("serve", "serve"),
-        "token": ("serve", "token"),
+        "token": ("tokens", "token"),
         "deploy": ("serve", "deploy"),
         "bundle": ("publish", "bundle"),
         "server-json": ("publish", "server_json"),

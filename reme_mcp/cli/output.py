@@ -65,7 +65,7 @@ def with_memory(settings: Settings, run: Callable[[Memory], Awaitable[Result]]) 
     import anyio
 
     from reme_mcp.memory.memory import Memory
-    from reme_mcp.store.lock import on_wait
+    from reme_mcp.progress import on_wait
 
     async def tell(what: str) -> None:
         say(what, err=True)

@@ -161,7 +161,7 @@ def _print(result: RecordResult, *, as_json: bool) -> None:
 
 def _told(result: RecordResult) -> str:
     """Return what became of an attempt, for a person: the brief is for an assistant."""
-    from reme_mcp.recall.notes import record_summary
+    from reme_mcp.text.summaries import record_summary
 
     if result.status != "awaiting_experiences":
         return record_summary(result)
@@ -214,7 +214,7 @@ def rate(
     settings: Settings, experience_id: str, helpful: bool, receipt: str | None, reason: str, as_json: bool
 ) -> None:
     """Say whether the experience ID helped."""
-    from reme_mcp.recall.notes import rate_summary
+    from reme_mcp.text.summaries import rate_summary
 
     result = with_memory(
         settings,

@@ -44,7 +44,6 @@ from reme_mcp.http.middleware import PAGE_PATH, Gate
 from reme_mcp.http.sessions import IDLE_S
 from reme_mcp.http.shared import Limits, Shared, Turns
 from reme_mcp.memory.memory import Memory
-from reme_mcp.models.embedder import load_embedder
 from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server.app import make_server, open_state
 from reme_mcp.server.prompts import PROMPTS
@@ -74,11 +73,11 @@ class Host:
         settings: Settings,
         transports: Iterable[Transport] = ("http", "sse"),
         *,
-        load: LoadEmbedder = load_embedder,
+        load: LoadEmbedder | None = None,
         shared: Shared | None = None,
         worker: int = 0,
     ) -> None:
-        """Make one, or one of several in processes of their own, which have `shared` in common."""
+        """Make one, or one of several in processes that have `shared` in common; see `State` for `load`."""
         self.settings = settings
         shared = shared or Shared()
         self.turns = Turns(shared, worker) if shared.workers > 1 else None
@@ -86,6 +85,7 @@ class Host:
         self.metrics = Metrics()
         self._load = load
         self._state: State | None = None
+        self._memory: Memory | None = None
         self._tokens = tokens_of(settings)
         self._issuer = Issuer(settings.auth) if settings.auth.issuer else None
         self._asks_for_tokens = not is_loopback(settings.http.host) or bool(settings.http.public_url)
@@ -187,15 +187,15 @@ class Host:
                 access.demand("admin", "/metrics")
             except Forbidden as exc:
                 return JSONResponse({"error": "insufficient_scope", "error_description": str(exc)}, 403)
-        self.metrics.pool_open.set(self._state is not None and self._state.memory.is_open)
+        self.metrics.pool_open.set(self._memory is not None and self._memory.is_open)
         self.metrics.embedder_ready.set(self._embedder_state() == "ready")
         return Response(self.metrics.page(), media_type=CONTENT_TYPE)
 
     async def _store_state(self) -> str:
-        if self._state is None:
+        if self._memory is None:
             return "closed"
         try:
-            await self._state.memory.check()
+            await self._memory.check()
         except StoreError as exc:
             logger.error("not ready: %s", exc)
             return "not usable"
@@ -204,7 +204,7 @@ class Host:
     def _embedder_state(self) -> str:
         if self.settings.embedder.provider == "none":
             return "none"
-        return "ready" if self._state is not None and self._state.memory.has_embedder else "not there"
+        return "ready" if self._memory is not None and self._memory.has_embedder else "not there"
 
     async def _serve_sse(self, scope: Scope, receive: Receive, send: Send) -> None:
         # What it announces for the messages is the path that the client has to take.
@@ -216,8 +216,8 @@ class Host:
 
     @asynccontextmanager
     async def _run(self, _: Starlette) -> AsyncIterator[None]:
-        async with open_state(self.settings, self._access_of, load=self._load, app_key=self._app_key) as state:
-            self._state = state
+        async with open_state(self.settings, self._access_of, app_key=self._app_key, load=self._load) as state:
+            self._state, self._memory = state, await state.memory()
             state.warm_up()
             async with self._sessions.run(), anyio.create_task_group() as background:
                 background.start_soon(self.gate.recheck)
@@ -238,8 +238,8 @@ class Host:
         return self._asks_for_tokens
 
     def _open_memory(self) -> Memory:
-        assert self._state is not None
-        return self._state.memory
+        assert self._memory is not None
+        return self._memory
 
     async def _lets_in(self, token: str) -> bool:
         """Return whether a token that a person types in lets anybody in."""

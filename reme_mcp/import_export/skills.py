@@ -18,9 +18,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reme_mcp.recall.notes import quote, track_record
+from reme_mcp.recall.notes import track_record
 from reme_mcp.safety import quarantine
 from reme_mcp.schema import Experience, one_line
+from reme_mcp.text.summaries import quote
 
 MAX_NAME_CHARS = 64
 MAX_DESCRIPTION_CHARS = 1_024

@@ -17,10 +17,10 @@ from pathlib import Path
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.memory.memory import Memory
 from reme_mcp.memory.record import MAX_TRANSCRIPT_CHARS
-from reme_mcp.recall.notes import quote
 from reme_mcp.results import RecordResult
 from reme_mcp.safety.redaction import redactor_of
 from reme_mcp.schema import MAX_TASK_CHARS, Outcome, one_line
+from reme_mcp.text.summaries import quote
 from reme_mcp.text.tokens import shorten
 from reme_mcp.transcripts import sessions
 from reme_mcp.transcripts.excerpt import fit

@@ -41,6 +41,7 @@ from reme_mcp.models.llm import LLM, DiscreetLLM, EndpointLLM, prompt_tokens
 from reme_mcp.models.question import Model
 from reme_mcp.models.service import LoadEmbedder, Vectors
 from reme_mcp.models.usage import Allowance
+from reme_mcp.progress import Tell, ignore_progress
 from reme_mcp.recall.explanation import explained, recalled
 from reme_mcp.recall.notes import RECALL_FOOTER, RECALL_FOOTER_EMPTY, RECALL_FOOTER_UNCOUNTED
 from reme_mcp.recall.search import Notes, Search
@@ -68,11 +69,6 @@ MAX_WRITES_WITHOUT_COMPACTION = 60
 
 # Makes the model that the settings name. The seam at which a test puts its own.
 ConnectLLM = Callable[[LLMSettings, Allowance, Callable[[Spent], None]], LLM]
-Tell = Callable[[str], Awaitable[None]]
-
-
-async def ignore_progress(what: str) -> None:
-    """Tell nobody."""
 
 
 class Memory:
@@ -170,9 +166,9 @@ class Memory:
         """
         await self._open_store()
 
-    def start_warm_up(self, *, delay_s: float = 0.0) -> None:
-        """Run `warm_up` in the background, `delay_s` seconds from now."""
-        self._start(partial(self.warm_up, download=True), delay_s=delay_s)
+    def start_warm_up(self) -> None:
+        """Run `warm_up` in the background."""
+        self._start(partial(self.warm_up, download=True))
 
     async def warm_up(self, *, download: bool, work: bool = True) -> None:
         """Load store and model, finish what an earlier process left, fill in missing vectors, work on the queue.
@@ -648,11 +644,10 @@ class Memory:
         finally:
             self._dropping_versions = False
 
-    def _start(self, work: Callable[[], Awaitable[None]], *, delay_s: float = 0.0) -> None:
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` in the background. What goes wrong there is logged; the calls in front go on."""
 
         async def run() -> None:
-            await anyio.sleep(delay_s)
             try:
                 await work()
             except StoreError as exc:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from reme_mcp.aio import gather
 from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
+from reme_mcp.import_export.skills import Skill, one_each
 from reme_mcp.recall import exposure
 from reme_mcp.recall.search import Search
 from reme_mcp.refine import ledger
@@ -272,8 +273,11 @@ class Overview:
             seen.week = hour, await self._week(workspace, seen.lessons, hour)
         return seen.week[1]
 
-    async def proven(self, *, workspace: str | None = None) -> list[Experience]:
-        """Return the active lessons with which attempts succeed more often than others do, the best first."""
+    async def proven_skills(self, *, workspace: str | None = None) -> list[Skill]:
+        """Return the active lessons with which attempts succeed more often than others do, as skills, the best first.
+
+        Their texts hold no counters: they change with the lessons alone.
+        """
         workspace = self._workspace(workspace)
         store = await self._open_store()
         lessons = (await self._look(workspace)).lessons
@@ -284,7 +288,8 @@ class Overview:
         found = [one for one in (await store.experiences(workspace, tried)).values() if is_proven(one, usual)]
         credited = await store.receipts.credited(found)
         proven = [one for one in found if exposure.is_proven_to_others(one, credited)]
-        return sorted(proven, key=lambda one: (-track_record(one, usual), one.id))
+        best_first = sorted(proven, key=lambda one: (-track_record(one, usual), one.id))
+        return one_each(best_first, with_counters=False)
 
     async def ids(self, *, workspace: str | None = None) -> list[str]:
         """Return the ids of all lessons of a workspace, newest first."""

@@ -17,6 +17,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 from mcp.server import CacheHint, Server
@@ -27,9 +28,6 @@ from mcp.types import PaginatedRequestParams
 from reme_mcp import __version__
 from reme_mcp.auth.access import Access
 from reme_mcp.config.settings import Settings
-from reme_mcp.memory.memory import Memory
-from reme_mcp.models.embedder import load_embedder
-from reme_mcp.models.service import LoadEmbedder
 from reme_mcp.server import apps, prompts, skills
 from reme_mcp.server.apps import list_resources, read_resource
 from reme_mcp.server.completion import complete
@@ -44,8 +42,10 @@ from reme_mcp.server.resources import (
 )
 from reme_mcp.server.state import AccessOf, State
 from reme_mcp.server.stdin import lines_of_stdin
-from reme_mcp.server.subscriptions import Subscriptions
 from reme_mcp.server.tools import call_tool, list_tools, make_input_schema
+
+if TYPE_CHECKING:
+    from reme_mcp.models.service import LoadEmbedder
 
 # How long a client may keep an answer: longer what is the same for everybody, shorter what depends on the caller.
 # The pool's content has no hint: a client that wants to keep it subscribes.
@@ -61,23 +61,23 @@ CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
 # --- the server ---
 
 
-def build_server(settings: Settings, *, load: LoadEmbedder = load_embedder) -> Server[State]:
-    """Return the server for these settings; it opens its memory when it is run. `load` loads the embedder.
+def build_server(settings: Settings) -> Server[State]:
+    """Return the server for these settings; it opens its memory when it is run.
 
     Whoever can talk to it may do everything: it is for one person's own client, and for tests, which run it in memory:
     `async with mcp.Client(build_server(settings)) as client`.
     """
     everything = Access.of_this_machine(settings.workspace)
-    return make_server(partial(open_state, settings, lambda _: everything, load=load))
+    return make_server(partial(open_state, settings, lambda _: everything))
 
 
 @asynccontextmanager
 async def open_state(
-    settings: Settings, access_of: AccessOf, *, load: LoadEmbedder = load_embedder, app_key: str = ""
+    settings: Settings, access_of: AccessOf, *, app_key: str = "", load: LoadEmbedder | None = None
 ) -> AsyncIterator[State]:
-    """Open the memory and what belongs to it for as long as a server runs; see `State` for `app_key`."""
-    async with Memory.open(settings, load=load) as memory, anyio.create_task_group() as background:
-        yield State(memory, Subscriptions(background), access_of, app_key=app_key or secrets.token_urlsafe(32))
+    """Yield what the requests of a server need, for as long as it runs; see `State` for the arguments."""
+    async with anyio.create_task_group() as background:
+        yield State(settings, background, access_of, app_key or secrets.token_urlsafe(32), load)
         background.cancel_scope.cancel()
 
 

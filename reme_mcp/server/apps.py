@@ -14,7 +14,7 @@ Source: https://github.com/modelcontextprotocol/ext-apps (MCP Apps, 2026-01-26);
 from __future__ import annotations
 
 import hmac
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mcp.types import (
     CallToolResult,
@@ -35,6 +35,9 @@ from reme_mcp.server import resources
 from reme_mcp.server.arguments import Arguments
 from reme_mcp.server.resources import announce_change
 from reme_mcp.server.state import Caller, Context, State, caller_access
+
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
 
 EXTENSION = "io.modelcontextprotocol/ui"
 MIME_TYPE = "text/html;profile=mcp-app"
@@ -139,9 +142,10 @@ async def _notes(state: State, raw: dict[str, Any], caller: Caller) -> str:
 
     arguments = _checked(NotesArguments, state, raw)
     workspace = caller.access.workspace(arguments.workspace)
+    memory = await state.memory()
     if arguments.id is not None and arguments.answer is not None:
         caller.access.demand("write", "to rate")
-        await state.memory.rate(
+        await memory.rate(
             arguments.id,
             helpful=arguments.answer == "yes",
             receipt=arguments.receipt,
@@ -149,18 +153,18 @@ async def _notes(state: State, raw: dict[str, Any], caller: Caller) -> str:
             source=caller.source,
         )
         announce_change(state, workspace, [arguments.id], new=False)
-    found = await state.memory.pool.experiences(arguments.ids, workspace=workspace)
+    found = await memory.pool.experiences(arguments.ids, workspace=workspace)
     shown = [one for one in found if one.status != "quarantined"]
-    ratings = await _ratings(state, shown, arguments.receipt, workspace)
-    early = state.memory.settings.refine.min_frequency
+    ratings = await _ratings(memory, shown, arguments.receipt, workspace)
+    early = memory.settings.refine.min_frequency
     return notes(shown, ratings, early=early, may_rate=caller.access.allows("write"))
 
 
-async def _ratings(state: State, shown: list[Experience], receipt: str | None, workspace: str) -> dict[str, bool]:
+async def _ratings(memory: Memory, shown: list[Experience], receipt: str | None, workspace: str) -> dict[str, bool]:
     """Return what was said of the lessons of a receipt by hand."""
     said: dict[str, bool] = {}
     for one in shown if receipt else ():
-        for line in await state.memory.pool.recalls(one.id, workspace=workspace):
+        for line in await memory.pool.recalls(one.id, workspace=workspace):
             if line.receipt == receipt and line.settled_by == "rating" and line.helped is not None:
                 said[one.id] = line.helped
     return said
@@ -171,17 +175,15 @@ async def _review(state: State, raw: dict[str, Any], caller: Caller) -> str:
 
     arguments = _checked(ReviewArguments, state, raw)
     workspace = caller.access.workspace(arguments.workspace)
-    pool, decided = state.memory.pool, ""
+    memory, decided = await state.memory(), ""
     if arguments.id is not None and arguments.answer is not None:
         caller.access.demand("admin", "to decide")
-        decide = pool.approve if arguments.answer == "yes" else pool.reject
+        decide = memory.pool.approve if arguments.answer == "yes" else memory.pool.reject
         await decide(arguments.id, workspace=workspace, source=caller.source)
         announce_change(state, workspace, [arguments.id], new=False)
         decided = f"{arguments.id} is {'approved' if arguments.answer == 'yes' else 'rejected'}."
-    waiting = [
-        one for one in await state.memory.overview.held(workspace=workspace) if one.experience.id in arguments.ids
-    ]
-    early = state.memory.settings.refine.min_frequency
+    waiting = [one for one in await memory.overview.held(workspace=workspace) if one.experience.id in arguments.ids]
+    early = memory.settings.refine.min_frequency
     return held(waiting, decided, early=early, may_decide=caller.access.allows("admin"))
 
 

@@ -14,14 +14,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 
 from reme_mcp.errors import InvalidInput
-from reme_mcp.memory.memory import Memory, Tell, ignore_progress
+from reme_mcp.progress import Tell, ignore_progress
 from reme_mcp.results import RateResult, RecallResult, RecordResult
 from reme_mcp.schema import ExperienceDraft, Outcome, is_left_out
+
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
 
 SHOWN_CHARS = 60
 SHOWN_NAMES = 8

@@ -52,14 +52,14 @@ async def _values(context: Context, params: CompleteRequestParams, access: Acces
         raise NotFound(f"no resource template {ref.uri[:SHOWN_CHARS]!r}")
     state = context.lifespan_context
     if argument == "workspace":
-        return access.workspaces or sorted({access.workspace(None), *await state.memory.pool.workspaces()})
+        return access.workspaces or sorted({access.workspace(None), *await (await state.memory()).pool.workspaces()})
     given = (params.context.arguments if params.context else None) or {}
     workspace = clean.workspace(access.workspace(given.get("workspace") or None))
     if argument == "id" and ref.uri.startswith(POOL_URI):
-        return await state.memory.overview.ids(workspace=workspace)
+        return await (await state.memory()).overview.ids(workspace=workspace)
     if argument == "id" and ref.uri.startswith(RECEIPT_URI):
         source = None if access.allows("admin") else caller_source(context, access)
-        return await state.memory.overview.receipts(workspace=workspace, source=source)
+        return await (await state.memory()).overview.receipts(workspace=workspace, source=source)
     if argument == "name" and ref.uri.startswith(SCHEME):
         return [skill.name for skill in await proven_skills(state, workspace)]
     return ()

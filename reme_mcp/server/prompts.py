@@ -60,7 +60,8 @@ async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPro
             raise InvalidInput("task is missing; give the task in your words")
         if params.name == "start_task":
             context.lifespan_context.warm_up()
-            recalled = await context.lifespan_context.memory.recall(
+            memory = await context.lifespan_context.memory()
+            recalled = await memory.recall(
                 task, workspace=access.workspace(None), source=caller_source(context, access)
             )
             text = start_task(task, recalled.guidance)

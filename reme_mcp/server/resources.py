@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from mcp.server.connection import Connection
@@ -34,14 +34,15 @@ from mcp.types import (
 
 from reme_mcp.auth.access import Access
 from reme_mcp.errors import InvalidInput, NotFound
-from reme_mcp.memory.memory import Memory
-from reme_mcp.safety import quarantine
 from reme_mcp.schema import Experience, ReceiptLine
 from reme_mcp.server import skills
 from reme_mcp.server.icons import icons
 from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access, caller_source, protocol_error
 from reme_mcp.server.subscriptions import Target
 from reme_mcp.text import clean
+
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
 
 POOL_URI = "reme://experiences"
 STATS_URI = "reme://stats"
@@ -168,7 +169,7 @@ def _named(uri: str, access: Access) -> _Named:
 
 async def _resource(context: Context, named: _Named, access: Access) -> object:
     """Return what stands in a resource."""
-    memory = context.lifespan_context.memory
+    memory = await context.lifespan_context.memory()
     if named.kind == "receipt":
         # What somebody else has asked is theirs, but for an admin.
         source = None if access.allows("admin") else caller_source(context, access)
@@ -183,7 +184,7 @@ async def _resource(context: Context, named: _Named, access: Access) -> object:
         return await _pool_page(memory, named)
     experience, tally = await memory.pool.experience(named.id, workspace=named.workspace)
     lifts = await memory.pool.lifts([experience], workspace=named.workspace)
-    return asdict(quarantine.readable(experience)) | {
+    return asdict(_readable(experience)) | {
         "lift": lifts[experience.id].in_words,
         "recalled": tally.recalled,
         "last_recalled_at": tally.last_recalled_at,
@@ -199,7 +200,7 @@ async def _pool_page(memory: Memory, named: _Named) -> object:
         "workspace": named.workspace,
         "page": named.page,
         "next": following if len(experiences) > PAGE_SIZE else None,
-        "experiences": [_listed(quarantine.readable(experience)) for experience in experiences[:PAGE_SIZE]],
+        "experiences": [_listed(_readable(experience)) for experience in experiences[:PAGE_SIZE]],
     }
 
 
@@ -227,6 +228,13 @@ def _receipt(lines: Sequence[ReceiptLine]) -> object:
             if line.experience_id
         ],
     }
+
+
+def _readable(experience: Experience) -> Experience:
+    """Return the experience as a model may read it; the rules of that are imported with the memory."""
+    from reme_mcp.safety import quarantine
+
+    return quarantine.readable(experience)
 
 
 def _listed(experience: Experience) -> dict[str, object]:

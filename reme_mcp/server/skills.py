@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mcp.types import (
     CacheableResult,
@@ -28,8 +28,10 @@ from pydantic import BaseModel
 
 from reme_mcp.auth.access import Access
 from reme_mcp.errors import InvalidInput, NotFound
-from reme_mcp.import_export.skills import Skill, one_each
 from reme_mcp.server.state import SHOWN_CHARS, Context, State, caller_access, protocol_error
+
+if TYPE_CHECKING:
+    from reme_mcp.import_export.skills import Skill
 
 EXTENSION = "io.modelcontextprotocol/skills"
 SCHEME = "skill://"
@@ -115,7 +117,7 @@ async def read_skill(context: Context, uri: str) -> ReadResourceResult:
 
 async def proven_skills(state: State, workspace: str) -> list[Skill]:
     """Return the lessons of a workspace that have proven themselves, as skills, the best first."""
-    return one_each(await state.memory.overview.proven(workspace=workspace), with_counters=False)
+    return await (await state.memory()).overview.proven_skills(workspace=workspace)
 
 
 async def _answered(

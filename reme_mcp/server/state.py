@@ -3,24 +3,36 @@
 In:  a request's context.
 Out: the caller's access, and the source that is stored with what it writes.
 Does not know: tools, resources.
+
+The rest of the server knows `Memory` as a type only. What a memory consists of, four fifths of the package, is imported
+here, in a thread, once `tools/list` has been answered or a request cannot be answered without it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
 from mcp.server import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 
+from reme_mcp.aio import import_for_good
 from reme_mcp.auth.access import Access
+from reme_mcp.config.settings import Settings
 from reme_mcp.errors import Forbidden, InvalidInput, ReMeError
-from reme_mcp.memory.memory import Memory, Tell
+from reme_mcp.progress import Tell
 from reme_mcp.server.subscriptions import Subscriptions
 from reme_mcp.sources import source_of
+
+if TYPE_CHECKING:
+    from reme_mcp.memory.memory import Memory
+    from reme_mcp.models.service import LoadEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +50,58 @@ class State:
     """What one running server holds: the memory, who wants to hear of changes, and who is who.
 
     Attributes:
-        memory: The open memory.
-        subscriptions: Who wants to hear of changes.
+        settings: Of the memory.
+        background: Runs what outlasts a request; the memory stays open until it is cancelled.
         access_of: What the caller of a request may do.
         app_key: What an App's calls bring; it stands in the App's document.
-        warm: Whether loading has begun.
+        load: Loads the embedder; `None` for the one that the settings name.
+        subscriptions: Who wants to hear of changes.
     """
 
-    memory: Memory
-    subscriptions: Subscriptions
+    settings: Settings
+    background: TaskGroup
     access_of: AccessOf
     app_key: str
-    warm: bool = False
+    load: LoadEmbedder | None = None
+    subscriptions: Subscriptions = field(init=False)
+    _memory: Memory | None = None
+    _opening: anyio.Lock = field(default_factory=anyio.Lock)
+    _is_warm: bool = False
+
+    def __post_init__(self) -> None:
+        self.subscriptions = Subscriptions(self.background)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a call meets an open pool; until then it takes a second or two longer."""
+        return self._memory is not None and self._memory.is_open
+
+    async def memory(self) -> Memory:
+        """Return the memory; the first who asks waits for its import."""
+        async with self._opening:
+            if self._memory is None:
+                opened: Memory = await self.background.start(self._keep_memory_open)
+                self._memory = opened
+            return self._memory
+
+    async def _keep_memory_open(self, *, task_status: TaskStatus[Memory]) -> None:
+        await anyio.to_thread.run_sync(import_for_good, "reme_mcp.memory.memory", abandon_on_cancel=True)
+        from reme_mcp.memory.memory import Memory
+        from reme_mcp.models.embedder import load_embedder
+
+        async with Memory.open(self.settings, load=self.load or load_embedder) as memory:
+            task_status.started(memory)
+            await anyio.sleep_forever()
 
     def warm_up(self) -> None:
         """Start loading store and model in the background, once."""
-        if not self.warm:
-            self.warm = True
-            self.memory.start_warm_up(delay_s=WARM_UP_DELAY_S)
+        if not self._is_warm:
+            self._is_warm = True
+            self.background.start_soon(self._warm_up)
+
+    async def _warm_up(self) -> None:
+        await anyio.sleep(WARM_UP_DELAY_S)
+        (await self.memory()).start_warm_up()
 
 
 # --- tools ---

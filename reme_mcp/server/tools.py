@@ -28,33 +28,33 @@ from mcp.types import (
 from pydantic import BaseModel
 
 from reme_mcp.auth.access import Role
-from reme_mcp.recall import notes
+from reme_mcp.progress import on_wait
 from reme_mcp.results import RateResult, RecallResult, RecordResult
 from reme_mcp.server import apps
 from reme_mcp.server.arguments import RateArguments, RecallArguments, RecordArguments
 from reme_mcp.server.icons import Name, icons
 from reme_mcp.server.resources import announce_change
 from reme_mcp.server.state import Caller, Context, State, answer_to, caller_access, caller_source
-from reme_mcp.store.lock import on_wait
+from reme_mcp.text.summaries import rate_summary, record_summary
 
 
 async def _recall(state: State, arguments: RecallArguments, caller: Caller) -> tuple[str, RecallResult]:
-    result = await arguments.run(state.memory, source=caller.source)
+    result = await arguments.run(await state.memory(), source=caller.source)
     return "\n\n".join(part for part in (result.guidance, result.note) if part), result
 
 
 async def _record(state: State, arguments: RecordArguments, caller: Caller) -> tuple[str, RecordResult]:
-    result = await arguments.run(state.memory, source=caller.source, tell=caller.tell)
+    result = await arguments.run(await state.memory(), source=caller.source, tell=caller.tell)
     held = [one.id for one in result.quarantined]
     changed = [*result.added, *held, *(one.id for one in result.merged), *(one.id for one in result.settled)]
     announce_change(state, arguments.workspace, changed, new=bool(result.added or held))
-    return notes.record_summary(result), result
+    return record_summary(result), result
 
 
 async def _rate(state: State, arguments: RateArguments, caller: Caller) -> tuple[str, RateResult]:
-    result = await arguments.run(state.memory, source=caller.source)
+    result = await arguments.run(await state.memory(), source=caller.source)
     announce_change(state, arguments.workspace, [result.experience_id], new=False)
-    return notes.rate_summary(result), result
+    return rate_summary(result), result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +175,7 @@ async def call_tool(context: Context, params: CallToolRequestParams) -> CallTool
         access.demand(tool.role, tool.name)
         arguments = tool.arguments.read(params.arguments or {})
         arguments = arguments.model_copy(update={"workspace": access.workspace(arguments.workspace)})
-        if not state.memory.is_open:
+        if not state.is_open:
             await context.session.report_progress(0, 1, "opening the pool")
         tell = partial(_tell, context)
         # Each call runs in a context of its own.

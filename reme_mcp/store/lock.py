@@ -16,15 +16,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
 import anyio
 
 from reme_mcp.errors import StoreError
+from reme_mcp.progress import on_wait
 from reme_mcp.store.file_lock import FileLock
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,6 @@ WAIT_S = 30.0
 TELL_AFTER_S = 1.0
 PROGRAM = "reme-mcp"
 MAX_HOLDER_BYTES = 200
-
-
-async def _log(what: str) -> None:
-    logger.warning("%s", what)
-
-
-# Who is told what is waited for; a command or a call that has somebody to tell sets its own.
-on_wait: ContextVar[Callable[[str], Awaitable[None]]] = ContextVar("on_wait", default=_log)
 
 
 class ProcessLock:

@@ -17,8 +17,8 @@ from reme_mcp.distill import pipeline
 from reme_mcp.distill.queue import MAX_TRIES
 from reme_mcp.errors import AnswerError, EndpointError, InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
-from reme_mcp.recall.notes import record_summary
 from reme_mcp.schema import now
+from reme_mcp.text.summaries import record_summary
 from tests.distill.queue_cases import STEPS, Hanging, connecting, success, work
 from tests.distill.queue_cases import settings as settings
 from tests.fakes import (

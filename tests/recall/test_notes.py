@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from reme_mcp.recall.notes import (
     RECALL_HEADER,
     name,
-    quote,
-    rate_summary,
     recall_guidance,
-    record_summary,
     track_record,
 )
 from reme_mcp.recall.ranking import Ranked
 from reme_mcp.results import Merged, Quarantined, RateResult, RecordResult, Rejected, Settled
 from reme_mcp.schema import MAX_CONTENT_CHARS, MAX_LABEL_CHARS, MAX_WHEN_TO_USE_CHARS, clean_text
+from reme_mcp.text.summaries import quote, rate_summary, record_summary
 from reme_mcp.text.tokens import tokens
 from tests.fakes import experience
 

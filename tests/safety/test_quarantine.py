@@ -21,7 +21,6 @@ from reme_mcp.cli.main import cli
 from reme_mcp.config.settings import RefineSettings, Settings
 from reme_mcp.errors import InvalidInput
 from reme_mcp.memory.memory import Memory
-from reme_mcp.recall import notes
 from reme_mcp.results import RecordResult
 from reme_mcp.safety.injection_rules import RULES, texts_of
 from reme_mcp.safety.injection_signs import SIGNS, WORDS, Sign
@@ -30,6 +29,7 @@ from reme_mcp.safety.unicode import visible
 from reme_mcp.schema import ExperienceDraft
 from reme_mcp.server.app import build_server
 from reme_mcp.store.store import Store
+from reme_mcp.text.summaries import record_summary
 from tests.fakes import LEARNED, SITUATIONS, draft, experience
 from tests.guard_cases import REPORTED, TUNED, Half
 from tests.lesson_cases import ATTACKS, HONEST, KNOWN_WRONGLY_HELD
@@ -212,7 +212,7 @@ async def test_what_is_suspected_is_stored_named_and_not_recalled(memory: Memory
     [held] = result.quarantined
     assert rule in held.reason
     assert (result.added, result.merged, result.rejected, result.lessons) == ([], [], [], [])
-    assert f"Held back as {held.id}" in notes.record_summary(result)
+    assert f"Held back as {held.id}" in record_summary(result)
     assert await recalled(memory) == []
     [stored] = await memory.pool.page(statuses=["quarantined"])
     assert (stored.id, stored.status_reason) == (held.id, held.reason)

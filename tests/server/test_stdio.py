@@ -228,12 +228,13 @@ def test_every_line_that_is_no_message_is_answered_and_the_next_one_as_well(pipe
 def test_nothing_heavy_is_imported_before_the_tools_are_listed(tmp_path: Path) -> None:
     code = """
         import sys
-        import reme_mcp.cli.main, reme_mcp.server.app, reme_mcp.server.tools
+        import reme_mcp.cli.serve, reme_mcp.server.app, reme_mcp.server.tools
         from reme_mcp.config.load import load_settings
         reme_mcp.server.app.build_server(load_settings(environ={}))
         [tool.listing() for tool in reme_mcp.server.tools.TOOLS]
         heavy = {"lancedb", "pyarrow", "numpy", "fastembed", "onnxruntime", "openai", "rich"}
         heavy |= {"prometheus_client", "jwt"}  # uvicorn and starlette come with mcp
+        heavy |= {f"reme_mcp.{folder}" for folder in ("memory", "recall", "refine", "store", "models", "transcripts")}
         print(sorted(heavy & set(sys.modules)))
     """
     done = subprocess.run(

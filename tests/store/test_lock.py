@@ -17,7 +17,8 @@ import pytest
 from reme_mcp.config.settings import EmbedderSettings, Settings
 from reme_mcp.errors import StoreError
 from reme_mcp.memory.memory import Memory
-from reme_mcp.store.lock import ProcessLock, on_wait
+from reme_mcp.progress import on_wait
+from reme_mcp.store.lock import ProcessLock
 from tests.fakes import draft
 
 pytestmark = pytest.mark.anyio

@@ -200,7 +200,7 @@ class Memory:
         with _put_off_unwritable():
             await self._missing_vectors.fill(store)
             await store.compaction.count_leftovers()
-        await store.index_words()
+        await store.load_all()
         if self.settings.refine.removal == "lift":
             await store.tries.of(self.settings.workspace)
         self._look_after_pool()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,7 +18,7 @@ import anyio.lowlevel
 from reme_mcp.aio import let_others_go_first
 from reme_mcp.schema import Experience
 from reme_mcp.store import cache
-from reme_mcp.store.cache import Directory, Place
+from reme_mcp.store.cache import Directory, Place, Shelf
 from reme_mcp.store.following import Following
 from reme_mcp.store.open_tables import OpenTables
 from reme_mcp.store.tables import columns_of, joined, mapped
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Up to so many that somebody has just written are taken by their places, which costs less than a scan for few.
 READ_BY_PLACE = 500
+# LanceDB's own batches are a thousand rows each: to hand them over takes longer than to read them.
+READ_AT_ONCE = 4_096
 # So many texts are indexed before somebody else has a turn: about ten milliseconds.
 INDEXED_AT_ONCE = 50
 # Where words are not in memory, those of so many texts are remembered, at about 10 kB each: those of one topic come up
@@ -47,24 +49,28 @@ class LoadedExperiences:
     _directory: Directory
     _following: Following
 
-    async def index_words(self) -> None:
-        """Have full-text search answer from memory from now on, where there is room; three seconds for 10,000."""
+    async def load_all(self) -> None:
+        """Have rows and full-text search come from memory from now on, where there is room; 3 s for 10,000."""
         if len(await self._places()) > cache.ROWS_IN_MEMORY or self._directory.words is not None:
             return
         from reme_mcp.store.inverted_index import InvertedIndex
 
-        words = InvertedIndex()
+        words, shelf = InvertedIndex(), Shelf()
+        columns = columns_of(Experience)
         with mapped("read experiences"):
             table = self._tables["experiences"]
             version = await table.version()
-            async for batch in await table.query().select(list(WORD_COLUMNS)).to_batches():
+            query = table.query().select([*columns, "search_text"])
+            async for batch in _portions(await query.to_batches(max_batch_length=READ_AT_ONCE)):
+                shelf.put(batch.select(columns))
                 for start in range(0, batch.num_rows, INDEXED_AT_ONCE):
                     await let_others_go_first()
                     some = batch.slice(start, INDEXED_AT_ONCE)
                     words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
         async with self._following.turn:
             words.keep(self._directory.places)
-            self._directory.words = words
+            shelf.keep(self._directory.places)
+            self._directory.words, self._directory.shelf = words, shelf
             # With its words.
             self._following.read_later(since=version)
 
@@ -83,11 +89,11 @@ class LoadedExperiences:
         directory = self._directory
         rows = await self._tables["experiences"].count_rows()
         self._make_room(rows)
-        await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
+        await self._read_places()
         if len(directory.places) > rows:
             # Rows that are gone don't show up as fresh.
             self._forget()
-            await self._read_places(with_rows=rows <= cache.ROWS_READ_AHEAD)
+            await self._read_places()
             if directory.words is not None:
                 directory.words.keep(directory.places)
 
@@ -101,12 +107,12 @@ class LoadedExperiences:
         self._directory.clear()
         self._following.read_version = 0
 
-    async def _read_places(self, *, with_rows: bool) -> None:
-        """Take in the experiences that were written since the table was read."""
+    async def _read_places(self) -> None:
+        """Take in the experiences that were written since the table was read, whole ones where all are kept."""
         words, shelf = self._directory.words, self._directory.shelf
-        read: list[pa.RecordBatch] = []
-        columns = columns_of(Experience) if with_rows else ["id", "workspace", "status"]
-        async for batch in self._fresh(columns if words is None else [*columns, "search_text"]):
+        columns = columns_of(Experience)
+        wanted = ["id", "workspace", "status"] if words is None else [*columns, "search_text"]
+        async for batch in _portions(self._fresh(wanted)):
             ids, workspaces, statuses, rows = (
                 batch.column(name).to_pylist() for name in ("id", "workspace", "status", "_rowid")
             )
@@ -118,13 +124,7 @@ class LoadedExperiences:
                     part = slice(start, start + INDEXED_AT_ONCE)
                     words.put(ids[part], workspaces[part], statuses[part], texts[part])
                     await anyio.lowlevel.checkpoint()
-            if with_rows:
-                read.append(batch.select(columns))
-                if sum(part.nbytes for part in read) > cache.BATCH_BYTES:
-                    shelf.put(joined(read))
-                    read.clear()
-        if read:
-            shelf.put(joined(read))
+                shelf.put(batch.select(columns))
 
     async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
         """Return the rows of experiences that were written since the table was read."""
@@ -142,7 +142,8 @@ class LoadedExperiences:
                     places = [rows[id] for id in batch.column("id").to_pylist()]
                     yield batch.append_column("_rowid", pa.array(places))
                 return
-        async for batch in await table.query().select(list(columns)).with_row_id().where(is_fresh).to_batches():
+        query = table.query().select(list(columns)).with_row_id().where(is_fresh)
+        async for batch in await query.to_batches(max_batch_length=READ_AT_ONCE):
             yield batch
 
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
@@ -157,3 +158,15 @@ class LoadedExperiences:
                 directory.words.put(ids, workspaces, statuses, texts)
             directory.shelf.put(batch.select(columns))
         return True
+
+
+async def _portions(batches: AsyncIterable[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
+    """Join batches to the size in which rows are kept."""
+    read: list[pa.RecordBatch] = []
+    async for batch in batches:
+        read.append(batch)
+        if sum(part.nbytes for part in read) > cache.BATCH_BYTES:
+            yield joined(read)
+            read.clear()
+    if read:
+        yield joined(read)

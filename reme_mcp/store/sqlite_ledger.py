@@ -174,12 +174,19 @@ class SqliteLedger:
         ]
 
     def is_quiet(self, table: str, since: int) -> bool:
-        """Return whether nobody has written since what `news` told of a table, up to the note of number `since`."""
+        """Return whether nobody has told anything since what `news` told of a table, up to note number `since`."""
         if not self.can_write:
             return False
         with _mapped(self._file, "read"):
             (version,) = self._reading.execute("PRAGMA data_version").fetchone()
-        return self._told.get(table) == (version, since) and not self._is_overdue()
+            if self._told.get(table) != (version, since):
+                # Mostly it is a receipt that was written.
+                (latest,) = self._reading.execute(f"SELECT max(number) FROM {NOTES}").fetchone()
+                if latest != since or table not in self._told:
+                    return False
+                self._told[table] = version, since
+                self._announced = None
+        return not self._is_overdue()
 
     def news(self, table: str, since: int) -> News:
         """Return what was told of one of LanceDB's tables after the note of number `since`."""

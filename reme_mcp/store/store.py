@@ -65,6 +65,7 @@ from reme_mcp.store.tables import (
     equals,
     has_status,
     is_in,
+    joined,
     mapped,
     read_rows,
     read_table,
@@ -779,7 +780,7 @@ class Writer(LedgerWriter):
 
 
 def _by_id(batches: Sequence[pa.RecordBatch]) -> dict[str, Experience]:
-    return {one.id: one for batch in batches for one in values_in(Experience, batch)}
+    return {one.id: one for one in values_in(Experience, joined(batches))} if batches else {}
 
 
 def _without_counters(one: Experience, stored: Experience) -> bool:

@@ -43,6 +43,28 @@ def test_many_small_batches_become_one_without_what_is_old(monkeypatch: pytest.M
     assert sum(len(one) for one in shelf._batches.values()) < 40
 
 
+def test_a_large_batch_stays_as_it_is_until_most_of_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = batch("abcd", "n" * 1000)
+    monkeypatch.setattr(cache, "BATCH_BYTES", large.nbytes)
+    monkeypatch.setattr(cache, "MAX_BATCHES", 3)
+    shelf = Shelf()
+    shelf.put(large)
+    for turn in range(9):
+        shelf.put(batch(f"a{turn}", str(turn)))
+    assert shelf._batches[0] is large
+    for turn in range(9):
+        shelf.put(batch("bc", str(turn)))
+    assert 0 not in shelf._batches
+    assert notes(shelf, *"abcd08") == {"a": "8", "b": "8", "c": "8", "d": "n" * 1000, "0": "0", "8": "8"}
+
+
+def test_only_some_are_kept() -> None:
+    shelf = Shelf()
+    shelf.put(batch("abc"))
+    shelf.keep({"b", "never there"})
+    assert notes(shelf, "a", "b", "c") == {"b": ""}
+
+
 def test_nothing_is_left_to_tidy_once_all_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MAX_BATCHES", 1)
     shelf = Shelf()

@@ -58,7 +58,7 @@ async def test_what_another_has_written_is_taken_from_the_ledger_alone(home: Pat
     async with opened(home) as one, opened(home) as other:
         await put(one, experience("e-0"))
         await put_vectors(one, "fake", {"e-0": (1, 0)})
-        await other.index_words()
+        await other.load_all()
         assert await seen(other, "e-0", "e-1") == {"e-0"}
         await put(one, experience("e-1"))
         await put_vectors(one, "fake", {"e-1": (0.6, 0.8)})

@@ -28,7 +28,7 @@ async def opened(home: Path, *, indexed: bool = True) -> AsyncIterator[Store]:
     store = await Store.open(home)
     try:
         if indexed:
-            await store.index_words()
+            await store.load_all()
         yield store
     finally:
         store.close()
@@ -50,7 +50,7 @@ async def test_memory_finds_what_the_index_on_disk_finds(home: Path) -> None:
         await put(store, *SPOKEN)
         queries = [*(f"{when} {content}" for when, content in SITUATIONS), "frames", "caches of sites", "no such thing"]
         on_disk = [await found(store, query) for query in queries]
-        await store.index_words()
+        await store.load_all()
         in_memory = [await found(store, query) for query in queries]
     # Words that carry grammar are not searched; the index on disk does so in what it has not taken in yet.
     assert all(set(ours) <= set(theirs) for ours, theirs in zip(in_memory, on_disk, strict=True))

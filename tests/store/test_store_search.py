@@ -282,11 +282,11 @@ async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
         read_places = Store._read_places
         with anyio.CancelScope() as scope:
 
-            async def interrupted(self: Store, *, with_rows: bool) -> None:
+            async def interrupted(self: Store) -> None:
                 # In the second read, after all was forgotten because rows are gone.
                 if not self._directory.places:
                     scope.cancel()
-                await read_places(self, with_rows=with_rows)
+                await read_places(self)
 
             monkeypatch.setattr(Store, "_read_places", interrupted)
             await store.experiences("default", ["e-b"])
@@ -295,13 +295,12 @@ async def test_a_reader_that_is_interrupted_leaves_nothing_half_read(
         assert set(await store.experiences("default", ["e-a", "e-b", "e-c"])) == {"e-b", "e-c"}
 
 
-@pytest.mark.parametrize("ahead", [0, 2, 3])
-async def test_what_was_read_before_is_read_anew_once_anybody_has_changed_it(
-    home: Path, ahead: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reme_mcp.store.cache.ROWS_READ_AHEAD", ahead)
+@pytest.mark.parametrize("loaded", [False, True])
+async def test_what_was_read_before_is_read_anew_once_anybody_has_changed_it(home: Path, loaded: bool) -> None:
     async with opened(home) as store, opened(home) as other:
         await put(store, experience("e-a"), experience("e-b"))
+        if loaded:
+            await store.load_all()
         for utility in range(3):
             for writer in (store, other):
                 await put(writer, experience("e-a", utility=utility))
@@ -313,7 +312,6 @@ async def test_what_is_changed_while_it_is_read_is_not_taken_for_the_newest(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(home) as store, opened(home) as other:
-        monkeypatch.setattr("reme_mcp.store.cache.ROWS_READ_AHEAD", 0)
         await put(other, experience("e-a"))
         take = Store._take
 
@@ -353,7 +351,6 @@ def test_two_names_of_embedders_are_two_spaces(one: str, other: str) -> None:
 
 
 async def test_what_is_deleted_while_it_is_read_does_not_come_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reme_mcp.store.cache.ROWS_READ_AHEAD", 0)
     async with opened(home) as store, opened(home) as other:
         await put(other, experience("e-a"), experience("e-b"))
     async with opened(home) as store, opened(home) as other:
@@ -366,12 +363,12 @@ async def test_what_is_deleted_while_it_is_read_does_not_come_back(home: Path, m
             await forgotten.wait()
             return batches
 
-        async def reading(self: Store, *, with_rows: bool) -> None:
+        async def reading(self: Store) -> None:
             if not self._directory.places:
                 # All is forgotten, as a row is gone; what was read before that goes on now.
                 forgotten.set()
                 await anyio.wait_all_tasks_blocked()
-            await read_places(self, with_rows=with_rows)
+            await read_places(self)
 
         async with anyio.create_task_group() as tasks:
             await store.workspaces()

@@ -267,6 +267,8 @@ async def fill(home: Path, experiences: Sequence[Experience], *, embedder: Embed
         seconds += time.perf_counter() - started
     started = time.perf_counter()
     await store.compaction.run()
+    # Of a large home it is not due yet: each portion is one write.
+    await store.compaction.index_experiences()
     store.close()
     return seconds + time.perf_counter() - started
 

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Generic, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -150,29 +151,77 @@ def import_for_good(module: str) -> None:
         gc.enable()
 
 
+class _Outcome(Generic[Result]):
+    """What comes of work in a thread, for whoever waits for it in the loop."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._is_over = anyio.Event()
+        self._loop = current_token()
+        self._outcome: Result | BaseException | None = None
+
+    def work(self) -> None:
+        """Do it, in the thread."""
+        try:
+            self._outcome = self._work()
+        except BaseException as exc:  # noqa: BLE001  it is raised where it is waited for
+            self._outcome = exc
+        with suppress(RunFinishedError):
+            from_thread.run_sync(self._is_over.set, token=self._loop)
+
+    async def wait(self) -> None:
+        """Come back when it is over."""
+        await self._is_over.wait()
+
+    def result(self) -> Result:
+        """Return what the work has returned, or raise what it has raised."""
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return cast(Result, self._outcome)
+
+
+class WorkerThread:
+    """One thread that does one thing after the other, and begins at once.
+
+    One of anyio's begins after all others have had a turn, twice: with many calls that takes as long as the work.
+    """
+
+    def __init__(self) -> None:
+        self._given: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, or raise what it raises; who is cancelled waits for it all the same."""
+        outcome = _Outcome(work)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
+            self._thread.start()
+        self._given.put(outcome.work)
+        with anyio.CancelScope(shield=True):
+            await outcome.wait()
+        return outcome.result()
+
+    def close(self) -> None:
+        """End the thread, once it has done all that it was given."""
+        if self._thread is not None:
+            self._given.put(None)
+            self._thread = None
+
+    def _work(self) -> None:
+        while (work := self._given.get()) is not None:
+            work()
+
+
 # How long an interpreter that ends waits for such a thread: inside an extension, it would abort the process.
 DAEMON_S = 10.0
 
 
 async def in_daemon_thread(work: Callable[[], Result]) -> Result:
     """Run `work` in a thread that a process which ends does not wait for long: a download may hang for a minute."""
-    done = anyio.Event()
-    token = current_token()
-    outcome: list[Result | BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as exc:  # noqa: BLE001  it is raised where it is waited for
-            outcome.append(exc)
-        with suppress(RunFinishedError):
-            from_thread.run_sync(done.set, token=token)
-
-    thread = threading.Thread(target=run, name="load-embedder", daemon=True)
+    outcome = _Outcome(work)
+    thread = threading.Thread(target=outcome.work, name="load-embedder", daemon=True)
     thread.start()
     atexit.register(thread.join, DAEMON_S)
-    await done.wait()
+    await outcome.wait()
     atexit.unregister(thread.join)
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+    return outcome.result()

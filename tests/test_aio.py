@@ -6,9 +6,11 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from reme_mcp.aio import BREATH_S, LONGEST_WAIT_S, Batcher, let_others_go_first
+from reme_mcp.aio import BREATH_S, LONGEST_WAIT_S, Batcher, WorkerThread, let_others_go_first
 from reme_mcp.errors import StoreError
 from reme_mcp.store.ledger import Change, Put
 from reme_mcp.store.sqlite_ledger import SqliteLedger
@@ -206,6 +208,47 @@ LEFT_BEHIND = """
     anyio.run(main)
     atexit.register(ends.set)
 """
+
+
+async def test_a_worker_thread_begins_at_once_and_does_one_thing_after_the_other() -> None:
+    worker, began, done = WorkerThread(), threading.Event(), list[int]()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run, began.set)
+        for number in range(3):
+            tasks.start_soon(worker.run, partial(done.append, number))
+        await checkpoint()
+        # Nobody in the loop has another turn meanwhile.
+        assert began.wait(DEADLINE_S)
+    assert done == [0, 1, 2]
+    worker.close()
+
+
+async def test_what_fails_in_a_worker_thread_is_told_to_who_waits_and_the_next_is_done() -> None:
+    worker = WorkerThread()
+    with pytest.raises(ZeroDivisionError):
+        await worker.run(lambda: 1 // 0)
+    assert await worker.run(lambda: 1 // 1) == 1
+    worker.close()
+
+
+async def test_who_is_cancelled_waits_for_a_worker_thread() -> None:
+    worker, goes_on, done = WorkerThread(), threading.Event(), list[bool]()
+
+    async def wait_and_note() -> None:
+        try:
+            await worker.run(goes_on.wait)
+        finally:
+            done.append(goes_on.is_set())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait_and_note)
+        await settled()
+        tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await settled()
+        goes_on.set()
+    assert done == [True]
+    worker.close()
 
 
 async def test_an_interpreter_waits_for_a_thread_that_is_left_behind() -> None:

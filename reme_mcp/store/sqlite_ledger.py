@@ -27,6 +27,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from reme_mcp.aio import WorkerThread
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Counters, Entry, Experience, ReceiptLine, Trajectory
 from reme_mcp.store.feed import KEPT_NOTES, Announce, News, Note, Tell
@@ -91,6 +92,7 @@ class SqliteLedger:
         self._check = check
         self._wrote = wrote
         self._turn = anyio.Lock(fast_acquire=True)
+        self._thread = WorkerThread()
         self._version = -1
         self._latest = 0
         self._told: dict[str, tuple[int, int]] = {}
@@ -153,7 +155,7 @@ class SqliteLedger:
                     self._check()
                     yield changes
                     if changes:
-                        await anyio.to_thread.run_sync(self._commit, changes)
+                        await self._thread.run(partial(self._commit, changes))
                 finally:
                     if self._writing.in_transaction:
                         self._writing.execute("ROLLBACK")
@@ -248,6 +250,7 @@ class SqliteLedger:
 
     def close(self) -> None:
         """Close both connections; the last one of all processes leaves one file."""
+        self._thread.close()
         self._reading.close()
         self._writing.close()
 

@@ -8,12 +8,11 @@ Does not know: which model made them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from reme_mcp.aio import Batcher
 from reme_mcp.store.following import Following
 from reme_mcp.store.ledger import Ledger
 from reme_mcp.store.tables import give_back_freed, is_in
@@ -33,20 +32,8 @@ if TYPE_CHECKING:
 READ_AT_ONCE = 512
 # Of so many that were taken in without a look into the table, the lesson vectors are kept, at 1.5 kB each.
 KEPT_LESSONS = 1_024
-# So many queries share one pass over the matrix: it is memory that is waited for. For each a number a row is kept.
-SEARCHED_AT_ONCE = 8
-# So many rows take a few milliseconds; to hand them to a thread would cost as much again where many calls wait.
+# So many rows take a millisecond and a half; to hand them to a thread would cost as much where many calls wait.
 SEARCHED_IN_PLACE = 30_000
-
-
-@dataclass(slots=True)
-class _Query:
-    """What somebody searches, and what was found; `None` where nothing is in memory."""
-
-    workspace: str
-    vector: Vectors
-    limit: int
-    hits: list[tuple[str, float]] | None = None
 
 
 class Space:
@@ -59,17 +46,20 @@ class Space:
         self._matrix: Matrix | None = None
         self._lessons: dict[str, Vectors] = {}
         self._following = Following(table, ledger, take_in=self._take_in_rows, read=self._read_new)
-        self._queries: Batcher[_Query] = Batcher(lambda: self._following.turn, self._search)
 
     async def nearest(self, workspace: str, vector: Vectors, limit: int) -> list[tuple[str, float]] | None:
-        """Return up to `limit` ids of a workspace with their cosine to a vector, best first; who waits shares the work.
+        """Return up to `limit` ids of a workspace with their cosine to a vector, best first.
 
         `None` where the matrix would be too large to be kept.
         """
         await self._following.catch_up()
-        query = _Query(workspace, vector, limit)
-        await self._queries.submit([query])
-        return query.hits
+        matrix = self._matrix
+        if matrix is None:
+            return None
+        if len(matrix) > SEARCHED_IN_PLACE:
+            # Other calls go on.
+            return await anyio.to_thread.run_sync(partial(matrix.nearest, workspace, vector, limit))
+        return matrix.nearest(workspace, vector, limit)
 
     async def lessons(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""
@@ -89,24 +79,6 @@ class Space:
     async def wrote(self, rows: pa.Table, *, before: int, after: int) -> None:
         """Take in what this process has just written, from one version to another, without reading it."""
         await self._following.wrote(rows, before=before, after=after)
-
-    async def _search(self, queries: list[_Query]) -> None:
-        """Answer all that wait; nothing is added to the matrix meanwhile."""
-        matrix = self._matrix
-        if matrix is None:
-            return
-
-        def search() -> None:
-            for start in range(0, len(queries), SEARCHED_AT_ONCE):
-                some = queries[start : start + SEARCHED_AT_ONCE]
-                for query, cosines in zip(some, matrix.cosines([query.vector for query in some]), strict=True):
-                    query.hits = matrix.nearest(query.workspace, cosines, query.limit)
-
-        if len(matrix) > SEARCHED_IN_PLACE:
-            # Other calls go on.
-            await anyio.to_thread.run_sync(search)
-        else:
-            search()
 
     def _take_in_rows(self, batches: Sequence[pa.RecordBatch]) -> bool:
         """Take in rows that stand nobody knows where; return whether there was room for them."""

@@ -176,7 +176,8 @@ class TriedTasks:
             for place, one in enumerate(self._places):
                 self._fill(place, one)
         needed = vector.unrelated + ALIKE_SHARE * (1 - vector.unrelated)
-        near: list[int] = (self._matrix[: len(self._places)] @ vector.values >= needed).nonzero()[0].tolist()
+        cosines = np.vecdot(self._matrix[: len(self._places)], vector.values)
+        near: list[int] = (cosines >= needed).nonzero()[0].tolist()
         return near
 
     def _fill(self, place: int, one: Tried) -> None:

@@ -213,7 +213,7 @@ async def measure(folder: Path, size: int, calls: int, *, embedder: Embedder | N
 
     async def scan(vector: Vectors) -> None:
         assert matrix is not None
-        cosines = matrix @ vector
+        cosines = np.vecdot(matrix, vector)
         top = np.argpartition(-cosines, 5)[:5]
         top[np.argsort(-cosines[top])]
 

@@ -16,7 +16,6 @@ import math
 import sys
 from array import array
 from collections.abc import Container, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +29,6 @@ B = 0.75
 GONE = len(STATUSES)
 
 
-class _Posting(NamedTuple):
-    """The rows that hold a word, and how often each does."""
-
-    rows: array[int]
-    times: array[int]
-
-
 class InvertedIndex:
     """For each word, the rows that hold it and how often, and for each row its words. Rows are only ever added.
 
@@ -48,8 +40,9 @@ class InvertedIndex:
         self._ids: list[str] = []
         self._texts: list[int] = []
         self._workspaces: dict[str, int] = {}
-        # By the hash of the word.
-        self._postings: dict[int, _Posting] = {}
+        # By the hash of the word: a row that holds it, how often, the next row, and so on. One array for both, as most
+        # words stand in few rows.
+        self._postings: dict[int, array[int]] = {}
         self._lengths = array("I")
         self._owners = array("I")
         self._statuses = array("B")
@@ -124,9 +117,10 @@ class InvertedIndex:
         for word, asked in word_counts(query).items():
             if (posting := self._postings.get(hash(word))) is None:
                 continue
-            rows, times = (np.frombuffer(part, np.uint32) for part in posting)
+            pairs = np.frombuffer(posting, np.uint32).reshape(-1, 2)
+            rows = pairs[:, 0].astype(np.intp)
             rarity = math.log(1 + (len(values) - len(rows) + 0.5) / (len(rows) + 0.5))
-            often = times.astype(np.float32)
+            often = pairs[:, 1].astype(np.float32)
             values[rows] += asked * rarity * (K1 + 1) * often / (often + K1 * (1 - B + B / mean * lengths[rows]))
         return values
 
@@ -137,9 +131,9 @@ class InvertedIndex:
         for word, mark in zip(its.words, its.marks, strict=True):
             if times := mark >> 1:
                 if (posting := self._postings.get(word)) is None:
-                    posting = self._postings[word] = _Posting(array("I"), array("I"))
-                posting.rows.append(row)
-                posting.times.append(times)
+                    posting = self._postings[word] = array("I")
+                posting.append(row)
+                posting.append(times)
                 length += times
         self._hashes += its.words
         self._marks += its.marks

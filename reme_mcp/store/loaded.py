@@ -21,7 +21,7 @@ from reme_mcp.store import cache
 from reme_mcp.store.cache import Directory, Place, Shelf
 from reme_mcp.store.following import Following
 from reme_mcp.store.open_tables import OpenTables
-from reme_mcp.store.tables import columns_of, joined, mapped
+from reme_mcp.store.tables import columns_of, give_back_freed, joined, mapped
 from reme_mcp.text.fields import search_text
 from reme_mcp.text.words import TextWords, text_words
 
@@ -61,18 +61,25 @@ class LoadedExperiences:
             table = self._tables["experiences"]
             version = await table.version()
             query = table.query().select([*columns, "search_text"])
-            async for batch in _portions(await query.to_batches(max_batch_length=READ_AT_ONCE)):
-                shelf.put(batch.select(columns))
-                for start in range(0, batch.num_rows, INDEXED_AT_ONCE):
-                    await let_others_go_first()
-                    some = batch.slice(start, INDEXED_AT_ONCE)
-                    words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
+
+            async def indexed() -> AsyncIterator[pa.RecordBatch]:
+                """Index what is read, and return it without the texts for that: they need not wait for a portion."""
+                async for batch in await query.to_batches(max_batch_length=READ_AT_ONCE):
+                    for start in range(0, batch.num_rows, INDEXED_AT_ONCE):
+                        await let_others_go_first()
+                        some = batch.slice(start, INDEXED_AT_ONCE)
+                        words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
+                    yield batch.select(columns)
+
+            async for batch in _portions(indexed()):
+                shelf.put(batch)
         async with self._following.turn:
             words.keep(self._directory.places)
             shelf.keep(self._directory.places)
             self._directory.words, self._directory.shelf = words, shelf
             # With its words.
             self._following.read_later(since=version)
+        await give_back_freed()
 
     def words_of(self, experience: Experience) -> TextWords:
         """Return the words by which an experience is compared that was just read; mostly they are in memory."""

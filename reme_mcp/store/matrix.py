@@ -12,9 +12,12 @@ three times as long at 100,000 rows, and at 10,000 its threads go on spinning fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+Number = TypeVar("Number", np.float32, np.int32, np.int64)
 
 # Of a row whose id has another vector now.
 GONE = -1
@@ -84,7 +87,14 @@ class Matrix:
     def _reserve(self, rows: int) -> None:
         """Make room for `rows` rows, by doubling: single additions then cost no copy."""
         if rows > len(self._vectors):
-            more = max(rows, 2 * len(self._vectors)) - len(self._vectors)
-            self._vectors = np.concatenate([self._vectors, np.empty((more, self._vectors.shape[1]), dtype=np.float32)])
-            self._owners = np.concatenate([self._owners, np.empty(more, dtype=np.int32)])
-            self._places = np.concatenate([self._places, np.empty(more, dtype=np.int64)])
+            rows = max(rows, 2 * len(self._vectors))
+            self._vectors = _grown(self._vectors, rows)
+            self._owners = _grown(self._owners, rows)
+            self._places = _grown(self._places, rows)
+
+
+def _grown(held: npt.NDArray[Number], rows: int) -> npt.NDArray[Number]:
+    """Return a copy with room for so many rows; what nobody has written to yet takes no memory."""
+    grown: npt.NDArray[Number] = np.empty((rows, *held.shape[1:]), held.dtype)
+    grown[: len(held)] = held
+    return grown

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from reme_mcp.store.following import Following
 from reme_mcp.store.ledger import Ledger
-from reme_mcp.store.tables import is_in
+from reme_mcp.store.tables import give_back_freed, is_in
 
 if TYPE_CHECKING:
     import lancedb
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 
+# LanceDB holds about ten batches of vectors while it reads, .8 MB each.
+READ_AT_ONCE = 512
 # Of so many that were taken in without a look into the table, the lesson vectors are kept, at 1.5 kB each.
 KEPT_LESSONS = 1_024
 # So many rows take a millisecond and a half; to hand them to a thread would cost as much where many calls wait.
@@ -107,13 +109,17 @@ class Space:
         from reme_mcp.store.matrix import Matrix
 
         query = self.table.query().select(["id", "workspace", "vector"]).with_row_id()
+        if since:
+            query = query.where(f"_row_last_updated_at_version > {since}")
         # Batch by batch: all of them at once would stand in memory twice more.
-        fresh = await query.where(f"_row_last_updated_at_version > {since}").to_batches()
+        fresh = await query.to_batches(max_batch_length=READ_AT_ONCE)
         dim = fresh.schema.field("vector").type.list_size
         matrix = matrix or Matrix(dim)
         async for batch in fresh:
             ids, workspaces, places = (batch.column(name).to_pylist() for name in ("id", "workspace", "_rowid"))
             matrix.put(ids, workspaces, places, _vectors(batch.column("vector")))
+        if not since:
+            await give_back_freed()
         return matrix
 
 

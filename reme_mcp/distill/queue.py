@@ -21,7 +21,7 @@ import anyio
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill import dedup, distiller, pipeline
 from reme_mcp.distill.drafts import from_stored, to_json
-from reme_mcp.distill.pipeline import StoredAttempt
+from reme_mcp.distill.plan import StoredAttempt, dump_rejected, prepare, rejected_of
 from reme_mcp.errors import AnswerError, ConfigError, EndpointError, StoreError
 from reme_mcp.models.question import Model
 from reme_mcp.models.service import Vectors
@@ -205,7 +205,7 @@ class Queue:
                 return
             if judged.drafts != "[]":
                 await writer.put_trajectory(judged)
-        prepared = await pipeline.prepare(judged, self._vectors)
+        prepared = await prepare(judged, self._vectors)
 
         async def begin(writer: LedgerWriter) -> StoredAttempt | None:
             if await self._as_it_was(judged) is None:
@@ -236,8 +236,8 @@ class Queue:
         else:
             found = await distiller.distil(model, trajectory, attempts, neighbours, recalled=recalled)
             accepted = [replace(draft, judged=True, author=model.name) for draft in found.drafts]
-        rejected = [*pipeline.rejected_of(trajectory), *found.rejected]
-        return replace(trajectory, drafts=to_json(accepted), rejected=pipeline.dump_rejected(rejected))
+        rejected = [*rejected_of(trajectory), *found.rejected]
+        return replace(trajectory, drafts=to_json(accepted), rejected=dump_rejected(rejected))
 
     async def _recalled(self, attempts: Sequence[Trajectory]) -> list[str]:
         """Return the scenarios and lessons that the attempts' recalls handed out."""

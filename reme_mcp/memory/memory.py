@@ -27,8 +27,8 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from reme_mcp.config.settings import LLMSettings, Settings
-from reme_mcp.distill import pipeline
 from reme_mcp.distill.drafts import read_drafts, to_json
+from reme_mcp.distill.plan import dump_rejected
 from reme_mcp.distill.queue import Queue
 from reme_mcp.errors import InvalidInput, NotFound, StoreError
 from reme_mcp.memory import record as records
@@ -409,7 +409,7 @@ class Memory:
             updated_at=at,
             status="pending",
             drafts=to_json(drafts),
-            rejected=pipeline.dump_rejected(rejected),
+            rejected=dump_rejected(rejected),
             answer="",
             verdicts=verdicts.to_json(),
         )

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from reme_mcp.config.settings import Settings
-from reme_mcp.distill import pipeline
 from reme_mcp.distill.drafts import NamedDraft, mended, to_json
-from reme_mcp.distill.pipeline import Begin, Pipeline, StoredAttempt
+from reme_mcp.distill.pipeline import Begin, Pipeline
+from reme_mcp.distill.plan import Prepared, StoredAttempt, dump_rejected, is_for_model, prepare
 from reme_mcp.errors import InvalidInput, NotFound
 from reme_mcp.models.service import Vectors
 from reme_mcp.refine import ledger
@@ -106,7 +106,7 @@ class Recorder:
             drafts=to_json(drafts),
             drafts_digest=digest,
             receipt=receipt or trajectory.receipt,
-            rejected=pipeline.dump_rejected(rejected),
+            rejected=dump_rejected(rejected),
             answer="",
             verdicts=verdicts.to_json() or trajectory.verdicts,
             updated_at=now(),
@@ -130,7 +130,7 @@ class Recorder:
         """
         if trajectory.answer:
             return RecordResult.model_validate_json(trajectory.answer)
-        prepared = await pipeline.prepare(trajectory, self._vectors)
+        prepared = await prepare(trajectory, self._vectors)
         answered: list[Trajectory] = []
 
         async def begin(_: LedgerWriter) -> StoredAttempt | None:
@@ -154,7 +154,7 @@ class Recorder:
         source: str,
     ) -> RecordResult:
         """Put an attempt on disk and process it; a receipt that this call names, and nobody knows, settles nothing."""
-        prepared = await pipeline.prepare(trajectory, self._vectors)
+        prepared = await prepare(trajectory, self._vectors)
         known: list[Trajectory] = []
         is_unknown = False
 
@@ -177,6 +177,6 @@ class Recorder:
         notes = mended(drafts) + ([ledger.unknown_receipt(receipt, trajectory.workspace)] if is_unknown else [])
         return result.model_copy(update={"notes": notes})
 
-    async def _process(self, prepared: pipeline.Prepared, begin: Begin, *, is_new: bool) -> RecordResult | None:
-        to_model = self._has_model and pipeline.is_for_model(prepared.trajectory)
+    async def _process(self, prepared: Prepared, begin: Begin, *, is_new: bool) -> RecordResult | None:
+        to_model = self._has_model and is_for_model(prepared.trajectory)
         return await self._pipeline.process(prepared, begin, to_model=to_model, is_new=is_new)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from reme_mcp.cli.main import cli
 from reme_mcp.config.settings import EmbedderSettings, LLMSettings, Settings
-from reme_mcp.distill import pipeline
+from reme_mcp.distill.plan import rejected_of
 from reme_mcp.distill.queue import MAX_TRIES
 from reme_mcp.errors import AnswerError, EndpointError, InvalidInput, StoreError
 from reme_mcp.memory.memory import Memory
@@ -348,7 +348,7 @@ async def test_what_the_judge_refused_is_judged_again_and_not_distilled_where_st
         await work(memory)
         monkeypatch.undo()
         [done] = await work(memory)
-        assert (done.status, len(pipeline.rejected_of(done))) == ("distilled", 1)
+        assert (done.status, len(rejected_of(done))) == ("distilled", 1)
         assert await memory.pool.page() == []
     assert llm.left == 0
 

@@ -122,15 +122,19 @@ class Pipeline:
         """
         # As long as nothing is committed, it is as good as if each had searched when its turn came.
         found: dict[_Request, Sequence[Found] | Exception] = {}
+        # After a commit, the next one is searched for alone, and then more at once: another commit, as where one after
+        # the other is merged, makes no more searches void than have served since.
+        at_once = SEARCHED_AT_ONCE
         last = self._waiting[-1]
         request = None
         while self._waiting and request is not last:
             if staged.concerns(self._waiting[0]):
                 await staged.commit()
-                found.clear()
+                found, at_once = {}, 1
             request = self._waiting.popleft()
             if request not in found:
-                found = await self._search([request, *islice(self._waiting, SEARCHED_AT_ONCE - 1)])
+                found = await self._search([request, *islice(self._waiting, at_once - 1)])
+                at_once = min(2 * at_once, SEARCHED_AT_ONCE)
             try:
                 work = await self._settled(request, found[request], pool, staged)
             except Exception as exc:  # noqa: BLE001  it is raised where this one is waited for
@@ -140,7 +144,7 @@ class Pipeline:
                 staged.add(request, work)
                 if work is not None and work.changed:
                     await staged.commit()
-                    found.clear()
+                    found, at_once = {}, 1
             if time.monotonic() > until:
                 break
 

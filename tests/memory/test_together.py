@@ -10,9 +10,11 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from anyio.lowlevel import checkpoint
 
 from reme_mcp.config.settings import Settings
 from reme_mcp.distill.intake import Batch, neighbours
+from reme_mcp.distill.pipeline import SEARCHED_AT_ONCE
 from reme_mcp.errors import ReMeError, StoreError
 from reme_mcp.memory.memory import Memory
 from reme_mcp.models.service import Embedded
@@ -228,6 +230,37 @@ async def test_who_comes_while_others_are_let_in_gets_in_with_the_next_commit(
     added = [id for answer in (*answers, *late) if isinstance(answer, RecordResult) for id in answer.added]
     assert len(added) == 4
     assert await version(home) == before + 2
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["merged", "added"])
+async def test_records_that_wait_together_share_searches_and_repeat_few(
+    memory: Memory, home: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    # Where the machine is slow, it is one turn all the same.
+    monkeypatch.setattr("reme_mcp.distill.pipeline.TURN_S", float("inf"))
+    first = await memory.record(**call(0), source="test")  # type: ignore[arg-type]  # as given
+    match, searching, most, searches = Store.match_text, 0, 0, 0
+
+    async def counted(self: Store, *args: Any, **named: Any) -> list[tuple[str, float]]:
+        nonlocal searching, most, searches
+        searches += 1
+        searching += 1
+        most = max(most, searching)
+        await checkpoint()
+        try:
+            return await match(self, *args, **named)
+        finally:
+            searching -= 1
+
+    monkeypatch.setattr(Store, "match_text", counted)
+    calls = [call(number, **({"experiences": [draft(0)]} if same else {})) for number in range(1, 10)]
+    answers = await together(memory, home, calls)
+    results = [answer for answer in answers if isinstance(answer, RecordResult)]
+    assert [len(one.added) for one in results] == [0 if same else 1] * 9
+    assert [[merged.id for merged in one.merged] for one in results] == [first.added if same else []] * 9
+    # After each that was merged, the next one is searched for anew; those that were found before are few.
+    assert searches <= 9 + (SEARCHED_AT_ONCE if same else 0)
+    assert most == SEARCHED_AT_ONCE
 
 
 async def test_who_is_left_over_or_done_before_a_failure_is_not_told_of_it(

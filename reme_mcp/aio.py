@@ -173,6 +173,19 @@ class _Outcome(Generic[Result]):
         """Come back when it is over."""
         await self._is_over.wait()
 
+    async def wait_to_the_end(self) -> None:
+        """Come back when it is over and no sooner, however one is cancelled meanwhile; raise the cancellation then."""
+        cancelled: BaseException | None = None
+        with anyio.CancelScope(shield=True):
+            # What asyncio cancels itself, as after Ctrl-C, no scope shields.
+            while not self._is_over.is_set():
+                try:
+                    await self._is_over.wait()
+                except anyio.get_cancelled_exc_class() as exc:
+                    cancelled = exc
+        if cancelled is not None:
+            raise cancelled
+
     def result(self) -> Result:
         """Return what the work has returned, or raise what it has raised."""
         if isinstance(self._outcome, BaseException):
@@ -197,8 +210,7 @@ class WorkerThread:
             self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
             self._thread.start()
         self._given.put(outcome.work)
-        with anyio.CancelScope(shield=True):
-            await outcome.wait()
+        await outcome.wait_to_the_end()
         return outcome.result()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -249,6 +250,39 @@ async def test_who_is_cancelled_waits_for_a_worker_thread() -> None:
         goes_on.set()
     assert done == [True]
     worker.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_task_that_asyncio_cancels_waits_for_a_worker_thread_and_is_cancelled(fails: bool) -> None:
+    worker, began, goes_on = WorkerThread(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        goes_on.wait()
+        if fails:
+            raise StoreError("the disk is full")
+
+    task = asyncio.create_task(worker.run(work))
+    await until(began.is_set)
+    # As Ctrl-C does, and again.
+    for _ in range(2):
+        task.cancel()
+        await settled()
+        assert not task.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    worker.close()
+
+
+async def test_a_worker_thread_ends_when_it_is_closed() -> None:
+    worker = WorkerThread()
+    thread = await worker.run(threading.current_thread)
+    assert thread.is_alive()
+    worker.close()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
 
 
 async def test_an_interpreter_waits_for_a_thread_that_is_left_behind() -> None:

@@ -149,8 +149,8 @@ class SqliteLedger:
         changes: list[Change] = []
         async with self._turn:
             with anyio.CancelScope(shield=True):
-                await self._begin(wait_s)
                 try:
+                    await self._begin(wait_s)
                     # Somebody may have put other tables in their place while this one waited.
                     self._check()
                     yield changes
@@ -246,7 +246,7 @@ class SqliteLedger:
         """Leave nothing in the journal that was removed; `secure_delete` has overwritten it in the file itself."""
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                await anyio.to_thread.run_sync(self._empty_journal)
+                await self._thread.run(self._empty_journal)
 
     def close(self) -> None:
         """Close both connections; the last one of all processes leaves one file."""
@@ -262,7 +262,7 @@ class SqliteLedger:
             except sqlite3.OperationalError as exc:
                 if not _is_busy(exc) or not wait_s:
                     raise
-                await anyio.to_thread.run_sync(partial(_begin_now, self._writing, wait_s=wait_s))
+                await self._thread.run(partial(_begin_now, self._writing, wait_s=wait_s))
 
     def _commit(self, changes: Sequence[Change]) -> None:
         with _mapped(self._file, "write"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import Attempt, Counters, Entry, Experience, ReceiptLine, Spent, Trajectory
@@ -183,6 +186,56 @@ async def test_a_write_that_fails_leaves_nothing_of_it(tmp_path: Path) -> None:
         assert await ledger.read(Trajectory) == []
         await ledger.write([Put(Trajectory, [trajectory("t-1")])])
         assert len(await ledger.read(Trajectory)) == 1
+
+
+class Held(list[Counters]):
+    """Values that are written once they are let go."""
+
+    def __init__(self, *values: Counters) -> None:
+        super().__init__(values)
+        self.is_reached, self.goes_on = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[Counters]:
+        self.is_reached.set()
+        self.goes_on.wait()
+        return super().__iter__()
+
+
+async def cancelled_by_asyncio(task: asyncio.Task[None]) -> None:
+    """Let a task come as far as it can, cancel it as Ctrl-C does, and let it do what it does then."""
+    for step in range(40):
+        if step == 20:
+            task.cancel()
+        await checkpoint()
+
+
+async def test_a_write_that_asyncio_cancels_is_whole(tmp_path: Path) -> None:
+    held = Held(replace(COUNTERS, id="e-2"))
+    async with in_a_database(tmp_path) as ledger:
+        task = asyncio.create_task(ledger.write([Put(Counters, [COUNTERS]), Put(Counters, held)]))
+        with anyio.fail_after(20):
+            while not held.is_reached.is_set():
+                await checkpoint()
+        await cancelled_by_asyncio(task)
+        held.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert {one.id for one in await ledger.read(Counters)} == {"e-1", "e-2"}
+        await ledger.write([Put(Counters, [COUNTERS])])
+
+
+async def test_a_writer_that_asyncio_cancels_while_it_waits_keeps_nobody_out(tmp_path: Path) -> None:
+    async with in_a_database(tmp_path) as ledger:
+        async with sqlite_ledger.LedgerLock(lambda: tmp_path / "ledger.db"):
+            task = asyncio.create_task(ledger.write([Put(Trajectory, [trajectory("t-1")])]))
+            # Somebody is in its way: it waits in a thread.
+            await cancelled_by_asyncio(task)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with sqlite_ledger.LedgerLock(lambda: tmp_path / "ledger.db"):
+            assert await ledger.read(Trajectory) == []
+        await ledger.write([Put(Trajectory, [trajectory("t-2")])])
+        assert [one.id for one in await ledger.read(Trajectory)] == ["t-2"]
 
 
 async def test_a_writer_that_is_kept_waiting_gives_up_and_a_reader_is_not_kept(tmp_path: Path) -> None:

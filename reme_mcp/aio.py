@@ -142,7 +142,7 @@ async def off_loop_if_long(work: Callable[[], Result], chars: int) -> Result:
 
 
 def import_for_good(module: str) -> None:
-    """Import a module, and what it brings along, without a search for garbage in it, now or ever after."""
+    """Import a module into a process that is ours alone, without a search for garbage in it, now or later."""
     gc.disable()
     try:
         import_module(module)

@@ -101,7 +101,11 @@ class State:
 
     async def _warm_up(self) -> None:
         await anyio.sleep(WARM_UP_DELAY_S)
-        (await self.memory()).start_warm_up()
+        try:
+            (await self.memory()).start_warm_up()
+        except Exception:
+            # The next call tries again, and tells whoever calls.
+            logger.exception("can't warm up")
 
 
 # --- tools ---

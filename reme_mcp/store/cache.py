@@ -132,7 +132,7 @@ class Directory:
         ids: By the row of the place.
         provisional: The ids of those that are.
         workspaces: The names of all that there have been.
-        shelf: Of the rows themselves, those that were read; all of them where `words` has all.
+        shelf: Of the rows themselves, those that were read; with `words` all, as far as there is room.
         read: Some of them as they were last handed out, without their counters.
         words: Of all of them, once somebody has had them indexed; they stay when the others are forgotten.
         changes: How often any of this was put or forgotten: what was read before that may be old.

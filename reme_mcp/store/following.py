@@ -62,6 +62,9 @@ class Following:
         """
         if self._has_to_read or not self._ledger.is_quiet(self._table.name, self._told_until):
             await self._refreshes.submit()
+        # Others may have had their turn before this one went on.
+        while self._has_to_read:
+            await self._refreshes.submit()
 
     @property
     def has_unplaced(self) -> bool:

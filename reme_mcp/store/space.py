@@ -56,10 +56,9 @@ class Space:
         matrix = self._matrix
         if matrix is None:
             return None
-        if len(matrix) > SEARCHED_IN_PLACE:
-            # Other calls go on.
-            return await anyio.to_thread.run_sync(partial(matrix.nearest, workspace, vector, limit))
-        return matrix.nearest(workspace, vector, limit)
+        search = partial(matrix.view(workspace).nearest, vector, limit)
+        # In a thread, other calls go on.
+        return search() if len(matrix) <= SEARCHED_IN_PLACE else await anyio.to_thread.run_sync(search)
 
     async def lessons(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the lesson vectors, (dim,) float32, unit norm, of those among `ids` that have one, by id."""
@@ -70,7 +69,7 @@ class Space:
             await self._following.place_all()
         if self._matrix is None:
             found = await self.table.query().where(is_in("id", missing)).select(["id", "lesson"]).to_arrow()
-        elif places := self._matrix.places(missing):
+        elif places := [place for place in self._matrix.places(missing) if place >= 0]:
             found = await self.table.take_row_ids(places).select(["id", "lesson"]).to_arrow()
         else:
             return known

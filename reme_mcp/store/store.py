@@ -108,7 +108,7 @@ NARROW_ROWS = 100_000
 WIDE_ROWS = 8_192
 # More searches at once than these are no faster, and each holds some megabytes while it lasts.
 READS_AT_ONCE = 8
-# So many share the work of going over all vectors.
+# The processor has one at a time; of more, each that has begun keeps what it has found in memory.
 SEARCHES_AT_ONCE = 8
 # A recall waits so long for whoever writes receipts, and then goes without one.
 RECEIPT_WAIT_S = 2.0

@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import functools
 import hashlib
+import importlib
 import os
 import re
 import sys
@@ -23,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 import anyio.to_thread
 
-from reme_mcp.aio import import_for_good
 from reme_mcp.errors import StoreError
 from reme_mcp.schema import (
     Attempt,
@@ -300,7 +300,7 @@ async def connect(pool: str | Path, options: Mapping[str, str] = {}) -> lancedb.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Arrow's own allocator keeps what it has once had: 20 MB after the vectors of 10,000 experiences were read.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    await anyio.to_thread.run_sync(import_for_good, "lancedb", abandon_on_cancel=True)
+    await anyio.to_thread.run_sync(importlib.import_module, "lancedb", abandon_on_cancel=True)
     import lancedb
 
     return await lancedb.connect_async(

@@ -224,7 +224,7 @@ def likeness(texts: Sequence[TextWords]) -> npt.NDArray[np.float32]:
     holders = (times > 0).sum(axis=0)
     weights = times * np.log(1 + (len(texts) - holders + 0.5) / (holders + 0.5)).astype(np.float32)
     weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    # A product of matrices would have its threads spin for milliseconds after each call.
+    # The threads that a product of matrices may have go on spinning for milliseconds after each call.
     alike: npt.NDArray[np.float32] = np.vecdot(weights[:, np.newaxis], weights)
     return alike
 

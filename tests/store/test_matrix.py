@@ -16,7 +16,7 @@ def filled(*vectors: tuple[float, float]) -> Matrix:
 
 
 def nearest(matrix: Matrix, workspace: str = "default", limit: int = 9) -> list[tuple[str, float]]:
-    found = matrix.nearest(workspace, np.asarray([1, 0], np.float32), limit)
+    found = matrix.view(workspace).nearest(np.asarray([1, 0], np.float32), limit)
     return [(id, round(cosine, 4)) for id, cosine in found]
 
 
@@ -41,3 +41,21 @@ def test_no_other_workspace_is_searched(workspace: str) -> None:
     matrix.put(["e-2"], ["other"], [2], np.asarray([(0.6, 0.8)], np.float32))
     assert nearest(matrix, workspace) == ([("e-2", 0.6)] if workspace == "other" else [])
     assert nearest(matrix) == [("e-1", 1.0), ("e-0", 0.0)]
+
+
+def test_a_search_that_has_begun_sees_nothing_of_what_is_put_meanwhile() -> None:
+    matrix = filled((0, 1), (1, 0))
+    view = matrix.view("default")
+    for place in range(9):
+        matrix.put(["e-1", f"e-new {place}"], ["default"] * 2, [place] * 2, np.asarray([(0, 1), (1, 0)], np.float32))
+    assert view.nearest(np.asarray([1, 0], np.float32), 9) == [("e-1", 1.0), ("e-0", 0.0)]
+    assert len(nearest(matrix, limit=99)) == 11
+
+
+def test_what_is_put_again_and_again_takes_no_more_room() -> None:
+    matrix = filled(*[(0, 1)] * 10)
+    for turn in range(100):
+        matrix.put([f"e-{turn % 10}"], ["default"], [turn], np.asarray([(1, 0)], np.float32))
+    assert len(matrix) == 10
+    assert len(matrix.view("default").vectors) <= 20
+    assert nearest(matrix, limit=99) == [(f"e-{number}", 1.0) for number in range(10)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -65,7 +66,8 @@ class State:
     load: LoadEmbedder | None = None
     subscriptions: Subscriptions = field(init=False)
     _memory: Memory | None = None
-    _opening: anyio.Lock = field(default_factory=anyio.Lock)
+    # Each call takes it: mostly it is free, and nobody else need have a turn for that.
+    _opening: anyio.Lock = field(default_factory=partial(anyio.Lock, fast_acquire=True))
     _is_warm: bool = False
 
     def __post_init__(self) -> None:

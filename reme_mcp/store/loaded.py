@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -27,6 +27,8 @@ from reme_mcp.text.words import TextWords, text_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from reme_mcp.store.inverted_index import InvertedIndex
 
 # Up to so many that somebody has just written are taken by their places, which costs less than a scan for few.
 READ_BY_PLACE = 500
@@ -65,10 +67,7 @@ class LoadedExperiences:
             async def indexed() -> AsyncIterator[pa.RecordBatch]:
                 """Index what is read, and return it without the texts for that: they need not wait for a portion."""
                 async for batch in await query.to_batches(max_batch_length=READ_AT_ONCE):
-                    for start in range(0, batch.num_rows, INDEXED_AT_ONCE):
-                        await let_others_go_first()
-                        some = batch.slice(start, INDEXED_AT_ONCE)
-                        words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
+                    await _index(words, batch, pause=let_others_go_first)
                     yield batch.select(columns)
 
             async for batch in _portions(indexed()):
@@ -126,11 +125,7 @@ class LoadedExperiences:
             for id, workspace, status, row in zip(ids, workspaces, statuses, rows, strict=True):
                 self._directory.put(id, Place(row, sys.intern(workspace), status))
             if words is not None:
-                texts = batch.column("search_text").to_pylist()
-                for start in range(0, len(ids), INDEXED_AT_ONCE):
-                    part = slice(start, start + INDEXED_AT_ONCE)
-                    words.put(ids[part], workspaces[part], statuses[part], texts[part])
-                    await anyio.lowlevel.checkpoint()
+                await _index(words, batch, pause=anyio.lowlevel.checkpoint)
                 shelf.put(batch.select(columns))
 
     async def _fresh(self, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:
@@ -149,7 +144,9 @@ class LoadedExperiences:
                     places = [rows[id] for id in batch.column("id").to_pylist()]
                     yield batch.append_column("_rowid", pa.array(places))
                 return
-        query = table.query().select(list(columns)).with_row_id().where(is_fresh)
+        query = table.query().select(list(columns)).with_row_id()
+        if version:
+            query = query.where(is_fresh)
         async for batch in await query.to_batches(max_batch_length=READ_AT_ONCE):
             yield batch
 
@@ -165,6 +162,14 @@ class LoadedExperiences:
                 directory.words.put(ids, workspaces, statuses, texts)
             directory.shelf.put(batch.select(columns))
         return True
+
+
+async def _index(words: InvertedIndex, batch: pa.RecordBatch, *, pause: Callable[[], Awaitable[None]]) -> None:
+    """Take the words of experiences into the index, with a pause after each few of them."""
+    for start in range(0, batch.num_rows, INDEXED_AT_ONCE):
+        some = batch.slice(start, INDEXED_AT_ONCE)
+        words.put(*(some.column(name).to_pylist() for name in WORD_COLUMNS))
+        await pause()
 
 
 async def _portions(batches: AsyncIterable[pa.RecordBatch]) -> AsyncIterator[pa.RecordBatch]:
